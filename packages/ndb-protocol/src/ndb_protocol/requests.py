@@ -1,0 +1,178 @@
+"""Requests: message bytes to a command with typed parameters.
+
+Nearly every message is plainly right, and one typed decode takes it. Whatever that decode does not
+accept is read again, step by step in the order of checks of ``protocol.md`` section 2, to find out
+what to answer; this second way also takes what the first can't express, such as tokens sent as
+text and arrays with elements to ignore.
+"""
+
+import re
+from typing import Any, NamedTuple, get_type_hints
+
+import msgspec
+from msgspec import Raw
+
+from .commands import COMMANDS, Command
+from .messages import EXPIRY, TOKEN, Expiry, Params, Rule
+from .status import Status
+from .tokens import NO_TOKEN
+
+
+class RequestError(Exception):
+    """A message that is not a request the server can run.
+
+    Attributes:
+        reply_name: the member under which to answer; ``ERR`` if no command can be named.
+        status: why, as a status value.
+        message: why, as a sentence that names what is wrong and what to do.
+    """
+
+    def __init__(self, reply_name: str, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.reply_name = reply_name
+        self.status = status
+        self.message = message
+
+
+NO_COMMAND = "ERR"
+"""The reply's name where the request names no command."""
+
+_OPENING = b'{"'
+_USABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}\Z", re.ASCII)
+
+
+def _envelope(command: Command) -> msgspec.json.Decoder[Any]:
+    # `forbid_unknown_fields` because a request has one member and no more.
+    return msgspec.json.Decoder(
+        msgspec.defstruct(
+            f"{command.name}_Request",
+            [("params", command.params, msgspec.field(name=command.name))],
+            forbid_unknown_fields=True,
+        )
+    )
+
+
+_SHORT_WAY = {
+    name.encode(): (command, _envelope(command).decode) for name, command in COMMANDS.items()
+}
+
+
+def decode_request(message: bytes) -> tuple[Command, Params]:
+    """Return the command and the parameters of `message`, which is valid UTF-8.
+
+    Raises:
+        RequestError: `message` is not a request; the first of the order of checks that failed.
+    """
+    if message.startswith(_OPENING):
+        known = _SHORT_WAY.get(message[2 : message.find(b'"', 2)])
+        if known is not None:
+            try:
+                return known[0], known[1](message).params
+            except (msgspec.MsgspecError, RecursionError):
+                pass
+    return _read_request(message)
+
+
+_as_raw = msgspec.json.Decoder(Raw).decode
+_as_object = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def _read_request(message: bytes) -> tuple[Command, Params]:
+    try:
+        _as_raw(message)
+        request = _as_object(message)
+    except msgspec.ValidationError:
+        raise RequestError(
+            NO_COMMAND,
+            Status.COMMAND_SYNTAX,
+            'the message is not an object; send {"COMMAND": {…}}',
+        ) from None
+    except msgspec.MsgspecError as error:
+        raise RequestError(
+            NO_COMMAND, Status.JSON_INVALID, f"the message is not JSON: {error}"
+        ) from None
+    except RecursionError:
+        raise RequestError(
+            NO_COMMAND, Status.JSON_INVALID, "the message nests arrays and objects too deeply"
+        ) from None
+    if len(request) != 1:
+        raise RequestError(
+            NO_COMMAND,
+            Status.COMMAND_SYNTAX,
+            f"the message has {len(request)} members; send exactly one command",
+        )
+    [(name, body)] = request.items()
+    command = COMMANDS.get(name)
+    if command is None:
+        usable = _USABLE_NAME.match(name)
+        raise RequestError(
+            f"{name}_RSP" if usable else NO_COMMAND,
+            Status.COMMAND_NOT_EXIST,
+            f"there is no command {name if usable else 'of that name'}; names are upper case",
+        )
+    try:
+        members = _as_object(body)
+    except msgspec.ValidationError:
+        raise RequestError(
+            command.reply_name,
+            Status.COMMAND_TYPE,
+            f"the value of {name} is not an object of parameters",
+        ) from None
+    return command, _read_params(command, command.params, members)
+
+
+class _Field(NamedTuple):
+    name: str
+    required: bool
+    rule: Rule
+
+
+def _fields(params: type[Params]) -> tuple[_Field, ...]:
+    hints = get_type_hints(params, include_extras=True)
+    rules = {
+        name: next(mark for mark in hint.__metadata__ if isinstance(mark, Rule))
+        for name, hint in hints.items()
+    }
+    return tuple(
+        _Field(field.name, field.required, rules[field.name])
+        for field in msgspec.structs.fields(params)
+    )
+
+
+_PARAMS: set[type[Params]] = {Expiry}.union(row.params for row in COMMANDS.values())
+_FIELDS = {params: _fields(params) for params in _PARAMS}
+
+
+def _read_params(
+    command: Command, params: type[Params], members: dict[str, Raw], within: str = ""
+) -> Params:
+    fields = _FIELDS[params]
+
+    def refuse(status: Status, field: _Field, what: str) -> RequestError:
+        return RequestError(command.reply_name, status, f"'{within}{field.name}' {what}")
+
+    for field in fields:
+        if field.required and field.name not in members and field.rule is not TOKEN:
+            raise refuse(Status.PARAM_MISSING, field, f"is missing; it must be {field.rule.must}")
+    values: dict[str, Any] = {}
+    for field in fields:
+        raw = members.get(field.name)
+        if raw is None:
+            if field.rule is TOKEN:
+                # A missing token is answered as an unknown one is (section 2).
+                values[field.name] = NO_TOKEN
+            continue
+        try:
+            values[field.name] = field.rule.read(raw)
+        except (msgspec.MsgspecError, RecursionError):
+            raise refuse(Status.VALUE_TYPE_INVALID, field, f"must be {field.rule.must}") from None
+    for field in fields:
+        if field.name not in values:
+            continue
+        if not field.rule.bound(values[field.name]):
+            raise refuse(field.rule.status, field, f"must be {field.rule.within}")
+        if field.rule is EXPIRY:
+            values[field.name] = _read_params(
+                command, Expiry, values[field.name], f"{within}{field.name}."
+            )
+    return params(**values)
