@@ -22,7 +22,8 @@ class Status(IntEnum):
     COMMAND_TYPE = 12, "the command's value is not an object"
     COMMAND_SYNTAX = (
         13,
-        "the message is not an object with exactly one command, or parameters contradict each other",
+        "the message is not an object with exactly one command, "
+        "or parameters contradict each other",
     )
     COMMAND_DISABLED = 14, "switched off by configuration, or not permitted to this client"
     KEY_NOT_EXIST = 22, "no such key"

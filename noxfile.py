@@ -1,0 +1,120 @@
+"""What can be run here: ``nox -l`` lists it, ``nox -s NAME`` runs it.
+
+Needs nox and at least one Python from 3.11 on; everything else comes from PyPI into environments
+of its own under ``.nox``.
+"""
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.10.16"
+nox.options.sessions = ["lint", "types", "docs", "wheels", "tests"]
+nox.options.reuse_venv = "yes"
+# A Python that is not there is reported as skipped, on CI too; none is ever downloaded.
+nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+IMPORT_NAMES = {"ndb-protocol": "ndb_protocol", "ndb-client": "ndb", "ndb-server": "ndb_server"}
+DISTRIBUTIONS = list(IMPORT_NAMES)
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install the three distributions from the work tree, and groups of tools."""
+    editable = [f"--editable=packages/{name}" for name in DISTRIBUTIONS]
+    session.install(*editable, *nox.project.dependency_groups(PROJECT, *groups))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run every test, and see that they reach the code. Arguments go to pytest instead."""
+    install(session, "test")
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    data = Path(session.create_tmp()) / "coverage"
+    session.env["COVERAGE_FILE"] = str(data)
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest")
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """Run only the tests that talk to a real server process."""
+    install(session, "test")
+    session.run("pytest", "tests/e2e", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types with mypy and with pyright."""
+    install(session, "types", "test", "docs")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-E", "-q", "docs", "docs/_build")
+
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+for name in sys.argv[1:]:
+    package = importlib.import_module(name)
+    for module in pkgutil.walk_packages(package.__path__, name + "."):
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
+            print(module.name)
+"""
+
+BE_ABSENT = """
+import importlib.util, sys
+present = [name for name in sys.argv[1:] if importlib.util.find_spec(name)]
+sys.exit(f"should not be here: {present}" if present else 0)
+"""
+
+
+@nox.session(reuse_venv=False)
+@nox.parametrize("distribution", DISTRIBUTIONS, ids=DISTRIBUTIONS)
+def wheels(session: nox.Session, distribution: str) -> None:
+    """Build the wheels; install each in an environment that has nothing else, and use it."""
+    installed = dict.fromkeys(["ndb-protocol", distribution])
+    built = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(built, ignore_errors=True)
+    for name in installed:
+        session.run(
+            *("python", "-m", "pip", "wheel", "--quiet", "--no-deps"),
+            *("--wheel-dir", str(built), f"packages/{name}"),
+        )
+    session.install(*map(str, built.glob("*.whl")))
+    session.run("python", "-m", "pip", "check")
+    session.run("python", "-c", IMPORT_ALL, *(IMPORT_NAMES[name] for name in installed))
+    others = [IMPORT_NAMES[name] for name in DISTRIBUTIONS if name not in installed]
+    session.run("python", "-c", BE_ABSENT, *others)
+    if distribution == "ndb-server":
+        session.run("ndb-server", "--version")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Start a server, and show the life of one session on it."""
+    install(session)
+    session.run("python", "docs/examples/demo.py")
