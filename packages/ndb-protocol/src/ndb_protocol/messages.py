@@ -264,15 +264,15 @@ class Reply(Struct, kw_only=True):
     m: str | UnsetType = UNSET
 
 
-class TokenReply(Reply):
+class TokenReply(Reply, kw_only=True):
     tkn: int | str
 
 
-class CountReply(Reply):
+class CountReply(Reply, kw_only=True):
     cnt: int
 
 
-class ExistReply(Reply):
+class ExistReply(Reply, kw_only=True):
     exist: list[int] | list[str]
 
 
@@ -294,35 +294,35 @@ class InfoReply(Reply, kw_only=True):
     expiry: ExpiryInfo | UnsetType = UNSET
 
 
-class InfoAllReply(Reply):
+class InfoAllReply(Reply, kw_only=True):
     totalSessions: int
     totalKeys: int
 
 
-class ValuesReply(Reply):
+class ValuesReply(Reply, kw_only=True):
     keys: dict[str, Raw]
 
 
-class KeyListReply(Reply):
+class KeyListReply(Reply, kw_only=True):
     keys: list[str]
 
 
-class PathsReply(Reply):
+class PathsReply(Reply, kw_only=True):
     paths: list[str]
 
 
-class ContainsReply(Reply):
+class ContainsReply(Reply, kw_only=True):
     contains: list[str]
 
 
-class SessionsDatasetReply(Reply):
+class SessionsDatasetReply(Reply, kw_only=True):
     name: str
     sessions: int
     keys: int
     duration: int
 
 
-class KeysDatasetReply(Reply):
+class KeysDatasetReply(Reply, kw_only=True):
     name: str
     keys: int
     duration: int
@@ -335,7 +335,7 @@ class Limits(Struct, kw_only=True):
     writeTimeout: float
 
 
-class ServerInfoReply(Reply):
+class ServerInfoReply(Reply, kw_only=True):
     serverVersion: str
     persistEnabled: bool
     protocol: int

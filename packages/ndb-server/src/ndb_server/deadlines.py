@@ -1,0 +1,72 @@
+"""Which sessions expire when: a calendar of short buckets.
+
+A session has one entry, in the bucket of the deadline it had when the entry was made. Extending a
+session only writes its new deadline; the entry moves when its bucket comes up. So an extension
+costs nothing here, and a bucket is sorted only when its time has come, while it is small.
+"""
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+
+BUCKET_MS = 64
+"""Deadlines a bucket spans: at 100,000 expiries a second it holds 6,400 entries."""
+
+
+class Deadlines:
+    """Tokens in the order of their sessions' deadlines.
+
+    Args:
+        deadline_of: returns the present deadline of a token's session in ms, None if it has gone.
+    """
+
+    def __init__(self, deadline_of: Callable[[int], int | None]) -> None:
+        self._deadline_of = deadline_of
+        self._buckets: dict[int, list[int]] = {}
+        self._coming: list[int] = []
+        # The bucket being worked off, its latest deadline first.
+        self._open: list[tuple[int, int]] = []
+
+    def add(self, token: int, deadline: int) -> None:
+        """Enter `token`, whose session expires at `deadline` ms."""
+        number = deadline // BUCKET_MS
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            self._buckets[number] = [token]
+            heappush(self._coming, number)
+        else:
+            bucket.append(token)
+
+    def pop_due(self, now: int) -> int | None:
+        """Take out and return a token whose deadline is not after `now`; None if there is none."""
+        while True:
+            while self._open:
+                if self._open[-1][0] > now:
+                    return None
+                _, token = self._open.pop()
+                deadline = self._deadline_of(token)
+                if deadline is None:
+                    continue
+                if deadline <= now:
+                    return token
+                self.add(token, deadline)
+            if not self._coming or self._coming[0] * BUCKET_MS > now:
+                return None
+            self._open_next()
+
+    def _open_next(self) -> None:
+        number = heappop(self._coming)
+        for token in self._buckets.pop(number):
+            deadline = self._deadline_of(token)
+            if deadline is None:
+                continue
+            if deadline // BUCKET_MS > number:
+                self.add(token, deadline)
+            else:
+                self._open.append((deadline, token))
+        self._open.sort(reverse=True)
+
+    def clear(self) -> None:
+        """Forget every entry."""
+        self._buckets.clear()
+        self._coming.clear()
+        self._open.clear()

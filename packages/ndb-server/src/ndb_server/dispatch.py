@@ -1,0 +1,93 @@
+"""Message bytes to reply bytes: no clock, no I/O, no knowledge of who asks.
+
+A handler answers at once, or with an awaitable when the answer takes a thread or, one day, another
+machine. In the first case nothing here costs a coroutine.
+"""
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from ndb_protocol import (
+    Command,
+    RequestError,
+    Status,
+    decode_request,
+    encode_reply,
+    with_text_tokens,
+)
+from ndb_protocol.messages import Reply
+from ndb_protocol.requests import NO_COMMAND
+
+from .errors import RefusedError
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Any, int], Reply | Awaitable[Reply]]
+"""Runs a command, given its parameters and the time in ms since the epoch."""
+
+NOT_TEXT = encode_reply(
+    NO_COMMAND,
+    Reply(
+        st=Status.OP_CODE_INVALID,
+        m="the message is binary; send each request as a text message",
+    ),
+)
+"""The answer to a binary message."""
+
+
+class Dispatcher:
+    """Answers messages.
+
+    Args:
+        handlers: runs each command, by its name.
+    """
+
+    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+        self._handlers = handlers
+
+    def dispatch(
+        self, message: bytes, now: int, *, text_tokens: bool = False
+    ) -> bytes | Awaitable[bytes]:
+        """Run the request that `message` (valid UTF-8) is and return the reply.
+
+        Args:
+            message: the text message.
+            now: the time in ms since the epoch; never less than at an earlier call.
+            text_tokens: write tokens as decimal strings (subprotocol ``ndb.v1.text``).
+        """
+        try:
+            command, params = decode_request(message)
+        except RequestError as error:
+            return encode_reply(error.reply_name, Reply(st=error.status, m=error.message))
+        try:
+            reply = self._handlers[command.name](params, now)
+        except Exception as error:
+            return _refusal(command, error)
+        if isinstance(reply, Reply):
+            return _encode(command, reply, text_tokens)
+        return _later(command, reply, text_tokens)
+
+
+def _encode(command: Command, reply: Reply, text_tokens: bool) -> bytes:
+    return encode_reply(command.reply_name, with_text_tokens(reply) if text_tokens else reply)
+
+
+async def _later(command: Command, reply: Awaitable[Reply], text_tokens: bool) -> bytes:
+    try:
+        return _encode(command, await reply, text_tokens)
+    except Exception as error:
+        return _refusal(command, error)
+
+
+def _refusal(command: Command, error: Exception) -> bytes:
+    if isinstance(error, RefusedError):
+        return encode_reply(command.reply_name, Reply(st=error.status, m=error.message))
+    # The exception may hold a token or a value: the client gets the id alone.
+    incident = secrets.token_hex(4)
+    logger.error("internal error %s in %s", incident, command.name, exc_info=error)
+    return encode_reply(
+        command.reply_name,
+        Reply(st=Status.UNKNOWN, m=f"internal error {incident}; the server's log has the cause"),
+    )

@@ -1,0 +1,286 @@
+"""The in-memory engine: what the commands do to sessions and keys.
+
+Pure: it opens nothing and asks no clock. Every call brings `now`, in milliseconds since the epoch,
+which never goes back.
+
+A session expires at its deadline, to the millisecond, because whoever looks a session up compares
+its deadline with `now` first (`_live`). `reap` gives back the memory of those nobody looks up.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from msgspec import UNSET, Struct
+from ndb_protocol import COMMANDS, NO_TOKEN, Extends, Status, new_token
+from ndb_protocol import messages as m
+from ndb_protocol.messages import Expiry
+
+from .deadlines import Deadlines
+from .errors import RefusedError
+from .journal import Journal
+from .keyspace import READS, WRITES, Edit
+
+NEVER = 2**62
+"""The deadline of a session that does not expire: later than any `now`."""
+
+Handler = Callable[[Any, int], m.Reply]
+"""Runs a command, given its parameters and `now`."""
+
+
+class Session(Struct, gc=False):
+    """A session: its settings (None if it never expires), its deadline and its keys."""
+
+    expiry: Expiry | None
+    deadline: int
+    values: dict[str, bytes]
+
+
+def deadline_after(expiry: Expiry | None, now: int) -> int:
+    """Return the deadline in ms of a period of `expiry` that begins at `now`."""
+    return NEVER if expiry is None else now + expiry.duration * 1000
+
+
+class Engine:
+    """All sessions and the independent keys.
+
+    Args:
+        make_token: returns a random token.
+        journal: told of every change, if given.
+
+    Attributes:
+        handlers: runs each command, by its name.
+    """
+
+    def __init__(
+        self, *, make_token: Callable[[], int] = new_token, journal: Journal | None = None
+    ) -> None:
+        self._make_token = make_token
+        self._journal = journal
+        self._sessions: dict[int, Session] = {}
+        self._keys: dict[str, bytes] = {}
+        self._session_keys = 0
+        self._deadlines = Deadlines(self._deadline_of)
+        self.handlers: Mapping[str, Handler] = {
+            "SH_NEW": self._new,
+            "SH_END": self._end,
+            "SH_END_ALL": self._end_all,
+            "SH_EXISTS": self._exists,
+            "SH_INFO": self._info,
+            "SH_INFO_ALL": self._info_all,
+            **{f"SH_{name}": self._session_read(name) for name in READS},
+            **{f"SH_{name}": self._session_write(name) for name in WRITES},
+            **{f"KV_{name}": partial(self._keys_read, READS[name]) for name in READS},
+            **{f"KV_{name}": partial(self._keys_write, WRITES[name]) for name in WRITES},
+        }
+
+    # Sessions
+
+    def _live(self, token: int, now: int) -> Session:
+        session = self._sessions.get(token)
+        if session is not None and session.deadline <= now:
+            session = self._expire(token, session, now)
+        if session is None:
+            raise RefusedError(
+                Status.SESSION_NOT_EXIST,
+                "no session has this 'tkn': it never was, has ended or has expired",
+            )
+        return session
+
+    def _expire(self, token: int, session: Session, now: int) -> Session | None:
+        """Do what the deadline of `session` demands; return it if it lives on."""
+        expiry = session.expiry
+        assert expiry is not None
+        if expiry.deleteSession:
+            self._drop(token, session)
+            return None
+        if session.values:
+            self._edit(token, session, Edit(clear=True))
+        # The next period began at the deadline, and perhaps others have passed since.
+        period = expiry.duration * 1000
+        periods = (now - session.deadline) // period + 1
+        self._move_deadline(token, session, session.deadline + periods * period)
+        return session
+
+    def _move_deadline(self, token: int, session: Session, deadline: int) -> None:
+        session.deadline = deadline
+        if self._journal is not None:
+            self._journal.extended(token, deadline)
+
+    def _deadline_of(self, token: int) -> int | None:
+        session = self._sessions.get(token)
+        return None if session is None else session.deadline
+
+    def reap(self, now: int, limit: int | None = None) -> bool:
+        """Let sessions whose deadline has come expire, at most `limit` of them.
+
+        Returns:
+            Whether there may be more at `now`.
+        """
+        while limit is None or limit > 0:
+            token = self._deadlines.pop_due(now)
+            if token is None:
+                return False
+            session = self._expire(token, self._sessions[token], now)
+            if session is not None:
+                self._deadlines.add(token, session.deadline)
+            if limit is not None:
+                limit -= 1
+        return True
+
+    def _insert(self, token: int, session: Session) -> None:
+        self._sessions[token] = session
+        self._session_keys += len(session.values)
+        if session.expiry is not None:
+            self._deadlines.add(token, session.deadline)
+        if self._journal is not None:
+            self._journal.created(token, session.expiry, session.deadline)
+            if session.values:
+                self._journal.edited(token, Edit(session.values))
+
+    def _drop(self, token: int, session: Session) -> None:
+        del self._sessions[token]
+        self._session_keys -= len(session.values)
+        if self._journal is not None:
+            self._journal.ended(token)
+
+    def _edit(self, token: int, session: Session, edit: Edit) -> None:
+        before = len(session.values)
+        edit.apply(session.values)
+        self._session_keys += len(session.values) - before
+        if self._journal is not None:
+            self._journal.edited(token, edit)
+
+    # Commands on sessions
+
+    def _new(self, params: m.NewSession, now: int) -> m.TokenReply:
+        expiry = None if params.expiry is UNSET or params.expiry.duration == 0 else params.expiry
+        token = self._make_token()
+        while token in self._sessions:
+            token = self._make_token()
+        self._insert(token, Session(expiry, deadline_after(expiry, now), {}))
+        return m.TokenReply(tkn=token)
+
+    def _end(self, params: m.OfSession, now: int) -> m.TokenReply:
+        self._drop(params.tkn, self._live(params.tkn, now))
+        return m.TokenReply(tkn=params.tkn)
+
+    def _end_all(self, _: m.Empty, now: int) -> m.CountReply:
+        self.reap(now)
+        count = len(self._sessions)
+        self._sessions.clear()
+        self._session_keys = 0
+        self._deadlines.clear()
+        if self._journal is not None:
+            self._journal.ended_all()
+        return m.CountReply(cnt=count)
+
+    def _exists(self, params: m.Sessions, now: int) -> m.ExistReply:
+        return m.ExistReply(exist=[token for token in params.tkns if self._is_live(token, now)])
+
+    def _is_live(self, token: int, now: int) -> bool:
+        session = self._sessions.get(token)
+        return session is not None and (
+            session.deadline > now or self._expire(token, session, now) is not None
+        )
+
+    def _info(self, params: m.OfSession, now: int) -> m.InfoReply:
+        session = self._live(params.tkn, now)
+        expiry = session.expiry
+        return m.InfoReply(
+            tkn=params.tkn,
+            keyCnt=len(session.values),
+            expires=expiry is not None,
+            expiry=UNSET
+            if expiry is None
+            else m.ExpiryInfo(
+                duration=expiry.duration,
+                deleteSession=expiry.deleteSession,
+                extendOnSetAdd=expiry.extendOnSetAdd,
+                extendOnGet=expiry.extendOnGet,
+                remaining=-((now - session.deadline) // 1000),
+            ),
+        )
+
+    def _info_all(self, _: m.Empty, now: int) -> m.InfoAllReply:
+        self.reap(now)
+        return m.InfoAllReply(totalSessions=len(self._sessions), totalKeys=self._session_keys)
+
+    # Commands on keys
+
+    def _session_read(self, name: str) -> Handler:
+        read = READS[name]
+        extends = COMMANDS[f"SH_{name}"].extends is Extends.ON_GET
+
+        def run(params: Any, now: int) -> m.Reply:
+            session = self._live(params.tkn, now)
+            reply = read(session.values, params)
+            if extends and session.expiry is not None and session.expiry.extendOnGet:
+                self._move_deadline(params.tkn, session, deadline_after(session.expiry, now))
+            return reply
+
+        return run
+
+    def _session_write(self, name: str) -> Handler:
+        write = WRITES[name]
+        extends = COMMANDS[f"SH_{name}"].extends is Extends.ON_SET_ADD
+
+        def run(params: Any, now: int) -> m.Reply:
+            session = self._live(params.tkn, now)
+            reply, edit = write(session.values, params)
+            if reply.st != Status.OK:
+                return reply
+            self._edit(params.tkn, session, edit)
+            if extends and session.expiry is not None and session.expiry.extendOnSetAdd:
+                self._move_deadline(params.tkn, session, deadline_after(session.expiry, now))
+            return reply
+
+        return run
+
+    def _keys_read(self, read: Callable[..., m.Reply], params: Any, _: int) -> m.Reply:
+        return read(self._keys, params)
+
+    def _keys_write(
+        self, write: Callable[..., tuple[m.Reply, Edit]], params: Any, _: int
+    ) -> m.Reply:
+        reply, edit = write(self._keys, params)
+        if reply.st == Status.OK:
+            self.edit_keys(edit)
+        return reply
+
+    # For saving and loading
+
+    def snapshot(self, now: int, tokens: list[int] | None = None) -> Iterator[tuple[int, Session]]:
+        """Return the sessions of this moment, all or those of `tokens`, as copies."""
+        self.reap(now)
+        chosen = self._sessions if tokens is None else dict.fromkeys(tokens)
+        return iter(
+            [
+                (token, Session(session.expiry, session.deadline, session.values.copy()))
+                for token in chosen
+                if (session := self._sessions.get(token)) is not None
+            ]
+        )
+
+    def snapshot_keys(self) -> dict[str, bytes]:
+        """Return the independent keys of this moment, as a copy."""
+        return self._keys.copy()
+
+    def restore(
+        self, token: int, expiry: Expiry | None, values: dict[str, bytes], now: int
+    ) -> bool:
+        """Begin a session that was saved, with its full duration; not if it exists already.
+
+        Returns:
+            Whether it did not exist.
+        """
+        if self._is_live(token, now):
+            return False
+        self._insert(token, Session(expiry, deadline_after(expiry, now), values))
+        return True
+
+    def edit_keys(self, edit: Edit) -> None:
+        """Change the independent keys."""
+        edit.apply(self._keys)
+        if self._journal is not None:
+            self._journal.edited(NO_TOKEN, edit)

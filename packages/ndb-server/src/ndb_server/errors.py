@@ -1,0 +1,17 @@
+"""What the rooms of the server tell each other when something is refused."""
+
+from ndb_protocol import Status
+
+
+class RefusedError(Exception):
+    """A well-formed request that can't be done; nothing was changed.
+
+    Attributes:
+        status: why, as a status value.
+        message: why, as a sentence that names what is wrong.
+    """
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message

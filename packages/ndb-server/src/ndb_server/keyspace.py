@@ -1,0 +1,136 @@
+"""The commands on keys, on whichever map holds them: a session's or the independent keys.
+
+A key maps to the JSON text of its value, kept as sent. Reading returns a reply; writing returns a
+reply and an `Edit`, and whoever owns the map applies it. So each command is written once, and
+every change there is passes through `Edit.apply`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from msgspec import UNSET, Raw
+from ndb_protocol import Status
+from ndb_protocol import messages as m
+
+from . import paths
+
+Values = Mapping[str, bytes]
+
+
+class Edit(NamedTuple):
+    """A change to a map of keys: everything out if `clear`, `remove` out, then `put` in."""
+
+    put: dict[str, bytes] = {}
+    remove: tuple[str, ...] = ()
+    clear: bool = False
+
+    def apply(self, values: dict[str, bytes]) -> None:
+        """Make the change in `values`."""
+        if self.clear:
+            values.clear()
+        for key in self.remove:
+            del values[key]
+        values.update(self.put)
+
+
+_NOTHING = Edit()
+
+
+def get(values: Values, params: m.KeyNames) -> m.ValuesReply:
+    return m.ValuesReply(keys={key: Raw(values[key]) for key in params.keys if key in values})
+
+
+def contains(values: Values, params: m.KeyNames) -> m.ContainsReply:
+    return m.ContainsReply(contains=[key for key in params.keys if key in values])
+
+
+def count(values: Values, _: m.Params) -> m.CountReply:
+    return m.CountReply(cnt=len(values))
+
+
+def keys(values: Values, _: m.Params) -> m.KeyListReply:
+    return m.KeyListReply(keys=list(values))
+
+
+def find(values: Values, params: m.Find) -> m.Reply:
+    paths.parse_path(params.path)
+    searched = params.keys or values
+    found = {
+        key: nodes
+        for key in searched
+        if key in values and (nodes := paths.select(params.path, key, values[key]))
+    }
+    if params.rsp == "keys":
+        return m.KeyListReply(keys=list(found))
+    if params.rsp == "paths":
+        return m.PathsReply(paths=[path for nodes in found.values() for _, path in nodes])
+    return m.ValuesReply(keys={key: Raw(values[key]) for key in found})
+
+
+def put(_: Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
+    # A Raw is a view that keeps its whole message alive; what is stored is a copy.
+    return m.Reply(), Edit({key: bytes(value) for key, value in params.keys.items()})
+
+
+def add(values: Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
+    new = {key: bytes(value) for key, value in params.keys.items() if key not in values}
+    return m.Reply(), Edit(new)
+
+
+def remove(values: Values, params: m.SomeKeyNames) -> tuple[m.Reply, Edit]:
+    # A name may be asked for twice.
+    return m.Reply(), Edit(remove=tuple({key: None for key in params.keys if key in values}))
+
+
+def clear(values: Values, _: m.Params) -> tuple[m.CountReply, Edit]:
+    return m.CountReply(cnt=len(values)), Edit(clear=True)
+
+
+def clear_set(values: Values, params: m.KeyValues) -> tuple[m.CountReply, Edit]:
+    new = {key: bytes(value) for key, value in params.keys.items()}
+    return m.CountReply(cnt=len(values)), Edit(new, clear=True)
+
+
+def update(values: Values, params: m.Update) -> tuple[m.CountReply, Edit]:
+    paths.parse_path(params.path)
+    key = params.key
+    if key not in values:
+        return m.CountReply(
+            cnt=0, st=Status.KEY_NOT_EXIST, m=f"there is no key {paths.show(key)}"
+        ), _NOTHING
+    nodes = paths.select(params.path, key, values[key])
+    # A query may select a node twice, as $['a','a'] does.
+    locations = list(dict.fromkeys(location for location, _ in nodes))
+    if not locations:
+        return m.CountReply(cnt=0), _NOTHING
+    text = paths.replace(values[key], locations, bytes(params.value))
+    return m.CountReply(cnt=len(locations)), Edit({key: text})
+
+
+def arr_append(values: Values, params: m.ArrAppend) -> tuple[m.Reply, Edit]:
+    key = params.key
+    if key not in values:
+        return m.Reply(st=Status.KEY_NOT_EXIST, m=f"there is no key {paths.show(key)}"), _NOTHING
+    name = None if params.name is UNSET else params.name
+    return m.Reply(), Edit({key: paths.append(key, values[key], params.items, name)})
+
+
+READS: dict[str, Callable[[Values, Any], m.Reply]] = {
+    "GET": get,
+    "CONTAINS": contains,
+    "COUNT": count,
+    "KEYS": keys,
+    "FIND": find,
+}
+"""Commands that leave the map as it is, without their prefix."""
+
+WRITES: dict[str, Callable[[Values, Any], tuple[m.Reply, Edit]]] = {
+    "SET": put,
+    "ADD": add,
+    "RMV": remove,
+    "CLEAR": clear,
+    "CLEAR_SET": clear_set,
+    "UPDATE": update,
+    "ARR_APPEND": arr_append,
+}
+"""Commands that can change the map, without their prefix."""

@@ -1,0 +1,120 @@
+"""JSONPath (RFC 9535) over stored JSON text, and changes to the nodes it selects.
+
+A value is parsed to find nodes. It is changed in its text, so that everything but the nodes named
+stays byte for byte what the client sent: numbers keep their spelling, objects their order.
+"""
+
+import reprlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from jsonpath_rfc9535 import JSONPathError, JSONPathQuery, JSONPathRecursionError
+from jsonpath_rfc9535 import compile as compile_path
+from msgspec import Raw
+from ndb_protocol import Status
+
+from .errors import RefusedError
+
+Location = tuple[str | int, ...]
+"""Where a node is: member names and array indexes from the root."""
+
+_encode = msgspec.json.Encoder().encode
+_parse = msgspec.json.Decoder().decode
+_as_object = msgspec.json.Decoder(dict[str, Raw]).decode
+_as_array = msgspec.json.Decoder(list[Raw]).decode
+
+
+@lru_cache(maxsize=256)
+def parse_path(path: str) -> JSONPathQuery:
+    """Return the query that `path` spells.
+
+    Raises:
+        RefusedError: it does not parse (status 4).
+    """
+    try:
+        return compile_path(path)
+    except (JSONPathError, RecursionError) as error:
+        reason = str(error).partition("\n")[0] or "nested too deeply"
+        raise RefusedError(
+            Status.PATH_INVALID, f"'path' is not a JSONPath of RFC 9535: {reason}"
+        ) from None
+
+
+def parse_value(key: str, text: bytes) -> Any:
+    """Return what the JSON `text` stored at `key` says.
+
+    Raises:
+        RefusedError: it has a number beyond a double's range, or nests too deeply (status 41).
+    """
+    try:
+        return _parse(text)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _unusable(key, error) from None
+
+
+def _unusable(key: str, error: Exception) -> RefusedError:
+    why = "it nests too deeply" if isinstance(error, RecursionError) else str(error)
+    return RefusedError(
+        Status.VALUE_TYPE_INVALID,
+        f"the value of key {show(key)} can only be stored and read: {why}",
+    )
+
+
+def show(name: str) -> str:
+    """Return `name` for a message to a human: quoted, and cut if it is long."""
+    return reprlib.repr(name)
+
+
+def select(path: str, key: str, text: bytes) -> list[tuple[Location, str]]:
+    """Return location and normalized path of each node of `text` that `path` selects.
+
+    Raises:
+        RefusedError: `path` does not parse (4), or `text` can't be searched (41).
+    """
+    query = parse_path(path)
+    value = parse_value(key, text)
+    try:
+        return [(node.location, node.path()) for node in query.find(value)]
+    except (JSONPathRecursionError, RecursionError):
+        raise _unusable(key, RecursionError()) from None
+
+
+def replace(text: bytes, locations: Sequence[Location], value: bytes) -> bytes:
+    """Return JSON `text` with `value` in place of each node of `locations`.
+
+    Of a node and another inside it, the outer one is replaced.
+    """
+    if () in locations:
+        return value
+    inner: dict[str | int, list[Location]] = {}
+    for head, *rest in locations:
+        inner.setdefault(head, []).append(tuple(rest))
+    node: Any = _as_object(text) if isinstance(locations[0][0], str) else _as_array(text)
+    for head, rests in inner.items():
+        node[head] = Raw(replace(bytes(node[head]), rests, value))
+    return _encode(node)
+
+
+def append(key: str, text: bytes, items: Sequence[Raw], name: str | None) -> bytes:
+    """Return JSON `text` with `items` at the end of its array, or of its member `name`'s.
+
+    Raises:
+        RefusedError: there is no such array, or `text` can't be changed (status 41).
+    """
+    value = parse_value(key, text)
+    if name is None:
+        if not isinstance(value, list):
+            raise RefusedError(
+                Status.VALUE_TYPE_INVALID, f"the value of key {show(key)} is no array"
+            )
+        return _encode([*_as_array(text), *items])
+    if not isinstance(value, dict) or not isinstance(value.get(name), list):
+        raise RefusedError(
+            Status.VALUE_TYPE_INVALID,
+            f"the value of key {show(key)} is no object with an array at 'name' ({show(name)})",
+        )
+    members = _as_object(text)
+    members[name] = Raw(_encode([*_as_array(members[name]), *items]))
+    return _encode(members)
