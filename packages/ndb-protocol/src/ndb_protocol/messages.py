@@ -273,7 +273,7 @@ class CountReply(Reply, kw_only=True):
 
 
 class ExistReply(Reply, kw_only=True):
-    exist: list[int] | list[str]
+    exist: list[int | str]
 
 
 class ExpiryInfo(Struct, kw_only=True):
