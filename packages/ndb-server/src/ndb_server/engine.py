@@ -7,7 +7,7 @@ A session expires at its deadline, to the millisecond, because whoever looks a s
 its deadline with `now` first (`_live`). `reap` gives back the memory of those nobody looks up.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -250,17 +250,15 @@ class Engine:
 
     # For saving and loading
 
-    def snapshot(self, now: int, tokens: list[int] | None = None) -> Iterator[tuple[int, Session]]:
+    def snapshot(self, now: int, tokens: list[int] | None = None) -> list[tuple[int, Session]]:
         """Return the sessions of this moment, all or those of `tokens`, as copies."""
         self.reap(now)
         chosen = self._sessions if tokens is None else dict.fromkeys(tokens)
-        return iter(
-            [
-                (token, Session(session.expiry, session.deadline, session.values.copy()))
-                for token in chosen
-                if (session := self._sessions.get(token)) is not None
-            ]
-        )
+        return [
+            (token, Session(session.expiry, session.deadline, session.values.copy()))
+            for token in chosen
+            if (session := self._sessions.get(token)) is not None
+        ]
 
     def snapshot_keys(self) -> dict[str, bytes]:
         """Return the independent keys of this moment, as a copy."""

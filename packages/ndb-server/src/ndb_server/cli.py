@@ -1,0 +1,107 @@
+"""The command line, the environment and the configuration file of ``ndb-server``."""
+
+import asyncio
+import logging
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Dict, Env
+from cyclopts.validators import Number
+from ndb_protocol import DEFAULT_PORT
+
+from .server import VERSION, Options, StartError, serve
+
+USAGE_ERROR = 2
+"""Exit status when the server can't be started as asked."""
+
+app = App(
+    name="ndb-server",
+    version=VERSION,
+    help="Keep sessions: small maps of JSON values with a lifetime, over WebSocket.",
+    help_epilogue=(
+        "Every option is also an environment variable (NDB_PORT) and a key of the configuration "
+        "file (port). The command line wins over the environment, the environment over the file."
+    ),
+)
+
+_ENVIRONMENT = Env("NDB_", command=False)
+app.config = app.meta.config = [_ENVIRONMENT]
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+@app.default
+def run(
+    *,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = DEFAULT_PORT,
+    log_level: LogLevel = "info",
+    data_dir: Path | None = None,
+    load: str | None = None,
+) -> None:
+    """Run the server until SIGINT or SIGTERM.
+
+    When it accepts connections, its URL is printed on stdout; logs go to stderr.
+
+    Args:
+        host: Address to listen on.
+        port: Port to listen on; 0 takes any free one.
+        log_level: Least severe level to log.
+        data_dir: Folder for saves, made if it does not exist; without it saving is disabled.
+        load: Name of a saved dataset to load before connections are accepted.
+    """
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    if data_dir is not None:
+        _prepare(data_dir)
+    asyncio.run(serve(Options(host=host, port=port, data_dir=data_dir, load=load)))
+
+
+def _prepare(data_dir: Path) -> None:
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"cannot use data folder {data_dir}: {error.strerror}") from error
+    if not os.access(data_dir, os.R_OK | os.W_OK | os.X_OK):
+        raise StartError(f"cannot use data folder {data_dir}: it must be readable and writable")
+
+
+@app.meta.default
+def configure(
+    *arguments: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Path | None = None,
+) -> None:
+    """Read the configuration, then run.
+
+    Args:
+        arguments: The rest of the command line.
+        config: TOML file with options.
+    """
+    if config is not None:
+        try:
+            options = tomllib.loads(config.read_text())
+        except (OSError, ValueError) as error:
+            raise StartError(f"cannot read configuration {config}: {error}") from error
+        app.config = [_ENVIRONMENT, Dict(options, source=str(config), use_commands_as_keys=False)]
+    app(arguments, exit_on_error=False, print_error=False)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``ndb-server``; exit with status 2 and one line on stderr if it can't start as asked.
+
+    Args:
+        arguments: the command line; by default that of the process.
+    """
+    try:
+        app.meta(arguments, exit_on_error=False, print_error=False)
+    except (CycloptsError, StartError) as error:
+        # An error of cyclopts can have several lines.
+        print("ndb-server:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(USAGE_ERROR)

@@ -1,0 +1,168 @@
+"""The rooms put together, and the life of the process: open, serve, shut down."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ndb_protocol import DEFAULT_PORT, PROTOCOL_VERSION
+from ndb_protocol import messages as m
+
+from .clock import Clock
+from .datasets import Datasets
+from .dispatch import NOT_TEXT, Dispatcher
+from .engine import Engine
+from .errors import RefusedError
+from .transport import MAX_MESSAGE_SIZE, Connection, Timeouts
+
+VERSION = version("ndb-server")
+
+FEATURES = [
+    "arr_append",
+    "exact-expiry",
+    "exact-values",
+    "find",
+    "ndb.v1.text",
+    "update",
+]
+"""What this server does beyond NemesisDB 0.7, for SV_INFO."""
+
+_REAP_INTERVAL = 0.1
+_REAP_SLICE = 256
+
+
+class StartError(Exception):
+    """The server can't start; says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run the server.
+
+    Attributes:
+        host: address to listen on.
+        port: port to listen on; 0 for any free one.
+        data_dir: folder for datasets; without it saving is disabled.
+        load: name of a dataset to load before connections are accepted.
+        timeouts: how long to wait for clients.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    data_dir: Path | None = None
+    load: str | None = None
+    timeouts: Timeouts = Timeouts()
+
+
+class Server:
+    """Accepts connections and answers them.
+
+    Args:
+        options: how to run.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._clock = Clock()
+        self._engine = Engine()
+        self._datasets = Datasets(self._engine, options.data_dir, self._clock)
+        self._dispatcher = Dispatcher(
+            {**self._engine.handlers, **self._datasets.handlers, "SV_INFO": self._info}
+        )
+        self._connections: set[Connection] = set()
+        self._loop = asyncio.get_running_loop()
+        self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+
+    def _info(self, _: m.Empty, __: int) -> m.ServerInfoReply:
+        return m.ServerInfoReply(
+            serverVersion=VERSION,
+            persistEnabled=self._options.data_dir is not None,
+            protocol=PROTOCOL_VERSION,
+            limits=m.Limits(
+                messageSize=MAX_MESSAGE_SIZE, writeTimeout=self._options.timeouts.write
+            ),
+            features=FEATURES,
+        )
+
+    def _respond(self, message: bytes, text_tokens: bool) -> bytes | Awaitable[bytes]:
+        return self._dispatcher.dispatch(message, self._clock(), text_tokens=text_tokens)
+
+    async def start(self) -> str:
+        """Load what is to be loaded, accept connections, and return the server's URL.
+
+        Raises:
+            StartError: it can't.
+        """
+        options = self._options
+        if options.load is not None:
+            try:
+                await self._datasets.load(options.load)
+            except RefusedError as error:
+                raise StartError(f"cannot load '{options.load}': {error.message}") from error
+        try:
+            self._listener = await self._loop.create_server(
+                lambda: Connection(self._respond, NOT_TEXT, self._connections, options.timeouts),
+                options.host,
+                options.port,
+            )
+        except OSError as error:
+            # asyncio's own text repeats the address; the errors of name look-ups have no errno text.
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror
+            raise StartError(
+                f"cannot listen on {options.host} port {options.port}: {reason}; "
+                "choose others with --host and --port"
+            ) from error
+        self._reap()
+        self._check_alive()
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        return f"ws://[{host}]:{port}/" if ":" in host else f"ws://{host}:{port}/"
+
+    async def stop(self) -> None:
+        """Stop accepting, answer what has arrived, close every connection with 1001."""
+        self._listener.close()
+        # One turn of the loop reads what the sockets hold by now.
+        await asyncio.sleep(0)
+        await asyncio.gather(*(connection.shut_down() for connection in self._connections))
+        for timer in self._timers.values():
+            timer.cancel()
+        self._datasets.close()
+
+    def _again(self, delay: float, action: Callable[[], None]) -> None:
+        self._timers[action] = self._loop.call_later(delay, action)
+
+    def _reap(self) -> None:
+        # In slices, so that a million sessions expiring at once delay nobody's request for long.
+        more = self._engine.reap(self._clock(), _REAP_SLICE)
+        self._again(0 if more else _REAP_INTERVAL, self._reap)
+
+    def _check_alive(self) -> None:
+        for connection in list(self._connections):
+            connection.check_alive()
+        self._again(self._options.timeouts.ping, self._check_alive)
+
+
+async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
+    """Run a server until SIGINT or SIGTERM.
+
+    Args:
+        options: how to run.
+        ready: called with the server's URL once connections are accepted.
+
+    Raises:
+        StartError: the server can't start.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    server = Server(options)
+    ready(await server.start())
+    sys.stdout.flush()
+    await stopping.wait()
+    await server.stop()

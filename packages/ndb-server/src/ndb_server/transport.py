@@ -1,0 +1,389 @@
+"""WebSocket connections: bytes of a TCP read to whole messages, replies to one write.
+
+``websockets``' `ServerProtocol` is the authority on the protocol: the opening handshake, control
+frames, fragments, closing and every violation are its business. In front of it is a short way for
+what nearly every frame is: final, text, masked, whole in the buffer, not inside a fragmented
+message. Every other frame is handed over whole, and one at a time: given a whole read at once,
+`ServerProtocol` would enter the closing state before the requests that stand in front of a close
+frame, or of a violation, are answered.
+
+Replies leave in the order of the requests. When the client does not read them, requests wait: first
+in the buffer here, then, as reading pauses, in the socket (back-pressure). A client that takes
+nothing for `Timeouts.write` seconds is cut off.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import cast
+
+from ndb_protocol import NDB_V1, NDB_V1_TEXT
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import SEND_EOF, State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask
+
+logger = logging.getLogger(__name__)
+
+# At DEBUG it would log frames, and with them tokens.
+_protocol_logger = logger.getChild("protocol")
+_protocol_logger.setLevel(logging.WARNING)
+
+SUBPROTOCOLS = [Subprotocol(NDB_V1), Subprotocol(NDB_V1_TEXT)]
+
+Respond = Callable[[bytes, bool], bytes | Awaitable[bytes]]
+"""Answers a text message (valid UTF-8), given whether tokens are to be text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long the server waits, in seconds.
+
+    Attributes:
+        handshake: for a new connection's opening handshake.
+        close: for the client to close the TCP connection once the closing handshake is under way.
+        write: for the client to take any of the replies that wait for it.
+        ping: for any sign of life before a ping is sent, and again before the connection is closed.
+    """
+
+    handshake: float = 10
+    close: float = 10
+    write: float = 30
+    ping: float = 20
+
+
+MAX_MESSAGE_SIZE = 4 * 2**20
+"""The largest message taken, in bytes; a larger one closes the connection with 1009."""
+
+_FLUSH_SIZE = 2**18
+"""Replies are written when they come to so many bytes, to notice a client that does not read."""
+
+_READ_AHEAD = 2**16
+"""Bytes taken in behind a request that is being answered; enough to see pings."""
+
+_LINE_SIZE = 2**14
+"""Bytes of an opening handshake without a line's end that are too many."""
+
+_FINAL_TEXT = 0x81
+_PING = 0x89
+_PONG = 0x8A
+_MASKED = 0x80
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return the final, unmasked text frame of `payload` (RFC 6455, section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81%c%b" % (size, payload)
+    if size < 65536:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2), payload)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8), payload)
+
+
+def select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Return the first of the client's offers that is known here; none is needed."""
+    return next((name for name in offered if name in SUBPROTOCOLS), None)
+
+
+class Connection(asyncio.Protocol):
+    """One client.
+
+    Args:
+        respond: answers text messages.
+        not_text: the answer to a binary message.
+        connections: where this connection is listed while it is open.
+        timeouts: how long to wait for what.
+    """
+
+    def __init__(
+        self,
+        respond: Respond,
+        not_text: bytes,
+        connections: "set[Connection]",
+        timeouts: Timeouts,
+    ) -> None:
+        self._respond = respond
+        self._not_text = not_text
+        self._connections = connections
+        self._timeouts = timeouts
+        self._loop = asyncio.get_running_loop()
+        self._ws = ServerProtocol(
+            subprotocols=SUBPROTOCOLS,
+            select_subprotocol=select_subprotocol,
+            max_size=MAX_MESSAGE_SIZE,
+            logger=_protocol_logger,
+        )
+        self._text_tokens = False
+        # Bytes that could not be processed yet, and how many there must be to go on.
+        self._pending = bytearray()
+        self._needed = 0
+        # Opcode and payload so far of a fragmented message.
+        self._fragments: tuple[Opcode, bytearray] | None = None
+        # The request whose answer takes a thread; those behind it wait.
+        self._answering: asyncio.Future[None] | None = None
+        self._write_paused = False
+        self._unsent = 0
+        self._writing: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._heard = True
+        self._pinged = False
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._connections.add(self)
+        self._set_timer(self._timeouts.handshake, "no opening handshake in time")
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = True
+        pending = self._pending
+        if not pending:
+            consumed = self._process(data)
+            if consumed < len(data):
+                pending += memoryview(data)[consumed:]
+        else:
+            pending += data
+            if len(pending) >= self._needed:
+                self._process_pending()
+        self._throttle()
+
+    def eof_received(self) -> None:
+        self._ws.receive_eof()
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        self._unsent = self._transport.get_write_buffer_size()
+        self._watch_writing()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._stop_watching()
+        self._process_pending()
+        self._throttle()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timer()
+        self._stop_watching()
+        self._connections.discard(self)
+        self._pending.clear()
+        self.closed.set_result(None)
+
+    # Reading
+
+    def _process_pending(self) -> None:
+        if self._pending:
+            # Processing may fill the buffer no more: nothing reads meanwhile.
+            consumed = self._process(bytes(self._pending))
+            del self._pending[:consumed]
+
+    def _throttle(self) -> None:
+        """Read from the socket only while what is read can be processed soon."""
+        if self._write_paused or (self._answering and len(self._pending) >= _READ_AHEAD):
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def _process(self, data: bytes) -> int:
+        """Process the frames at the beginning of `data`; return how many bytes they have."""
+        self._needed = 0
+        position = self._handshake(data) if self._ws.state is State.CONNECTING else 0
+        total = len(data)
+        replies: list[bytes] = []
+        size = 0
+        while self._ws.state is State.OPEN and not self._write_paused:
+            if total - position < 2:
+                break
+            first, second = data[position], data[position + 1]
+            if second < _MASKED:
+                # A violation, whatever follows.
+                self._hand_over(data[position:], replies)
+                position = total
+                break
+            length = second & 0x7F
+            payload = position + 6
+            if length > 125:
+                wide = 2 if length == 126 else 8
+                payload += wide
+                if total < payload:
+                    break
+                length = int.from_bytes(data[position + 2 : position + 2 + wide])
+                if length > MAX_MESSAGE_SIZE:
+                    # Refused for its header alone: nothing of it is buffered.
+                    self._hand_over(data[position:payload], replies)
+                    position = payload
+                    break
+            end = payload + length
+            if end > total:
+                self._needed = end - position
+                break
+            if self._answering is not None and first != _PING and first != _PONG:
+                break
+            if first == _FINAL_TEXT and self._fragments is None:
+                mask = data[payload - 4 : payload]
+                self._answer_text(apply_mask(data[payload:end], mask), replies)
+            else:
+                self._hand_over(data[position:end], replies)
+            position = end
+            if replies:
+                size += len(replies[-1])
+                if size >= _FLUSH_SIZE:
+                    self._write(replies)
+                    replies, size = [], 0
+        if replies:
+            self._write(replies)
+        if self._ws.state is State.OPEN or self._ws.state is State.CONNECTING:
+            return position
+        # Requests behind a close frame, sent or received, are not run (RFC 6455, section 1.4): what
+        # matters of the rest is the client's own close frame.
+        self._ws.receive_data(data[position:])
+        self._ws.events_received()
+        self._write(self._ws.data_to_send())
+        return total
+
+    def _handshake(self, data: bytes) -> int:
+        # Line by line, so that no frame behind the handshake is taken by its parser.
+        position = 0
+        while self._ws.state is State.CONNECTING and not self._ws.close_expected():
+            end = data.find(b"\n", position) + 1
+            if end == 0:
+                if len(data) - position < _LINE_SIZE:
+                    break
+                end = len(data)
+            self._ws.receive_data(data[position:end])
+            position = end
+            for request in self._ws.events_received():
+                self._accept(cast(Request, request))
+            self._write(self._ws.data_to_send())
+        return position
+
+    def _accept(self, request: Request) -> None:
+        response = self._ws.accept(request)
+        self._ws.send_response(response)
+        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            self._cancel_timer()
+            self._text_tokens = self._ws.subprotocol == NDB_V1_TEXT
+        else:
+            logger.info("handshake refused: %s", self._ws.handshake_exc)
+
+    def _hand_over(self, data: bytes, replies: list[bytes]) -> None:
+        """Let `ServerProtocol` process a frame, and answer the message that it ends."""
+        self._ws.receive_data(data)
+        for event in self._ws.events_received():
+            frame = cast(Frame, event)
+            if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+                self._fragments = (frame.opcode, bytearray(frame.data))
+            elif frame.opcode is Opcode.CONT and self._fragments is not None:
+                self._fragments[1].extend(frame.data)
+            else:
+                continue
+            if frame.fin:
+                opcode, message = self._fragments
+                self._fragments = None
+                if opcode is Opcode.TEXT:
+                    self._answer_text(bytes(message), replies)
+                else:
+                    replies.append(text_frame(self._not_text))
+        replies += self._ws.data_to_send()
+
+    # Answering
+
+    def _answer_text(self, message: bytes, replies: list[bytes]) -> None:
+        if not message.isascii():
+            try:
+                message.decode()
+            except UnicodeDecodeError as error:
+                # RFC 6455, section 8.1.
+                self._ws.fail(CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}")
+                replies += self._ws.data_to_send()
+                return
+        reply = self._respond(message, self._text_tokens)
+        if isinstance(reply, bytes):
+            replies.append(text_frame(reply))
+        else:
+            self._answering = asyncio.ensure_future(self._answer_later(reply))
+
+    async def _answer_later(self, reply: Awaitable[bytes]) -> None:
+        message = await reply
+        self._answering = None
+        if self._ws.state is State.OPEN:
+            self._write([text_frame(message)])
+            self._process_pending()
+            self._throttle()
+
+    # Writing
+
+    def _write(self, chunks: list[bytes]) -> None:
+        if not chunks:
+            return
+        self._transport.write(b"".join(chunks))
+        if chunks[-1] == SEND_EOF and self._transport.can_write_eof():
+            # Half a close: the client reads our last frames before it sees the end, and what it
+            # still sends is read, so that no reset overtakes them.
+            self._transport.write_eof()
+        if self._ws.close_expected():
+            self._set_timer(self._timeouts.close, "the client did not close the connection")
+
+    def _watch_writing(self) -> None:
+        self._writing = self._loop.call_later(self._timeouts.write, self._check_writing)
+
+    def _stop_watching(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+
+    def _check_writing(self) -> None:
+        unsent = self._transport.get_write_buffer_size()
+        if unsent < self._unsent:
+            self._unsent = unsent
+            self._watch_writing()
+        else:
+            self._abort("the client takes no replies")
+
+    # Time
+
+    def _set_timer(self, delay: float, reason: str) -> None:
+        self._cancel_timer()
+        self._timer = self._loop.call_later(delay, self._abort, reason)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _abort(self, reason: str) -> None:
+        logger.info("connection aborted: %s", reason)
+        self._transport.abort()
+
+    def check_alive(self) -> None:
+        """Ping a client that has been silent since the last call, close one that stays so."""
+        if self._ws.state is not State.OPEN or self._write_paused:
+            return
+        if self._heard:
+            self._heard = self._pinged = False
+        elif not self._pinged:
+            self._pinged = True
+            self._ws.send_ping(b"")
+        else:
+            self._ws.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
+        self._write(self._ws.data_to_send())
+
+    async def shut_down(self) -> None:
+        """Answer what has arrived, close with 1001 and wait until the connection has ended."""
+        if self._answering is not None:
+            await self._answering
+        if self._ws.state is State.OPEN:
+            self._ws.send_close(CloseCode.GOING_AWAY, "server is shutting down")
+            self._write(self._ws.data_to_send())
+        elif self._ws.state is State.CONNECTING:
+            self._transport.abort()
+        await self.closed
