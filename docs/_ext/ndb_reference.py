@@ -1,0 +1,185 @@
+"""Directives that write the reference from the code, so that the two can't differ.
+
+``{ndb-statuses}`` lists `ndb_protocol.Status`, ``{ndb-commands}`` the rows of
+`ndb_protocol.COMMANDS` whose names begin with its argument, and ``{ndb-server-options}`` what
+``ndb-server --help`` knows.
+"""
+
+from collections.abc import Iterator, Sequence
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from docutils import nodes
+from msgspec import Raw, UnsetType
+from ndb_protocol import COMMANDS, Command, Role, Status
+from ndb_protocol.messages import Params, Reply, Rule
+from ndb_server.cli import app as server_command
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.typing import ExtensionMetadata
+
+ROLES = {
+    Role.APP: "programs",
+    Role.KV: "programs that use independent keys",
+    Role.ADMIN: "administrators: it touches what belongs to all",
+}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    return [*lines, ""]
+
+
+def types_of(annotation: Any) -> Iterator[Any]:
+    """Yield the types that `annotation` allows, one by one, without its constraints."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from types_of(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from types_of(member)
+    elif annotation is not UnsetType:
+        yield annotation
+
+
+JSON_TYPES = {int: "integer", float: "number", str: "string", bool: "boolean", Raw: "any value"}
+PLURALS = {
+    "integer": "integers",
+    "string": "strings",
+    "token": "tokens",
+    "any value": "values",
+}
+
+
+def json_type(annotation: Any) -> str:
+    """Return what the values of a reply's member are called in JSON."""
+    kinds = list(dict.fromkeys(types_of(annotation)))
+    if len(kinds) > 1:
+        # The one union on the wire: a token is a number or, on ndb.v1.text, a string.
+        return "array of tokens" if get_origin(kinds[0]) is list else "token"
+    [kind] = kinds
+    if get_origin(kind) is list:
+        return f"array of {PLURALS[json_type(get_args(kind)[0])]}"
+    if get_origin(kind) is dict:
+        return f"object of {PLURALS[json_type(get_args(kind)[1])]}"
+    return "object" if issubclass(kind, msgspec.Struct) else JSON_TYPES[kind]
+
+
+def structs_of(annotation: Any) -> Iterator[type[msgspec.Struct]]:
+    for kind in types_of(annotation):
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            yield kind
+
+
+def parameter_rows(params: type[Params], within: str = "") -> Iterator[list[str]]:
+    hints = get_type_hints(params, include_extras=True)
+    for field in msgspec.structs.fields(params):
+        hint = hints[field.name]
+        rule = next(mark for mark in hint.__metadata__ if isinstance(mark, Rule))
+        bound = f"; {rule.within}, otherwise {int(rule.status)}" if rule.within else ""
+        yield [
+            f"`{within}{field.name}`",
+            "yes" if field.required else "no",
+            rule.must + bound,
+            "" if field.required or field.default is msgspec.UNSET else default_of(field),
+        ]
+        for struct in structs_of(hint):
+            yield from parameter_rows(struct, f"{field.name}.")  # type: ignore[arg-type]
+
+
+def default_of(field: msgspec.structs.FieldInfo) -> str:
+    value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    return f"`{msgspec.json.encode(value).decode()}`"
+
+
+def reply_rows(reply: type[msgspec.Struct], within: str = "") -> Iterator[list[str]]:
+    hints = get_type_hints(reply, include_extras=True)
+    for field in msgspec.structs.fields(reply):
+        if field.name in Reply.__struct_fields__:
+            continue
+        hint = hints[field.name]
+        # In replies, only what is not always there can be unset.
+        sometimes = UnsetType in get_args(hint)
+        yield [f"`{within}{field.name}`", json_type(hint), "not always" if sometimes else "yes"]
+        for struct in structs_of(hint):
+            yield from reply_rows(struct, f"{field.name}.")
+
+
+def describe(command: Command) -> Iterator[str]:
+    """Yield the lines of a command's section."""
+    yield from (f"({command.name.lower()})=", f"### {command.name}", "", command.summary, "")
+    parameters = list(parameter_rows(command.params))
+    if parameters:
+        yield from table(["parameter", "required", "must be", "default"], parameters)
+    else:
+        yield from ("No parameters.", "")
+    replies = [list(reply_rows(reply)) for reply in command.replies]
+    for rows in filter(None, replies):
+        head = "reply" if len(replies) == 1 else "reply, one of"
+        yield from table([head, "type", "present"], rows)
+    if not any(replies):
+        yield from ("The reply holds `st` only.", "")
+    statuses = ", ".join(f"[{int(s)}](#status-{int(s)})" for s in command.statuses)
+    facts = [
+        f"Status values: {statuses}.",
+        "Changes data." if command.changes else "Changes nothing.",
+        "May be sent again when its reply was lost."
+        if command.repeatable
+        else "Is not to be sent again blindly when its reply was lost: it may have run.",
+        f"Meant for {ROLES[command.role]}.",
+    ]
+    if command.extends is not None and command.name.startswith("SH_"):
+        facts.insert(2, f"Extends a session that was created with `{command.extends.value}`.")
+    yield from ("- " + fact for fact in facts)
+    yield ""
+
+
+class Generated(SphinxDirective):
+    """A directive whose content is Markdown that `lines` makes."""
+
+    def lines(self) -> Iterator[str]:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        text = "\n".join(self.lines())
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+class Statuses(Generated):
+    def lines(self) -> Iterator[str]:
+        answers = {
+            status: [c.name for c in COMMANDS.values() if status in c.statuses] for status in Status
+        }
+        for status in Status:
+            yield from (f"(status-{int(status)})=", f"## {int(status)} {status.name}", "")
+            yield f"{status.meaning[0].upper()}{status.meaning[1:]}."
+            commands = answers[status]
+            if 0 < len(commands) < len(COMMANDS) / 2:
+                yield "Answered by " + ", ".join(f"[{n}](#{n.lower()})" for n in commands) + "."
+            yield ""
+
+
+class Commands(Generated):
+    required_arguments = 1
+
+    def lines(self) -> Iterator[str]:
+        for command in COMMANDS.values():
+            if command.name.startswith(self.arguments[0]):
+                yield from describe(command)
+
+
+class ServerOptions(Generated):
+    def lines(self) -> Iterator[str]:
+        page = server_command.generate_docs("markdown")
+        yield from (line for line in page.splitlines() if line.startswith("* `--"))
+        yield "* `--version`: Print the version and exit."
+        yield "* `--help`: Print all options and exit."
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    app.add_directive("ndb-statuses", Statuses)
+    app.add_directive("ndb-commands", Commands)
+    app.add_directive("ndb-server-options", ServerOptions)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
