@@ -1,8 +1,8 @@
 """Every exchange on a page is what a server really answers, to the digit and in that order.
 
 A line ``→ …`` is sent, the line ``← …`` behind it is the reply; white space apart, they are the
-same text. An ``m`` that is only "…" stands for any sentence, and the token shown for a new session for
-whichever token the server drew.
+same text. An ``m`` that is only "…" stands for any sentence, and the token shown for a new session
+for whichever token the server drew.
 """
 
 import re

@@ -1,0 +1,36 @@
+"""A line of the server knows its room, as docs/explanation/architecture.md says."""
+
+import re
+
+import pytest
+from ndb_protocol import COMMANDS
+
+from tests.project.sources import imports, source_folder
+
+SERVER = source_folder("ndb-server")
+IO = {"asyncio", "socket", "ssl", "threading", "sqlite3", "websockets"}
+CLOCKS = {"time", "datetime"}
+
+
+@pytest.mark.parametrize(
+    ("room", "unknown_to_it"),
+    [
+        ("transport", {".dispatch", ".engine", ".keyspace", ".datasets", ".deadlines"}),
+        ("dispatch", {".transport", ".engine", ".keyspace", ".datasets", *IO, *CLOCKS}),
+        ("engine", {".transport", ".dispatch", ".datasets", *IO, *CLOCKS}),
+        ("keyspace", {".transport", ".dispatch", ".engine", ".datasets", *IO, *CLOCKS}),
+        ("deadlines", {".transport", ".dispatch", ".engine", ".datasets", *IO, *CLOCKS}),
+    ],
+)
+def test_a_room_imports_nothing_that_it_must_not_know(room: str, unknown_to_it: set[str]) -> None:
+    known = {
+        name if name.startswith(".") else name.split(".")[0]
+        for name in imports(SERVER / f"{room}.py")
+    }
+    assert known & unknown_to_it == set()
+
+
+@pytest.mark.parametrize("room", ["transport", "dispatch"])
+def test_a_room_in_front_of_the_engine_names_no_command(room: str) -> None:
+    words = set(re.findall(r"[A-Z_]+", (SERVER / f"{room}.py").read_text()))
+    assert words & set(COMMANDS) == set()
