@@ -37,7 +37,8 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
-    data = Path(session.create_tmp()) / "coverage"
+    # Absolute: the servers that tests start run in folders of their own.
+    data = Path(session.create_tmp()).resolve() / "coverage"
     session.env["COVERAGE_FILE"] = str(data)
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest")
