@@ -1,8 +1,8 @@
 """The wire protocol of NDB: messages, status values, tokens and the codec of both sides."""
 
 from .commands import COMMANDS, COMMON_STATUSES, Command, Extends, Role
-from .replies import encode_reply, with_text_tokens
-from .requests import RequestError, decode_request
+from .replies import ReplyError, decode_reply, encode_reply, with_text_tokens
+from .requests import RequestError, decode_request, encode_request
 from .status import SUCCESS, Status
 from .subprotocols import DEFAULT_PORT, NDB_V1, NDB_V1_TEXT, PROTOCOL_VERSION
 from .tokens import NO_TOKEN, TOKEN_MAX, new_token, parse_token
@@ -21,11 +21,14 @@ __all__ = [
     "TOKEN_MAX",
     "Command",
     "Extends",
+    "ReplyError",
     "RequestError",
     "Role",
     "Status",
+    "decode_reply",
     "decode_request",
     "encode_reply",
+    "encode_request",
     "new_token",
     "parse_token",
     "with_text_tokens",

@@ -1,6 +1,9 @@
-"""Replies: typed replies to message bytes."""
+"""Replies: typed replies to message bytes, and message text to Python values."""
+
+from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from .messages import ExistReply, InfoReply, Reply, TokenReply
 
@@ -19,3 +22,51 @@ def with_text_tokens(reply: Reply) -> Reply:
     if isinstance(reply, ExistReply):
         return msgspec.structs.replace(reply, exist=[str(token) for token in reply.exist])
     return reply
+
+
+class ReplyError(ValueError):
+    """A message that is no reply, or one with a value that Python can't hold."""
+
+
+_decode = msgspec.json.Decoder(dict[str, dict[str, Any]]).decode
+
+
+def decode_reply(message: str | bytes) -> tuple[str, dict[str, Any]]:
+    """Return the name and the body of the reply that `message` is.
+
+    Integers of any size are exact; a token is an integer or text, as the server wrote it.
+
+    Raises:
+        ReplyError: `message` is not an object with one member, which is an object with an integer
+            ``st``; or a value is out of range for Python or nests too deeply, and is named.
+    """
+    try:
+        [(name, body)] = _decode(message).items()
+        if type(body["st"]) is int:
+            return name, body
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ReplyError(_unreadable(message, error)) from None
+    except (ValueError, KeyError):
+        pass
+    raise ReplyError("the message is not a reply: one object, with a status 'st', under one name")
+
+
+_bodies = msgspec.json.Decoder(dict[str, dict[str, Raw]]).decode
+_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_anything = msgspec.json.Decoder().decode
+
+
+def _unreadable(message: str | bytes, error: Exception) -> str:
+    """Return a sentence on why `message` was not decoded, with the key whose value is at fault."""
+    reason = "nests too deeply for this Python" if isinstance(error, RecursionError) else str(error)
+    try:
+        [body] = _bodies(message).values()
+        values = _members(body["keys"])
+    except (msgspec.MsgspecError, RecursionError, ValueError, KeyError):
+        return reason
+    for key, value in values.items():
+        try:
+            _anything(value)
+        except (msgspec.MsgspecError, RecursionError):
+            return f"keys[{key!a}]: {reason}"
+    return reason

@@ -1,4 +1,4 @@
-"""Requests: message bytes to a command with typed parameters.
+"""Requests: message bytes to a command with typed parameters, and parameters to message bytes.
 
 Nearly every message is plainly right, and one typed decode takes it. Whatever that decode does not
 accept is read again, step by step in the order of checks of ``protocol.md`` section 2, to find out
@@ -16,6 +16,7 @@ from .commands import COMMANDS, Command
 from .messages import EXPIRY, TOKEN, Expiry, Params, Rule
 from .status import Status
 from .tokens import NO_TOKEN
+from .values import encode_params
 
 
 class RequestError(Exception):
@@ -36,6 +37,16 @@ class RequestError(Exception):
 
 NO_COMMAND = "ERR"
 """The reply's name where the request names no command."""
+
+
+def encode_request(name: str, params: dict[str, Any]) -> bytes:
+    """Return the message that asks for command `name`.
+
+    Raises:
+        ValueError: a value in `params` has no exact JSON form; the message names its place.
+    """
+    return b'{"%b":%b}' % (name.encode(), encode_params(params))
+
 
 _OPENING = b'{"'
 _USABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}\Z", re.ASCII)
