@@ -1,0 +1,33 @@
+"""Asyncio client of the NDB session store."""
+
+from ndb_protocol import Status, __version__
+
+from .client import NdbClient
+from .errors import (
+    ConnectError,
+    ConnectionLost,
+    InvalidState,
+    NdbException,
+    RequestTimeout,
+    ResponseError,
+    UnreadableReply,
+)
+from .kvclient import KvClient
+from .session import Session
+from .sessionclient import SessionClient
+
+__all__ = [
+    "ConnectError",
+    "ConnectionLost",
+    "InvalidState",
+    "KvClient",
+    "NdbClient",
+    "NdbException",
+    "RequestTimeout",
+    "ResponseError",
+    "Session",
+    "SessionClient",
+    "Status",
+    "UnreadableReply",
+    "__version__",
+]

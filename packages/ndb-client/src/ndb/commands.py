@@ -1,0 +1,250 @@
+"""What each command sends and what becomes of its reply, once for every client.
+
+`SH_X` and `KV_X` are one function on two key spaces: the keys of a session and the independent
+keys.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ndb_protocol import parse_token
+
+from .core import Body, Request
+from .errors import ResponseError
+from .session import Session, Tkn, token_of
+
+
+class KeySpace(NamedTuple):
+    """Where keys are.
+
+    Attributes:
+        prefix: what its commands begin with.
+        params: the parameters that name it.
+    """
+
+    prefix: str
+    params: dict[str, Any]
+
+
+KV = KeySpace("KV_", {})
+"""The independent keys."""
+
+
+def session(tkn: Tkn) -> KeySpace:
+    """Return the keys of a session."""
+    return KeySpace("SH_", {"tkn": token_of(tkn)})
+
+
+# Arguments.
+
+
+def _array(name: str, items: Iterable[Any]) -> list[Any]:
+    if isinstance(items, str | bytes):
+        # It is iterable, character by character, which nobody means.
+        raise TypeError(f"{name} must be a list, not a {type(items).__name__}: use [{name}]")
+    return list(items)
+
+
+def _key_names(names: Iterable[str]) -> list[str]:
+    keys = _array("keys", names)
+    for index, key in enumerate(keys):
+        if not isinstance(key, str):
+            # The server would ignore it.
+            raise ValueError(f"keys[{index}] is of type {type(key).__name__}; keys are strings")
+    return keys
+
+
+def some(names: Iterable[str]) -> list[str]:
+    """Return the names of keys, of which there must be some."""
+    if not (keys := _key_names(names)):
+        raise ValueError("keys is empty; name at least one key")
+    return keys
+
+
+def _key_values(keys: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(keys, Mapping):
+        raise TypeError(f"keys must be a dict of keys and values, not a {type(keys).__name__}")
+    return dict(keys)
+
+
+def _dataset(name: str) -> str:
+    if not name:
+        raise ValueError("name is empty; a dataset has a name")
+    return name
+
+
+# Results.
+
+
+def _nothing(_: Body) -> None:
+    return None
+
+
+def _count(body: Body) -> int:
+    return int(body["cnt"])
+
+
+def _keys(body: Body) -> Any:
+    return body["keys"]
+
+
+def _without_status(body: Body) -> Body:
+    del body["st"]
+    return body
+
+
+# Keys.
+
+
+def set(space: KeySpace, keys: Mapping[str, Any]) -> Request[None]:
+    return Request(f"{space.prefix}SET", {**space.params, "keys": _key_values(keys)}, _nothing)
+
+
+def add(space: KeySpace, keys: Mapping[str, Any]) -> Request[None]:
+    return Request(f"{space.prefix}ADD", {**space.params, "keys": _key_values(keys)}, _nothing)
+
+
+def get(space: KeySpace, keys: Iterable[str]) -> Request[dict[str, Any]]:
+    return Request(f"{space.prefix}GET", {**space.params, "keys": _key_names(keys)}, _keys)
+
+
+def get_one(space: KeySpace, key: str) -> Request[Any]:
+    """Get the value of one key, None if there is no such key."""
+    params = {**space.params, "keys": _key_names([key])}
+    return Request(f"{space.prefix}GET", params, lambda body: body["keys"].get(key))
+
+
+def get_either(
+    space: KeySpace, keys: Iterable[str], key: str | None
+) -> Request[dict[str, Any]] | Request[Any]:
+    """Get several keys as a dict or, if `key` is given, the value of that one."""
+    if key is None:
+        return get(space, keys)
+    if keys:
+        raise ValueError("keys and key are both given; give one of them")
+    return get_one(space, key)
+
+
+def rmv(space: KeySpace, keys: Iterable[str]) -> Request[None]:
+    return Request(f"{space.prefix}RMV", {**space.params, "keys": _key_names(keys)}, _nothing)
+
+
+def contains(space: KeySpace, keys: Iterable[str]) -> Request[list[str]]:
+    params = {**space.params, "keys": _key_names(keys)}
+    return Request(f"{space.prefix}CONTAINS", params, lambda body: body["contains"])
+
+
+def count(space: KeySpace) -> Request[int]:
+    return Request(f"{space.prefix}COUNT", space.params, _count)
+
+
+def keys(space: KeySpace) -> Request[list[str]]:
+    return Request(f"{space.prefix}KEYS", space.params, _keys)
+
+
+def clear(space: KeySpace) -> Request[int]:
+    return Request(f"{space.prefix}CLEAR", space.params, _count)
+
+
+def clear_set(space: KeySpace, keys: Mapping[str, Any]) -> Request[int]:
+    return Request(f"{space.prefix}CLEAR_SET", {**space.params, "keys": _key_values(keys)}, _count)
+
+
+def find(
+    space: KeySpace, path: str, rsp: str, keys: Iterable[str]
+) -> Request[list[str] | dict[str, Any]]:
+    params = {**space.params, "path": path, "rsp": rsp, "keys": _key_names(keys)}
+    member = "paths" if rsp == "paths" else "keys"
+    return Request(f"{space.prefix}FIND", params, lambda body: body[member])
+
+
+def update(space: KeySpace, key: str, path: str, value: Any) -> Request[int]:
+    params = {**space.params, "key": key, "path": path, "value": value}
+    return Request(f"{space.prefix}UPDATE", params, _count)
+
+
+def arr_append(space: KeySpace, key: str, items: Iterable[Any], name: str | None) -> Request[None]:
+    params = {**space.params, "key": key, "items": _array("items", items)}
+    if name is not None:
+        params["name"] = name
+    return Request(f"{space.prefix}ARR_APPEND", params, _nothing)
+
+
+def save_keys(name: str) -> Request[Body]:
+    return Request("KV_SAVE", {"name": _dataset(name)}, _without_status)
+
+
+def load_keys(name: str) -> Request[Body]:
+    return Request("KV_LOAD", {"name": _dataset(name)}, _without_status)
+
+
+def load_keys_count(name: str) -> Request[int]:
+    """Load keys, for their number only."""
+    return Request("KV_LOAD", {"name": _dataset(name)}, _keys)
+
+
+# Sessions.
+
+
+def create_session(
+    duration: int, delete_session: bool, extend_on_set_add: bool, extend_on_get: bool
+) -> Request[Session]:
+    if duration < 0:
+        raise ValueError("durationSeconds is negative; 0 means that the session never expires")
+    flags = {
+        "deleteSession": delete_session,
+        "extendOnSetAdd": extend_on_set_add,
+        "extendOnGet": extend_on_get,
+    }
+    if duration == 0:
+        if given := [name for name, flag in flags.items() if flag]:
+            raise ValueError(f"{', '.join(given)} without durationSeconds: it would never expire")
+        return Request("SH_NEW", {}, _session, _no_session)
+    return Request("SH_NEW", {"expiry": {"duration": duration, **flags}}, _session, _no_session)
+
+
+def _session(body: Body) -> Session:
+    return Session(parse_token(body["tkn"]))
+
+
+def _no_session(error: ResponseError) -> Session:
+    return Session(0, error.status, error.message)
+
+
+def end_session(tkn: Tkn) -> Request[None]:
+    return Request("SH_END", {"tkn": token_of(tkn)}, _nothing)
+
+
+def end_all_sessions() -> Request[int]:
+    return Request("SH_END_ALL", {}, _count)
+
+
+def session_exists(tkns: Iterable[Tkn]) -> Request[list[int]]:
+    return Request("SH_EXISTS", {"tkns": list(map(token_of, tkns))}, lambda body: body["exist"])
+
+
+def session_info(tkn: Tkn) -> Request[Body]:
+    return Request("SH_INFO", {"tkn": token_of(tkn)}, _without_status)
+
+
+def session_info_all() -> Request[Body]:
+    return Request("SH_INFO_ALL", {}, _without_status)
+
+
+def save_sessions(name: str, tkns: Iterable[Tkn]) -> Request[Body]:
+    """Save the sessions of `tkns`, all of them if there are none."""
+    params: dict[str, Any] = {"name": _dataset(name)}
+    if tokens := list(map(token_of, tkns)):
+        params["tkns"] = tokens
+    return Request("SH_SAVE", params, _without_status)
+
+
+def load_sessions(name: str) -> Request[Body]:
+    return Request("SH_LOAD", {"name": _dataset(name)}, _without_status)
+
+
+# The server.
+
+
+def server_info() -> Request[Body]:
+    return Request("SV_INFO", {}, _without_status)

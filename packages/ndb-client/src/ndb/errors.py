@@ -1,0 +1,87 @@
+"""What the client raises.
+
+.. code-block:: text
+
+    NdbException
+    ├── ResponseError      the server refused the request
+    ├── UnreadableReply    the request was answered, but not with values Python can hold
+    ├── InvalidState       the client is not open, or open already
+    ├── ConnectError       also a ConnectionError: no connection could be made
+    ├── ConnectionLost     also a ConnectionError: the connection ended before the reply came
+    └── RequestTimeout     also a TimeoutError: no reply came in time
+
+An argument that can't be sent is a `ValueError` or a `TypeError`, raised before anything is sent.
+No message and no ``repr`` holds a session token or a value.
+"""
+
+from typing import Any
+
+from ndb_protocol import Status
+
+_STATUSES: dict[int, Status] = {int(status): status for status in Status}
+
+
+class NdbException(Exception):
+    """The base of everything the client raises of its own."""
+
+
+class ResponseError(NdbException):
+    """The server refused a request.
+
+    Attributes:
+        status: why, as a `Status`; a plain integer if this version knows no such status.
+        message: why, as a sentence of the server's.
+        command: the command that was refused.
+        rsp: the reply's body.
+    """
+
+    def __init__(self, command: str, rsp: dict[str, Any]) -> None:
+        status = _STATUSES.get(rsp["st"])
+        meaning, name = (status.meaning, f"{status.name}, ") if status else ("refused", "status ")
+        self.status: Status | int = status or rsp["st"]
+        self.message = str(rsp.get("m") or meaning)
+        self.command = command
+        self.rsp = rsp
+        super().__init__(f"{command}: {self.message} ({name}{self.status:d})")
+
+
+class UnreadableReply(NdbException):
+    """A reply came that is none, or that has a value Python can't hold. The request has run."""
+
+
+class InvalidState(NdbException):
+    """The client is not open when it has to be, or open when it may not be."""
+
+
+class ConnectError(NdbException, ConnectionError):
+    """No connection could be made."""
+
+
+class ConnectionLost(NdbException, ConnectionError):
+    """The connection ended before the reply came.
+
+    Attributes:
+        maybe_executed: False if the request was never handed to the socket, so that it is safe
+            to send again; True if the server may have run it.
+    """
+
+    def __init__(self, reason: str, *, maybe_executed: bool) -> None:
+        super().__init__(f"{reason}; {_fate(maybe_executed)}")
+        self.maybe_executed = maybe_executed
+
+
+class RequestTimeout(NdbException, TimeoutError):
+    """No reply came in time. The connection stays usable.
+
+    Attributes:
+        maybe_executed: False if the request was never handed to the socket and never will be;
+            True if the server may have run it, or may yet.
+    """
+
+    def __init__(self, seconds: float, *, maybe_executed: bool) -> None:
+        super().__init__(f"no reply within {seconds:g} s; {_fate(maybe_executed)}")
+        self.maybe_executed = maybe_executed
+
+
+def _fate(maybe_executed: bool) -> str:
+    return f"the request {'may have been executed' if maybe_executed else 'was not sent'}"

@@ -1,0 +1,56 @@
+"""Sessions as programs hold them."""
+
+from dataclasses import dataclass, field
+
+from ndb_protocol import NO_TOKEN, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session, known by its token; or, with `isValid` False, the refusal to create one.
+
+    It may stand wherever a method takes a token. Sessions are equal if their tokens are. The token
+    is a secret: whoever has it has the session, so ``repr`` does not show it.
+
+    Attributes:
+        tkn: the token, an unsigned 64-bit integer; 0 if there is no session.
+        status: what became of the request to create it; a plain integer if this version knows no
+            such status.
+        message: why the session was refused; empty if it was not.
+    """
+
+    tkn: int = field(repr=False)
+    status: Status | int = field(default=Status.OK, compare=False)
+    message: str = field(default="", compare=False)
+
+    @property
+    def token(self) -> int:
+        """The token, as `tkn` is."""
+        return self.tkn
+
+    @property
+    def isValid(self) -> bool:
+        """Whether there is a session."""
+        return self.tkn != NO_TOKEN
+
+    @property
+    def tknValid(self) -> bool:
+        """Whether there is a session, by the name it has in NemesisDB 0.7."""
+        return self.isValid
+
+
+Tkn = int | Session
+"""A session, by its token or as the `Session` that holds it."""
+
+
+def token_of(tkn: Tkn) -> int:
+    """Return the token that `tkn` is or holds.
+
+    Raises:
+        TypeError: `tkn` is neither an integer nor a `Session`.
+    """
+    if type(tkn) is int:
+        return tkn
+    if isinstance(tkn, Session):
+        return tkn.tkn
+    raise TypeError(f"tkn must be a Session or an int, not {type(tkn).__name__}")
