@@ -74,7 +74,8 @@ class Folder:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path / "datasets"
+        # Absolute, as SQLite's file URIs have to be.
+        self._path = path.absolute() / "datasets"
 
     def has(self, kind: str, name: str) -> bool:
         """Tell whether there is a dataset."""
