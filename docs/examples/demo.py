@@ -30,15 +30,15 @@ async def use_a_session(uri: str) -> None:
         session = await client.create_session(
             durationSeconds=3600, deleteSession=True, extendOnGet=True
         )
-        print(f"  {session!r} is valid: {session.isValid}\n")
+        print(f"  is it valid? {session.isValid}\n")
 
         values = {"user": "ada", "cart": ["tea", "cup"]}
         print(f"Set two keys: {values}")
-        await client.set(session, values)
+        await client.set(values, session)
         print(f"  it has {await client.count(session)} keys: {await client.keys(session)}\n")
 
         print("Get one of them")
-        print(f"  {await client.get(session, ['cart'])}\n")
+        print(f"  {await client.get(['cart'], session)}\n")
 
         print("Show when it expires")
         info = await client.session_info(session)
@@ -48,7 +48,7 @@ async def use_a_session(uri: str) -> None:
 
         print("End it")
         await client.end_session(session)
-        print(f"  does it still exist? {await client.session_exists(session)}\n")
+        print(f"  does it still exist? {bool(await client.session_exists([session]))}\n")
 
 
 if __name__ == "__main__":
