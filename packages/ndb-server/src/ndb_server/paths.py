@@ -4,6 +4,8 @@ A value is parsed to find nodes. It is changed in its text, so that everything b
 stays byte for byte what the client sent: numbers keep their spelling, objects their order.
 """
 
+import json
+import re
 import reprlib
 from collections.abc import Sequence
 from functools import lru_cache
@@ -22,7 +24,6 @@ Location = tuple[str | int, ...]
 
 _encode = msgspec.json.Encoder().encode
 _parse = msgspec.json.Decoder().decode
-_as_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _as_array = msgspec.json.Decoder(list[Raw]).decode
 
 
@@ -86,15 +87,42 @@ def replace(text: bytes, locations: Sequence[Location], value: bytes) -> bytes:
 
     Of a node and another inside it, the outer one is replaced.
     """
+    return _replace(text.decode(), locations, value.decode()).encode()
+
+
+def _replace(text: str, locations: Sequence[Location], value: str) -> str:
     if () in locations:
         return value
     inner: dict[str | int, list[Location]] = {}
     for head, *rest in locations:
         inner.setdefault(head, []).append(tuple(rest))
-    node: Any = _as_object(text) if isinstance(locations[0][0], str) else _as_array(text)
-    for head, rests in inner.items():
-        node[head] = Raw(replace(bytes(node[head]), rests, value))
-    return _encode(node)
+    spans = _spans(text)
+    pieces: list[str] = []
+    at = 0
+    for (begin, end), rests in sorted((spans[head], rests) for head, rests in inner.items()):
+        pieces += text[at:begin], _replace(text[begin:end], rests, value)
+        at = end
+    return "".join([*pieces, text[at:]])
+
+
+# What stands before a member or an element; the name of a member, in quotes, is its one group.
+_LEAD = re.compile(r'\s*[{[,]\s*(?:("(?:[^"\\]|\\.)*")\s*:\s*)?')
+# Finds the end of a value; its numbers stay text, so any there is will do.
+_value_at = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
+
+
+def _spans(text: str) -> dict[str | int, tuple[int, int]]:
+    """Return begin and end of each value in `text`, an object or array that is not empty.
+
+    Of members with one name, the last one counts, as it does where the value is parsed.
+    """
+    spans: dict[str | int, tuple[int, int]] = {}
+    at = 0
+    while lead := _LEAD.match(text, at):
+        name = lead[1]
+        _, at = _value_at(text, lead.end())
+        spans[len(spans) if name is None else _parse(name)] = lead.end(), at
+    return spans
 
 
 def append(key: str, text: bytes, items: Sequence[Raw], name: str | None) -> bytes:
@@ -109,12 +137,16 @@ def append(key: str, text: bytes, items: Sequence[Raw], name: str | None) -> byt
             raise RefusedError(
                 Status.VALUE_TYPE_INVALID, f"the value of key {show(key)} is no array"
             )
-        return _encode([*_as_array(text), *items])
+        return _append(text, items)
     if not isinstance(value, dict) or not isinstance(value.get(name), list):
         raise RefusedError(
             Status.VALUE_TYPE_INVALID,
             f"the value of key {show(key)} is no object with an array at 'name' ({show(name)})",
         )
-    members = _as_object(text)
-    members[name] = Raw(_encode([*_as_array(members[name]), *items]))
-    return _encode(members)
+    members = text.decode()
+    begin, end = _spans(members)[name]
+    return replace(text, [(name,)], _append(members[begin:end].encode(), items))
+
+
+def _append(array: bytes, items: Sequence[Raw]) -> bytes:
+    return _encode([*_as_array(array), *items])
