@@ -1,0 +1,52 @@
+"""The conformance vectors, on the engine and its dispatch, with time as an argument."""
+
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from ndb_protocol import NDB_V1_TEXT
+from ndb_protocol.vectors import Advance, Vector, load_vectors
+from ndb_server.datasets import Datasets
+from ndb_server.dispatch import Dispatcher
+from ndb_server.engine import Engine
+
+from tests.protocol.conversation import Conversation
+
+# What the server says of itself is neither the engine's nor the datasets': a live server has it.
+VECTORS = [vector for vector in load_vectors() if vector.file != "SV_INFO"]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_700_000_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@contextmanager
+def dispatcher(data_dir: Path | None, clock: Clock) -> Iterator[Dispatcher]:
+    engine = Engine()
+    datasets = Datasets(engine, data_dir, clock)
+    try:
+        yield Dispatcher({**engine.handlers, **datasets.handlers})
+    finally:
+        datasets.close()
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: f"{vector.file}: {vector.name}")
+async def test_dispatch_answers_as_the_vector_says(vector: Vector, tmp_path: Path) -> None:
+    clock, conversation = Clock(), Conversation()
+    with dispatcher(None if vector.persistence is False else tmp_path, clock) as server:
+        for step in vector.steps:
+            if isinstance(step, Advance):
+                clock.now += step.advance_ms
+                continue
+            message = conversation.fill(step.send).encode()
+            reply = server.dispatch(
+                message, clock.now, text_tokens=vector.subprotocol == NDB_V1_TEXT
+            )
+            if isinstance(reply, Awaitable):
+                reply = await reply
+            conversation.check(step.expect, reply.decode())
