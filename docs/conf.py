@@ -19,7 +19,8 @@ extensions = [
     "ndb_reference",
 ]
 exclude_patterns = ["_build", "_ext", "examples"]
-nitpicky = False
+# In docstrings, `name` is code.
+default_role = "literal"
 
 myst_enable_extensions = ["deflist", "fieldlist"]
 myst_heading_anchors = 3

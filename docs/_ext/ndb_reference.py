@@ -12,8 +12,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import msgspec
 from docutils import nodes
 from msgspec import Raw, UnsetType
-from ndb_protocol import COMMANDS, Command, Role, Status
-from ndb_protocol.messages import Params, Reply, Rule
+from ndb_protocol import COMMANDS, COMMON_STATUSES, Command, Role, Status
+from ndb_protocol.messages import TOKEN, Params, Reply, Rule
 from ndb_server.cli import app as server_command
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -79,6 +79,8 @@ def parameter_rows(params: type[Params], within: str = "") -> Iterator[list[str]
         hint = hints[field.name]
         rule = next(mark for mark in hint.__metadata__ if isinstance(mark, Rule))
         bound = f"; {rule.within}, otherwise {int(rule.status)}" if rule.within else ""
+        if rule is TOKEN:
+            bound = f", otherwise {int(Status.SESSION_NOT_EXIST)}"
         yield [
             f"`{within}{field.name}`",
             "yes" if field.required else "no",
@@ -109,7 +111,13 @@ def reply_rows(reply: type[msgspec.Struct], within: str = "") -> Iterator[list[s
 
 def describe(command: Command) -> Iterator[str]:
     """Yield the lines of a command's section."""
-    yield from (f"({command.name.lower()})=", f"### {command.name}", "", command.summary, "")
+    yield from (
+        f"(command-{command.name.lower()})=",
+        f"### {command.name}",
+        "",
+        command.summary,
+        "",
+    )
     parameters = list(parameter_rows(command.params))
     if parameters:
         yield from table(["parameter", "required", "must be", "default"], parameters)
@@ -121,13 +129,13 @@ def describe(command: Command) -> Iterator[str]:
         yield from table([head, "type", "present"], rows)
     if not any(replies):
         yield from ("The reply holds `st` only.", "")
-    statuses = ", ".join(f"[{int(s)}](#status-{int(s)})" for s in command.statuses)
+    statuses = ", ".join(
+        f"[{int(s)}](#status-{int(s)})" for s in sorted({*command.statuses, *COMMON_STATUSES})
+    )
     facts = [
         f"Status values: {statuses}.",
         "Changes data." if command.changes else "Changes nothing.",
-        "May be sent again when its reply was lost."
-        if command.repeatable
-        else "Is not to be sent again blindly when its reply was lost: it may have run.",
+        f"Safe to send again when its reply was lost: {'yes' if command.repeatable else 'no'}.",
         f"Meant for {ROLES[command.role]}.",
     ]
     if command.extends is not None and command.name.startswith("SH_"):
@@ -157,7 +165,11 @@ class Statuses(Generated):
             yield f"{status.meaning[0].upper()}{status.meaning[1:]}."
             commands = answers[status]
             if 0 < len(commands) < len(COMMANDS) / 2:
-                yield "Answered by " + ", ".join(f"[{n}](#{n.lower()})" for n in commands) + "."
+                yield (
+                    "Answered by "
+                    + ", ".join(f"[{n}](#command-{n.lower()})" for n in commands)
+                    + "."
+                )
             yield ""
 
 
