@@ -64,7 +64,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types with mypy and with pyright."""
-    install(session, "types", "test", "docs")
+    install(session, "types", "test", "docs", "bench")
     session.run("mypy")
     session.run("pyright")
 
@@ -119,3 +119,10 @@ def demo(session: nox.Session) -> None:
     """Start a server, and show the life of one session on it."""
     install(session)
     session.run("python", "docs/examples/demo.py")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure, and print a table. Arguments go to ``python -m tests.benchmarks``."""
+    install(session, "test", "bench")
+    session.run("python", "-m", "tests.benchmarks", *session.posargs)

@@ -23,36 +23,37 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.conftest import Server, StartServer
 from tests.docs.pages import DEFAULT_URI, Block, blocks, name, pages_with
-from tests.docs.servers import PROGRAM, running
 
 SERVER = "ndb-server"
 PRINTS_AND_EXITS = {"--help", "--version"}
 
 
 class Reader:
-    """Someone who does what a page says, in a folder of their own."""
+    """Someone who does what a page says."""
 
-    def __init__(self, page: Path, folder: Path) -> None:
+    def __init__(self, page: Path, start_server: StartServer) -> None:
         self._page = page
-        self._folder = folder
+        self._start_server = start_server
         self._names: dict[str, Any] = {"__name__": "__main__"}
-        self._server = contextlib.ExitStack()
-        self._uri: str | None = None
+        self._server: Server | None = None
 
     async def read(self) -> None:
-        with self._server:
-            for block, following in pairwise([*blocks(self._page), None]):
-                assert block is not None
-                if block.language == "console":
-                    self._enter(block)
-                elif block.language == "toml":
-                    file, content = block.text.split("\n", 1)
-                    (self._folder / file.removeprefix("# ")).write_text(content)
-                elif block.language == "python":
-                    behind = following is not None and following.language == "text"
-                    shown = following.text if following is not None and behind else ""
-                    assert await self._run(block) == shown, f"line {block.line} of the page"
+        for block, following in pairwise([*blocks(self._page), None]):
+            assert block is not None
+            if block.language == "console":
+                self._enter(block)
+            elif block.language == "toml":
+                self._write(block)
+            elif block.language == "python":
+                behind = following is not None and following.language == "text"
+                shown = following.text if following is not None and behind else ""
+                assert await self._run(block) == shown, f"line {block.line} of the page"
+
+    def _write(self, block: Block) -> None:
+        file, content = block.text.split("\n", 1)
+        Path(file.removeprefix("# ")).write_text(content)
 
     def _enter(self, block: Block) -> None:
         for line, below in pairwise([*block.text.splitlines(), ""]):
@@ -63,21 +64,29 @@ class Reader:
             if any(not word.startswith("NDB_") for word in words[:at]):
                 continue
             environment = dict(word.split("=", 1) for word in words[:at])
-            self._start(words[at + 1 :], environment)
-            if below.startswith("ws://"):
-                assert urlsplit(self._uri).hostname == urlsplit(below).hostname
+            options = words[at + 1 :]
+            if PRINTS_AND_EXITS.intersection(options):
+                command = [sys.executable, "-m", "ndb_server", *options]
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            else:
+                server = self._start(options, environment)
+                assert urlsplit(server.url).hostname == urlsplit(below).hostname
 
-    def _start(self, options: list[str], environment: dict[str, str]) -> None:
-        if PRINTS_AND_EXITS.intersection(options):
-            subprocess.run([*PROGRAM, *options], check=True, stdout=subprocess.DEVNULL)
-            return
-        self._server.close()
-        self._uri = self._server.enter_context(running(options, self._folder, environment))
+    def _start(self, options: list[str], environment: dict[str, str]) -> Server:
+        if self._server is not None:
+            self._server.stop()
+        if "--port" in options:
+            # Whichever port the page chooses, the test takes a free one.
+            at = options.index("--port")
+            del options[at : at + 2]
+        self._server = self._start_server(*options, env=environment)
+        return self._server
 
     async def _run(self, block: Block) -> str:
-        if DEFAULT_URI in block.text and self._uri is None:
-            self._start([], {})
-        source = block.text.replace(DEFAULT_URI, self._uri or DEFAULT_URI)
+        source = block.text
+        if DEFAULT_URI in source:
+            server = self._server or self._start([], {})
+            source = source.replace(DEFAULT_URI, server.url)
         if "asyncio.run(" in source:
             return await run_program(source)
         return await self._run_at_the_prompt(block, source)
@@ -109,8 +118,11 @@ async def run_program(source: str) -> str:
 
 
 @pytest.mark.parametrize("page", pages_with("python", "console"), ids=name)
-async def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
-    await Reader(page, tmp_path).read()
+async def test_a_page_does_what_it_says(
+    page: Path, start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    await Reader(page, start_server).read()
 
 
 async def test_the_demo_ends_well() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect
 
+from tests.conftest import Server
 from tests.docs.pages import blocks, name, pages_with
-from tests.docs.servers import running
 
 EXCHANGE = re.compile(r"→ (?P<request>.*)\n← (?P<reply>.*)\n")
 NEW_TOKEN = re.compile(r'"SH_NEW_RSP".*"tkn": ?"?(?P<token>\d+)')
@@ -35,7 +35,7 @@ def compact(text: str) -> str:
 
 
 @pytest.mark.parametrize("page", [p for p in pages_with("text") if exchanges(p)], ids=name)
-async def test_a_page_s_exchanges_are_what_the_server_answers(page: Path, tmp_path: Path) -> None:
+async def test_a_page_s_exchanges_are_what_the_server_answers(page: Path, server: Server) -> None:
     tokens: dict[str, str] = {}
 
     def as_drawn(text: str) -> str:
@@ -43,18 +43,17 @@ async def test_a_page_s_exchanges_are_what_the_server_answers(page: Path, tmp_pa
             text = text.replace(shown, drawn)
         return text
 
-    with running([], tmp_path) as uri:
-        async with connect(uri) as connection:
-            for request, reply in exchanges(page):
-                await connection.send(as_drawn(request))
-                answered = compact(await connection.recv(decode=True))
-                shown, drawn = NEW_TOKEN.search(reply), NEW_TOKEN.search(answered)
-                if shown is not None and drawn is not None:
-                    tokens[shown["token"]] = drawn["token"]
-                expected = compact(as_drawn(reply))
-                if ANY_SENTENCE in expected:
-                    sentence = re.escape(ANY_SENTENCE)
-                    pattern = re.escape(expected).replace(sentence, r'"m":"(?:[^"\\]|\\.)+"')
-                    assert re.fullmatch(pattern, answered)
-                else:
-                    assert answered == expected
+    async with connect(server.url) as connection:
+        for request, reply in exchanges(page):
+            await connection.send(as_drawn(request))
+            answered = compact(await connection.recv(decode=True))
+            shown, drawn = NEW_TOKEN.search(reply), NEW_TOKEN.search(answered)
+            if shown is not None and drawn is not None:
+                tokens[shown["token"]] = drawn["token"]
+            expected = compact(as_drawn(reply))
+            if ANY_SENTENCE in expected:
+                sentence = re.escape(ANY_SENTENCE)
+                pattern = re.escape(expected).replace(sentence, r'"m":"(?:[^"\\]|\\.)+"')
+                assert re.fullmatch(pattern, answered)
+            else:
+                assert answered == expected
