@@ -3,7 +3,6 @@
 import json
 import re
 from collections import defaultdict
-from typing import get_type_hints
 
 import msgspec
 import pytest
@@ -12,6 +11,7 @@ from ndb_protocol.messages import EXPIRY, KEY_NAMES, KEY_VALUES, TOKEN, VALUE, R
 from ndb_protocol.vectors import Advance, Exchange, Vector, load_vectors
 
 from .conversation import Conversation, Mismatch, compact
+from .messages import rule_of
 
 VECTORS = load_vectors()
 
@@ -81,9 +81,8 @@ def test_only_the_named_statuses_are_not_shown() -> None:
 def _parameters() -> list[tuple[str, str, bool, Rule]]:
     rows = []
     for command in COMMANDS.values():
-        hints = get_type_hints(command.params, include_extras=True)
         for field in msgspec.structs.fields(command.params):
-            rule = next(mark for mark in hints[field.name].__metadata__ if isinstance(mark, Rule))
+            rule = rule_of(command.params, field.name)
             rows.append((command.name, field.name, field.required, rule))
     return rows
 

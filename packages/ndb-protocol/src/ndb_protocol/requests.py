@@ -79,7 +79,7 @@ def decode_request(message: bytes) -> tuple[Command, Params]:
         if known is not None:
             try:
                 return known[0], known[1](message).params
-            except (msgspec.MsgspecError, RecursionError):
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 pass
     return _read_request(message)
 
@@ -90,6 +90,8 @@ _as_object = msgspec.json.Decoder(dict[str, Raw]).decode
 
 def _read_request(message: bytes) -> tuple[Command, Params]:
     try:
+        # msgspec does not look into the strings of a value it keeps raw.
+        message.decode()
         _as_raw(message)
         request = _as_object(message)
     except msgspec.ValidationError:
@@ -98,7 +100,7 @@ def _read_request(message: bytes) -> tuple[Command, Params]:
             Status.COMMAND_SYNTAX,
             'the message is not an object; send {"COMMAND": {…}}',
         ) from None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RequestError(
             NO_COMMAND, Status.JSON_INVALID, f"the message is not JSON: {error}"
         ) from None
