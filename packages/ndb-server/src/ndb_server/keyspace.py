@@ -103,7 +103,7 @@ def update(values: Values, params: m.Update) -> tuple[m.CountReply, Edit]:
     locations = list(dict.fromkeys(location for location, _ in nodes))
     if not locations:
         return m.CountReply(cnt=0), _NOTHING
-    text = paths.replace(values[key], locations, bytes(params.value))
+    text = paths.replace(key, values[key], locations, bytes(params.value))
     return m.CountReply(cnt=len(locations)), Edit({key: text})
 
 

@@ -7,9 +7,9 @@ stays byte for byte what the client sent: numbers keep their spelling, objects t
 import json
 import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
 
 import msgspec
 from jsonpath_rfc9535 import JSONPathError, JSONPathQuery, JSONPathRecursionError
@@ -36,28 +36,31 @@ def parse_path(path: str) -> JSONPathQuery:
     """
     try:
         return compile_path(path)
-    except (JSONPathError, RecursionError) as error:
-        reason = str(error).partition("\n")[0] or "nested too deeply"
-        raise RefusedError(
-            Status.PATH_INVALID, f"'path' is not a JSONPath of RFC 9535: {reason}"
-        ) from None
+    except JSONPathError as error:
+        reason = str(error).partition("\n")[0]
+    except RecursionError:
+        reason = "it nests too deeply"
+    except (ValueError, OverflowError):
+        # int() and float() refuse thousands of digits, and 1e400, before the library checks them.
+        reason = "a number in it is out of range"
+    raise RefusedError(Status.PATH_INVALID, f"'path' is not a JSONPath of RFC 9535: {reason}")
 
 
-def parse_value(key: str, text: bytes) -> Any:
-    """Return what the JSON `text` stored at `key` says.
+@contextmanager
+def _reading(key: str) -> Iterator[None]:
+    """Refuse (status 41) what turns out to be unreadable in the value of `key`.
 
-    Raises:
-        RefusedError: it has a number beyond a double's range, or nests too deeply (status 41).
+    That is a number beyond a double's range, a lone surrogate, or nesting that is too deep.
     """
     try:
-        return _parse(text)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise _unusable(key, error) from None
-
-
-def _unusable(key: str, error: Exception) -> RefusedError:
-    why = "it nests too deeply" if isinstance(error, RecursionError) else str(error)
-    return RefusedError(
+        yield
+    except (RecursionError, JSONPathRecursionError):
+        why = "it nests too deeply"
+    except msgspec.MsgspecError as error:
+        why = str(error)
+    else:
+        return
+    raise RefusedError(
         Status.VALUE_TYPE_INVALID,
         f"the value of key {show(key)} can only be stored and read: {why}",
     )
@@ -72,22 +75,23 @@ def select(path: str, key: str, text: bytes) -> list[tuple[Location, str]]:
     """Return location and normalized path of each node of `text` that `path` selects.
 
     Raises:
-        RefusedError: `path` does not parse (4), or `text` can't be searched (41).
+        RefusedError: `path` does not parse (4), or `text` can't be read (41).
     """
     query = parse_path(path)
-    value = parse_value(key, text)
-    try:
-        return [(node.location, node.path()) for node in query.find(value)]
-    except (JSONPathRecursionError, RecursionError):
-        raise _unusable(key, RecursionError()) from None
+    with _reading(key):
+        return [(node.location, node.path()) for node in query.find(_parse(text))]
 
 
-def replace(text: bytes, locations: Sequence[Location], value: bytes) -> bytes:
+def replace(key: str, text: bytes, locations: Sequence[Location], value: bytes) -> bytes:
     """Return JSON `text` with `value` in place of each node of `locations`.
 
     Of a node and another inside it, the outer one is replaced.
+
+    Raises:
+        RefusedError: `text` nests too deeply to be changed there (status 41).
     """
-    return _replace(text.decode(), locations, value.decode()).encode()
+    with _reading(key):
+        return _replace(text.decode(), locations, value.decode()).encode()
 
 
 def _replace(text: str, locations: Sequence[Location], value: str) -> str:
@@ -131,21 +135,20 @@ def append(key: str, text: bytes, items: Sequence[Raw], name: str | None) -> byt
     Raises:
         RefusedError: there is no such array, or `text` can't be changed (status 41).
     """
-    value = parse_value(key, text)
-    if name is None:
-        if not isinstance(value, list):
-            raise RefusedError(
-                Status.VALUE_TYPE_INVALID, f"the value of key {show(key)} is no array"
-            )
-        return _append(text, items)
-    if not isinstance(value, dict) or not isinstance(value.get(name), list):
-        raise RefusedError(
-            Status.VALUE_TYPE_INVALID,
-            f"the value of key {show(key)} is no object with an array at 'name' ({show(name)})",
-        )
-    members = text.decode()
-    begin, end = _spans(members)[name]
-    return replace(text, [(name,)], _append(members[begin:end].encode(), items))
+    with _reading(key):
+        value = _parse(text)
+        if name is None:
+            if isinstance(value, list):
+                return _append(text, items)
+            what = "no array"
+        else:
+            if isinstance(value, dict) and isinstance(value.get(name), list):
+                members = text.decode()
+                begin, end = _spans(members)[name]
+                array = _append(members[begin:end].encode(), items).decode()
+                return (members[:begin] + array + members[end:]).encode()
+            what = f"no object with an array at 'name' ({show(name)})"
+    raise RefusedError(Status.VALUE_TYPE_INVALID, f"the value of key {show(key)} is {what}")
 
 
 def _append(array: bytes, items: Sequence[Raw]) -> bytes:

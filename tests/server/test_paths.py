@@ -1,0 +1,370 @@
+"""JSONPath over JSON text: what is selected, and that nothing else of a value ever changes."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import Raw
+from ndb_protocol import Status
+from ndb_server import paths
+from ndb_server.errors import RefusedError
+
+from tests.server import model
+from tests.server.model import Location, Tree
+
+T = TypeVar("T")
+
+numbers = st.one_of(
+    st.sampled_from(["1.50", "1e5", "1E+2", "-0", "0.0", "-0.0e-0", "1e-400", "0.1000"]),
+    st.integers(-(2**100), 2**100).map(str),
+)
+strings = st.builds(json.dumps, st.text(max_size=5), ensure_ascii=st.booleans())
+scalars = st.one_of(st.sampled_from(["null", "true", "false", '"\\/\\u0041"']), numbers, strings)
+member_names = st.one_of(st.sampled_from(["a", "", "it's", 'quo"te']), st.text(max_size=3))
+trees: st.SearchStrategy[Tree] = st.recursive(
+    scalars,
+    lambda below: st.one_of(
+        st.lists(below, max_size=4), st.dictionaries(member_names, below, max_size=4)
+    ),
+    max_leaves=12,
+)
+spaces = st.text(" \t\r\n", max_size=2)
+
+
+@st.composite
+def spaced(draw: st.DrawFn, tree: Tree) -> str:
+    """Spell `tree` as JSON text with white space, and its members' names with escapes."""
+
+    def spell(tree: Tree) -> str:
+        if isinstance(tree, str):
+            return tree
+        if isinstance(tree, list):
+            inner = ",".join(draw(spaces) + spell(child) + draw(spaces) for child in tree)
+            return f"[{inner or draw(spaces)}]"
+        inner = ",".join(
+            draw(spaces)
+            + json.dumps(name, ensure_ascii=draw(st.booleans()))
+            + f"{draw(spaces)}:{draw(spaces)}{spell(child)}{draw(spaces)}"
+            for name, child in tree.items()
+        )
+        return f"{{{inner or draw(spaces)}}}"
+
+    return draw(spaces) + spell(tree) + draw(spaces)
+
+
+def nested(depth: int) -> bytes:
+    return b"[" * depth + b"1" + b"]" * depth
+
+
+def locations(path: str, text: bytes) -> list[Location]:
+    return [location for location, _ in paths.select(path, "k", text)]
+
+
+def update(path: str, text: bytes, value: bytes) -> bytes:
+    return paths.replace("k", text, locations(path, text), value)
+
+
+def refusal(path: str, text: bytes = b"{}") -> RefusedError:
+    with pytest.raises(RefusedError) as caught:
+        paths.select(path, "k", text)
+    return caught.value
+
+
+def outcome(call: Callable[[], T]) -> T | Status:
+    """Return what `call` returns, or the status with which it is refused."""
+    try:
+        return call()
+    except RefusedError as refused:
+        return refused.status
+
+
+# Selecting
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("$", ["$"]),
+        ("$.a", ["$['a']"]),
+        ("$.a[0]", ["$['a'][0]"]),
+        ("$.a[-1]", ["$['a'][2]"]),
+        ("$.a[9]", []),
+        ("$.a[0:2]", ["$['a'][0]", "$['a'][1]"]),
+        ("$.a[?@ > 1]", ["$['a'][1]", "$['a'][2]"]),
+        ("$['a','a'][0]", ["$['a'][0]", "$['a'][0]"]),
+        ("$..x", ["$['b']['x']"]),
+        ("$.*", ["$['a']", "$['b']", "$['it\\'s']"]),
+        ("$['it\\'s']", ["$['it\\'s']"]),
+        ("$.nowhere", []),
+        ("$[?search(@.x, 'y')]", ["$['b']"]),
+        ("$[?length(@) == 3]", ["$['a']"]),
+    ],
+)
+def test_the_normalized_paths_of_the_selected_nodes_are_returned(
+    path: str, expected: list[str]
+) -> None:
+    text = b'{"a": [1, 2, 3], "b": {"x": "xyz"}, "it\'s": null}'
+    assert [normalized for _, normalized in paths.select(path, "k", text)] == expected
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "a",
+        "$.",
+        "$[",
+        "$]",
+        "$ ",
+        " $",
+        "$[01]",
+        "$[1.0]",
+        "$['a'",
+        "$['\\x']",
+        "$['\\ud800']",
+        "$\0",
+        "$[?]",
+        "$[?@.a ==]",
+        "$[?unknown(@)]",
+        "$[?length(@)]",
+        "$[?@.* == 1]",
+        "$..",
+        "$[9007199254740992]",
+        "$[0:9007199254740992]",
+    ],
+)
+def test_what_is_no_jsonpath_is_refused_with_status_4(path: str) -> None:
+    refused = refusal(path)
+    assert refused.status is Status.PATH_INVALID
+    assert refused.message.startswith("'path' is not a JSONPath of RFC 9535: ")
+    assert "\n" not in refused.message
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "$[" + "9" * 5000 + "]",
+        "$[:" + "9" * 5000 + "]",
+        "$[::-" + "9" * 5000 + "]",
+        "$[?@ == 1e400]",
+        "$[?@ == " + "9" * 5000 + "]",
+        "$[?" + "(" * 5000 + "@" + ")" * 5000 + "]",
+        "$[?" + "!" * 5000 + "@]",
+        "$[?" + "@[?" * 1000 + "@" + "]" * 1000 + "]",
+        "$[?@.a || " + " || ".join(["@.b"] * 3000) + "]",
+        "a" * 1_000_000,
+        "$[" * 100_000,
+        "$['" + "a" * 1_000_000,
+    ],
+    ids=lambda path: f"{path[:12]}… of {len(path)}",
+)
+def test_a_hostile_path_is_refused_with_status_4_and_a_short_message(path: str) -> None:
+    refused = refusal(path)
+    assert refused.status is Status.PATH_INVALID
+    assert len(refused.message) < 300
+    # What is wrong with the path, not with the interpreter.
+    assert "maximum recursion" not in refused.message
+    assert "sys." not in refused.message
+
+
+@pytest.mark.parametrize("path", ["$" + "[0]" * 20_000, "$" + "..a" * 20_000])
+def test_a_path_of_too_many_segments_is_refused_and_not_a_crash(path: str) -> None:
+    assert refusal(path).status in {Status.PATH_INVALID, Status.VALUE_TYPE_INVALID}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text("$.[]'\"?@*:,()!&|=<>~0123456789eE-+ab\\u \0é", max_size=40).map("$".__add__),
+    trees,
+)
+def test_any_text_is_a_path_or_refused(path: str, tree: Tree) -> None:
+    found = outcome(lambda: paths.select(path, "k", model.text(tree)))
+    assert isinstance(found, list) or found is Status.PATH_INVALID
+
+
+@pytest.mark.parametrize("text", [b"1E400", b'{"a":[1,-1e999]}', b'"\\ud800"', nested(5000)])
+def test_a_value_that_cannot_be_read_is_refused_with_status_41(text: bytes) -> None:
+    refused = refusal("$.a", text)
+    assert refused.status is Status.VALUE_TYPE_INVALID
+    assert refused.message.startswith("the value of key 'k' can only be stored and read: ")
+
+
+def test_a_value_too_deep_for_a_descendant_segment_is_refused_with_status_41() -> None:
+    assert refusal("$..*", nested(300)).status is Status.VALUE_TYPE_INVALID
+
+
+def test_long_key_names_are_cut_in_messages() -> None:
+    with pytest.raises(RefusedError) as caught:
+        paths.select("$", "k" * 10_000, b"1E400")
+    assert len(caught.value.message) < 200
+
+
+@given(trees, st.data())
+def test_it_selects_what_the_model_selects(tree: Tree, data: st.DataObject) -> None:
+    names = sorted({str(n) for at, _ in model.descendants((), tree) for n in at}) or ["a"]
+    selectors = st.one_of(st.none(), st.sampled_from(names), st.integers(-4, 4))
+    segments = st.tuples(st.booleans(), st.lists(selectors, min_size=1, max_size=2))
+    path = data.draw(st.lists(segments, max_size=3))
+    text = data.draw(spaced(tree)).encode()
+    # Control characters in names are the library's to spell; the model spells few.
+    selected = locations("$" + model.spelled(path)[1:].translate(CONTROLS), text)
+    assert selected == [location for location, _ in model.select(tree, path)]
+
+
+CONTROLS = {code: f"\\u{code:04x}" for code in range(0x20)}
+
+
+# Replacing
+
+
+@settings(deadline=None)
+@given(trees, scalars, st.data())
+def test_replacing_nodes_changes_no_other_byte(tree: Tree, value: str, data: st.DataObject) -> None:
+    nodes = [location for location, _ in model.descendants((), tree)]
+    wanted = data.draw(st.lists(st.sampled_from(nodes), min_size=1, max_size=3, unique=True))
+    replaced = paths.replace("k", model.text(tree), wanted, value.encode())
+    assert replaced == model.text(model.replaced(tree, set(wanted), value))
+
+
+@settings(deadline=None)
+@given(trees, st.data())
+def test_replacing_a_node_by_itself_changes_nothing_not_even_white_space(
+    tree: Tree, data: st.DataObject
+) -> None:
+    text = data.draw(spaced(tree)).encode()
+    below = [(at, node) for at, node in model.descendants((), tree) if isinstance(node, str)]
+    for location, node in below:
+        if location:
+            assert paths.replace("k", text, [location], node.encode()) == text
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("$", b"0"),
+        ("$.a", b'{"a":0,"b":{"c":1E2,"d":"\\u0041"}}'),
+        ("$.b.c", b'{"a":[1.50,-0,123456789012345678901234567890],"b":{"c":0,"d":"\\u0041"}}'),
+        ("$.a[1]", b'{"a":[1.50,0,123456789012345678901234567890],"b":{"c":1E2,"d":"\\u0041"}}'),
+        ("$.a[0,-1]", b'{"a":[0,-0,0],"b":{"c":1E2,"d":"\\u0041"}}'),
+        ("$.a[0,0]", b'{"a":[0,-0,123456789012345678901234567890],"b":{"c":1E2,"d":"\\u0041"}}'),
+        ("$.*", b'{"a":0,"b":0}'),
+        ("$..*", b'{"a":0,"b":0}'),
+        (
+            "$['b','a']['c','d',1]",
+            b'{"a":[1.50,0,123456789012345678901234567890],"b":{"c":0,"d":0}}',
+        ),
+    ],
+)
+def test_update_sets_what_the_path_selects_and_of_nested_nodes_the_outer(
+    path: str, expected: bytes
+) -> None:
+    text = b'{"a":[1.50,-0,123456789012345678901234567890],"b":{"c":1E2,"d":"\\u0041"}}'
+    assert update(path, text, b"0") == expected
+
+
+def test_an_empty_array_or_object_is_replaced_as_any_node() -> None:
+    assert update("$[*]", b'[[], {}, ""]', b"7") == b"[7, 7, 7]"
+
+
+def test_the_new_value_is_put_in_as_it_is_spelled() -> None:
+    assert update("$.a", b'{"a":1}', b'{"x": 1.50, "y":1E400}') == b'{"a":{"x": 1.50, "y":1E400}}'
+
+
+def test_names_that_are_spelled_with_escapes_are_found_and_kept() -> None:
+    assert update("$.ab", b'{"\\u0061b":1,"\\u00e9":2}', b"3") == b'{"\\u0061b":3,"\\u00e9":2}'
+
+
+def test_of_members_with_one_name_the_last_is_selected_and_replaced() -> None:
+    text = b'{"a":1,"a":2}'
+    assert paths.select("$.a", "k", text) == [(("a",), "$['a']")]
+    assert json.loads(update("$.a", text, b"3")) == {"a": 3}
+
+
+def test_strings_that_look_like_json_are_left_alone() -> None:
+    text = rb'{"a":"{\"a\":1}","b":"]},\\","c":["[\"",1]}'
+    assert update("$.c[1]", text, b"2") == rb'{"a":"{\"a\":1}","b":"]},\\","c":["[\"",2]}'
+
+
+def deepest_readable() -> int:
+    depth = 2000
+    while outcome(partial(paths.select, "$", "k", nested(depth))) is Status.VALUE_TYPE_INVALID:
+        depth -= 1
+    return depth
+
+
+def test_up_to_the_deepest_readable_value_each_is_changed_or_refused_never_a_crash() -> None:
+    deepest = deepest_readable()
+    for depth in [10, 100, *range(deepest - 20, deepest + 5)]:
+        text = nested(depth)
+        changed = outcome(partial(update, "$" + "[0]" * depth, text, b"2"))
+        if changed is Status.VALUE_TYPE_INVALID:
+            assert depth > 100
+        else:
+            assert changed == text.replace(b"1", b"2")
+
+
+# Appending
+
+
+@settings(deadline=None)
+@given(st.lists(trees, max_size=4), st.lists(trees, max_size=3))
+def test_appending_keeps_every_element_byte_for_byte(array: list[Tree], items: list[Tree]) -> None:
+    raw = [Raw(model.text(item)) for item in items]
+    assert paths.append("k", model.text(array), raw, None) == model.text([*array, *items])
+
+
+@settings(deadline=None)
+@given(st.dictionaries(member_names, trees, max_size=4), member_names, st.lists(trees, max_size=3))
+def test_appending_to_a_member_keeps_the_others_byte_for_byte(
+    others: dict[str, Tree], name: str, items: list[Tree]
+) -> None:
+    before: Tree = {**others, name: ["1.50"]}
+    raw = [Raw(model.text(item)) for item in items]
+    after: Tree = {**others, name: ["1.50", *items]}
+    assert paths.append("k", model.text(before), raw, name) == model.text(after)
+
+
+def test_appending_a_number_that_cannot_be_read_keeps_it_as_sent() -> None:
+    assert paths.append("k", b"[]", [Raw(b"1E400")], None) == b"[1E400]"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (b'{"a":[]}', None),
+        (b'"[]"', None),
+        (b"null", None),
+        (b"[]", "a"),
+        (b'{"a":{}}', "a"),
+        (b'{"a":[]}', "b"),
+        (b'{"a":{"b":[]}}', "b"),
+        (b"[1E400]", None),
+        (nested(5000), None),
+        (b'{"a":[],"b":1E400}', "a"),
+    ],
+)
+def test_what_is_no_array_is_refused_with_status_41(text: bytes, name: str | None) -> None:
+    with pytest.raises(RefusedError) as caught:
+        paths.append("k", text, [Raw(b"1")], name)
+    assert caught.value.status is Status.VALUE_TYPE_INVALID
+    assert "'k'" in caught.value.message
+
+
+def test_appending_to_a_value_at_any_depth_is_done_or_refused_never_a_crash() -> None:
+    deepest = deepest_readable()
+    for depth in [10, 100, *range(deepest - 200, deepest + 5)]:
+        text = nested(depth)
+        member = b'{"a":%b}' % text
+        for value, name, longer in [
+            (text, None, text[:-1] + b",2]"),
+            (member, "a", member[:-2] + b",2]}"),
+        ]:
+            appended = outcome(partial(paths.append, "k", value, [Raw(b"2")], name))
+            if appended is Status.VALUE_TYPE_INVALID:
+                assert depth > 100
+            else:
+                assert appended == longer
