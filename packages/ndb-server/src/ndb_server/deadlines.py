@@ -55,7 +55,8 @@ class Deadlines:
 
     def _open_next(self) -> None:
         number = heappop(self._coming)
-        for token in self._buckets.pop(number):
+        # A token is there twice if its session ended and was loaded again: two entries meet.
+        for token in set(self._buckets.pop(number)):
             deadline = self._deadline_of(token)
             if deadline is None:
                 continue

@@ -1,0 +1,168 @@
+"""Deadlines: who is due, in which order, and what is kept of those who are not."""
+
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ndb_server.deadlines import BUCKET_MS, Deadlines
+
+START = 1_700_000_000_000
+SECOND = 1000
+
+
+@dataclass
+class Calendar:
+    """Deadlines over a plain dictionary of tokens."""
+
+    present: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.deadlines = Deadlines(self.present.get)
+
+    def add(self, token: int, deadline: int) -> None:
+        self.present[token] = deadline
+        self.deadlines.add(token, deadline)
+
+    def due(self, now: int) -> list[int]:
+        tokens = []
+        while (token := self.deadlines.pop_due(now)) is not None:
+            tokens.append(token)
+        return tokens
+
+    def entries(self) -> int:
+        deadlines = self.deadlines
+        return sum(map(len, deadlines._buckets.values())) + len(deadlines._open)
+
+
+def test_nobody_is_due_where_there_is_nobody() -> None:
+    assert Calendar().due(START) == []
+
+
+def test_a_token_is_due_at_its_deadline_and_not_a_millisecond_before() -> None:
+    for deadline in range(START, START + 2 * BUCKET_MS):
+        calendar = Calendar()
+        calendar.add(7, deadline)
+        assert calendar.due(deadline - 1) == []
+        assert calendar.due(deadline) == [7]
+        assert calendar.due(deadline + 10 * SECOND) == []
+
+
+def test_tokens_are_due_in_the_order_of_their_deadlines() -> None:
+    calendar = Calendar()
+    moments = [500, 3, 70, 64, 63, 100_000, 4, 128, 127, 65]
+    for token, moment in enumerate(moments):
+        calendar.add(token, START + moment)
+    due = calendar.due(START + 100_000)
+    assert [moments[token] for token in due] == sorted(moments)
+
+
+def test_a_gone_token_is_never_due_and_its_entry_goes_with_its_bucket() -> None:
+    calendar = Calendar()
+    calendar.add(1, START)
+    calendar.add(2, START + 1)
+    del calendar.present[1]
+    assert calendar.due(START + 1) == [2]
+    assert calendar.entries() == 0
+
+
+def test_a_token_that_goes_while_its_bucket_is_worked_off_is_not_due() -> None:
+    calendar = Calendar()
+    calendar.add(1, START)
+    calendar.add(2, START + 1)
+    assert calendar.deadlines.pop_due(START + 1) == 1
+    del calendar.present[2]
+    assert calendar.due(START + 1) == []
+
+
+def test_an_extended_token_is_due_at_its_new_deadline_alone() -> None:
+    calendar = Calendar()
+    calendar.add(1, START)
+    calendar.present[1] = START + SECOND
+    assert calendar.due(START) == []
+    assert calendar.due(START + SECOND - 1) == []
+    assert calendar.due(START + SECOND) == [1]
+
+
+def test_a_token_extended_while_its_bucket_is_worked_off_is_due_at_its_new_deadline() -> None:
+    calendar = Calendar()
+    begin = START // BUCKET_MS * BUCKET_MS
+    calendar.add(1, begin)
+    calendar.add(2, begin + 5)
+    assert calendar.due(begin) == [1]
+    calendar.present[2] = begin + SECOND
+    assert calendar.due(begin + 5) == []
+    assert calendar.due(begin + SECOND - 1) == []
+    assert calendar.due(begin + SECOND) == [2]
+
+
+def test_extending_a_token_makes_no_entry() -> None:
+    calendar = Calendar()
+    calendar.add(1, START)
+    for moment in range(1, 1000):
+        calendar.present[1] = START + moment * SECOND
+        assert calendar.due(START + (moment - 1) * SECOND) == []
+        assert calendar.entries() == 1
+
+
+def test_two_entries_of_a_token_become_one_when_they_meet() -> None:
+    calendar = Calendar()
+    calendar.add(1, START + SECOND)
+    for later in range(2, 10):
+        # It went, and another session has the token now: the first's entry is still there.
+        calendar.add(1, START + later * SECOND)
+    assert calendar.due(START + 9 * SECOND) == [1]
+    assert calendar.entries() == 0
+
+
+def test_nothing_is_left_after_clear() -> None:
+    calendar = Calendar()
+    for token in range(10):
+        calendar.add(token, START + token * 7)
+    calendar.deadlines.pop_due(START)
+    calendar.deadlines.clear()
+    assert calendar.due(START + SECOND) == []
+    assert calendar.entries() == 0
+    calendar.add(3, START + SECOND)
+    assert calendar.due(START + SECOND) == [3]
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "extend", "go", "wait", "wait", "rearm"]),
+        st.integers(0, 7),
+        st.one_of(st.integers(0, 3), st.integers(0, 3 * BUCKET_MS), st.integers(0, 10 * SECOND)),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps)
+def test_it_is_a_list_sorted_by_deadline(steps: list[tuple[str, int, int]]) -> None:
+    calendar = Calendar()
+    now = START
+    for action, token, ms in steps:
+        # A session's period is at least a second: no deadline is set to an earlier moment.
+        later = now + SECOND + ms
+        if action == "add" and token not in calendar.present:
+            calendar.add(token, later)
+        elif action == "extend" and token in calendar.present:
+            calendar.present[token] = later
+        elif action == "go":
+            calendar.present.pop(token, None)
+        elif action in {"wait", "rearm"}:
+            now += ms
+            expected = sorted((at, token) for token, at in calendar.present.items() if at <= now)
+            due = calendar.due(now)
+            assert [calendar.present[token] for token in due] == [at for at, _ in expected]
+            assert sorted(due) == sorted(token for _, token in expected)
+            for over in due:
+                if action == "rearm":
+                    periods = (now - calendar.present[over]) // SECOND + 1
+                    calendar.add(over, calendar.present[over] + periods * SECOND)
+                else:
+                    del calendar.present[over]
+        assert calendar.entries() >= len(calendar.present)
+    assert sorted(calendar.due(now + 20 * SECOND)) == sorted(calendar.present)
+    assert calendar.entries() == 0
+    assert not calendar.deadlines._coming
