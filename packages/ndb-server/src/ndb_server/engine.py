@@ -136,7 +136,8 @@ class Engine:
         if self._journal is not None:
             self._journal.created(token, session.expiry, session.deadline)
             if session.values:
-                self._journal.edited(token, Edit(session.values))
+                # A journal may keep what it is told; the session's own keys go on changing.
+                self._journal.edited(token, Edit(session.values.copy()))
 
     def _drop(self, token: int, session: Session) -> None:
         del self._sessions[token]

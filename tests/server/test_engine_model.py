@@ -1,0 +1,386 @@
+"""The engine against a model too simple to be wrong, over every command, with time as an action.
+
+Two engines do the same: one is asked about everything after each step, which lets whatever is
+overdue expire; the other is left alone, so that its expiries happen when a command comes across
+them, or when reaped. What each tells its journal must be enough to make the same store again.
+"""
+
+import json
+from itertools import count
+from typing import Any, ClassVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.structs import asdict
+from ndb_protocol import COMMANDS, NO_TOKEN, TOKEN_MAX
+from ndb_protocol.messages import Expiry
+from ndb_server.engine import NEVER, Engine
+from ndb_server.errors import RefusedError
+from ndb_server.keyspace import Edit
+
+from tests.server.model import (
+    UNUSABLE,
+    Keys,
+    Model,
+    ModelReply,
+    Path,
+    RefusedByModel,
+    Settings,
+    Tree,
+    spelled,
+    text,
+)
+from tests.server.replica import Replay, Replica
+
+START = 1_700_000_000_001
+UNKNOWN_TOKEN = TOKEN_MAX
+FAR = 1000 * 1000
+"""No step takes longer, in ms: the model lives through every period."""
+
+NAMES = ["a", "b", "", "it's", "é\\\n"]
+
+scalars = st.one_of(
+    st.sampled_from(["null", "true", "false", "-0", "0.0", "1.50", "1e5", "2E-3", UNUSABLE]),
+    st.integers(-(2**80), 2**80).map(str),
+    st.builds(json.dumps, st.text(max_size=3), ensure_ascii=st.booleans()),
+)
+trees: st.SearchStrategy[Tree] = st.recursive(
+    scalars,
+    lambda below: st.one_of(
+        st.lists(below, max_size=3),
+        st.dictionaries(st.sampled_from(NAMES), below, max_size=3),
+    ),
+    max_leaves=6,
+)
+key_names = st.sampled_from(["k", "l", "m", "", "ключ \"'"])
+key_lists = st.lists(key_names, max_size=4)
+key_values = st.dictionaries(key_names, trees, max_size=3)
+
+selectors = st.one_of(st.none(), st.sampled_from(NAMES), st.integers(-2, 2))
+segments = st.tuples(st.booleans(), st.lists(selectors, min_size=1, max_size=2))
+paths = st.one_of(st.lists(segments, max_size=2), st.none())
+"""None stands for a path that does not parse."""
+
+period_settings = st.one_of(
+    st.none(),
+    st.builds(
+        Settings,
+        duration=st.sampled_from([0, 1, 1, 2, 60, 4_294_967_295]),
+        deleteSession=st.booleans(),
+        extendOnSetAdd=st.booleans(),
+        extendOnGet=st.booleans(),
+    ),
+)
+
+
+def wire_expiry(settings: Settings | None) -> Expiry | UnsetType:
+    return UNSET if settings is None else Expiry(**vars(settings))
+
+
+def stored(settings: Settings | None) -> Expiry | None:
+    """Return the settings as the engine is to hold them: None for a session that never expires."""
+    return None if settings is None or settings.duration == 0 else Expiry(**vars(settings))
+
+
+def texts(keys: Keys) -> dict[str, bytes]:
+    return {key: text(value) for key, value in keys.items()}
+
+
+def wire(name: str, value: Any) -> Any:
+    """Return a parameter of the model as the codec gives it to the engine."""
+    if name == "path":
+        return "$[" if value is None else spelled(value)
+    if name == "value":
+        return Raw(text(value))
+    if name == "items":
+        return [Raw(text(item)) for item in value]
+    if isinstance(value, dict):
+        return {key: Raw(text(tree)) for key, tree in value.items()}
+    return value
+
+
+def plain(value: Any) -> Any:
+    """Return a reply as the model gives it: values as bytes, ordered members as pairs."""
+    if isinstance(value, Struct):
+        return {name: plain(of) for name, of in asdict(value).items() if of is not UNSET}
+    if isinstance(value, dict):
+        return [(name, plain(of)) for name, of in value.items()]
+    return bytes(value) if isinstance(value, Raw) else value
+
+
+class Subject:
+    """An engine, with what its journal says of it."""
+
+    def __init__(self) -> None:
+        self.random_tokens: list[int] = []
+        self.replica = Replica()
+        self.engine = Engine(make_token=lambda: self.random_tokens.pop(0), journal=self.replica)
+        self.replay = Replay(self.replica)
+
+    def run(self, name: str, params: dict[str, Any], now: int) -> ModelReply:
+        try:
+            reply: ModelReply = plain(
+                self.engine.handlers[name](COMMANDS[name].params(**params), now)
+            )
+        except RefusedError as error:
+            reply = {"st": int(error.status), "m": error.message}
+        message = reply.pop("m", None)
+        assert (message is None) == (reply["st"] == 1)
+        if message is not None:
+            assert message
+            assert "tkn" not in params or str(params["tkn"]) not in message or params["tkn"] == 0
+        return reply
+
+
+class EngineMachine(RuleBasedStateMachine):
+    ran: ClassVar[set[str]] = set()
+
+    tokens = Bundle("tokens")
+    places = st.one_of(tokens, st.none())
+    """Where keys are: in a session, or (None) among the independent keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model(START)
+        # They cross the bound of signed integers.
+        self.fresh_tokens = count(2**63 - 2)
+        self.watched = Subject()
+        self.left_alone = Subject()
+        self.subjects = [self.watched, self.left_alone]
+
+    @initialize(target=tokens)
+    def tokens_of_no_session(self) -> Any:
+        return multiple(NO_TOKEN, UNKNOWN_TOKEN)
+
+    # Time
+
+    @rule(ms=st.one_of(st.just(0), st.just(1), st.integers(0, 3000), st.integers(0, FAR)))
+    def wait(self, ms: int) -> None:
+        self.model.live_until(self.model.now + ms)
+
+    @rule(which=st.integers(0, 9), off=st.sampled_from([-1, 0, 0, 1]), periods=st.integers(0, 3))
+    def wait_for_a_deadline(self, which: int, off: int, periods: int) -> None:
+        coming = sorted(
+            (session.deadline, session.settings.duration * 1000)
+            for session in self.model.sessions.values()
+            if session.deadline is not None and session.settings is not None
+        )
+        near = [(at, period) for at, period in coming if at + periods * period < START + FAR]
+        if near:
+            at, period = near[which % len(near)]
+            self.model.live_until(max(self.model.now, at + periods * period + off))
+
+    @rule(limit=st.one_of(st.none(), st.integers(0, 3)))
+    def reap(self, limit: int | None) -> None:
+        for subject in self.subjects:
+            engine = subject.engine
+            before = len(engine._sessions)
+            more = engine.reap(self.model.now, limit)
+            if limit is not None:
+                assert before - len(engine._sessions) <= limit
+            if not more:
+                assert engine._sessions.keys() == self.model.sessions.keys()
+
+    # Commands
+
+    def run_all(self, command: str, expected: ModelReply, /, **params: Any) -> None:
+        self.ran.add(command)
+        expected.setdefault("st", 1)
+        for subject in self.subjects:
+            assert subject.run(command, params, self.model.now) == expected
+
+    def on_session(self, name: str, token: int) -> None:
+        try:
+            expected = getattr(self.model, name.removeprefix("SH_").lower())(token)
+        except RefusedByModel as refused:
+            expected = {"st": refused.status}
+        self.run_all(name, expected, tkn=token)
+
+    def on_keys(self, command: str, place: int | None, /, **params: Any) -> None:
+        try:
+            expected = self.model.on_keys(command, place, params)
+        except RefusedByModel as refused:
+            expected = {"st": refused.status}
+            if (command, refused.status) == ("UPDATE", 22):
+                expected["cnt"] = 0
+        in_session = {} if place is None else {"tkn": place}
+        prefix = "KV" if place is None else "SH"
+        sent = {param: wire(param, value) for param, value in params.items()}
+        self.run_all(f"{prefix}_{command}", expected, **in_session, **sent)
+
+    @rule(target=tokens, settings=period_settings)
+    def new(self, settings: Settings | None) -> int:
+        token = next(self.fresh_tokens)
+        for subject in self.subjects:
+            # Chance may return the tokens of living sessions first.
+            subject.random_tokens = [*self.model.sessions, token]
+        self.run_all("SH_NEW", {"tkn": token}, expiry=wire_expiry(settings))
+        self.model.begin(token, settings, {})
+        return token
+
+    @rule(token=tokens)
+    def end(self, token: int) -> None:
+        self.on_session("SH_END", token)
+
+    @rule(token=tokens)
+    def info(self, token: int) -> None:
+        self.on_session("SH_INFO", token)
+
+    @rule()
+    def end_all(self) -> None:
+        self.run_all("SH_END_ALL", self.model.end_all())
+
+    @rule()
+    def info_all(self) -> None:
+        self.run_all("SH_INFO_ALL", self.model.info_all())
+
+    @rule(tokens=st.lists(tokens, max_size=4))
+    def exists(self, tokens: list[int]) -> None:
+        self.run_all("SH_EXISTS", self.model.exists(tokens), tkns=tokens)
+
+    @rule(place=places, keys=key_values, name=st.sampled_from(["SET", "ADD", "CLEAR_SET"]))
+    def store(self, name: str, place: int | None, keys: Keys) -> None:
+        self.on_keys(name, place, keys=keys)
+
+    @rule(place=places, keys=key_lists, name=st.sampled_from(["GET", "CONTAINS"]))
+    def look_up(self, name: str, place: int | None, keys: list[str]) -> None:
+        self.on_keys(name, place, keys=keys)
+
+    @rule(place=places, keys=st.lists(key_names, min_size=1, max_size=3))
+    def remove(self, place: int | None, keys: list[str]) -> None:
+        self.on_keys("RMV", place, keys=keys)
+
+    @rule(place=places, name=st.sampled_from(["COUNT", "KEYS"]))
+    def list_keys(self, name: str, place: int | None) -> None:
+        self.on_keys(name, place)
+
+    @rule(place=places)
+    def clear(self, place: int | None) -> None:
+        self.on_keys("CLEAR", place)
+
+    @rule(place=places, path=paths, rsp=st.sampled_from(["keys", "paths", "kv"]), keys=key_lists)
+    def find(self, place: int | None, path: Path | None, rsp: str, keys: list[str]) -> None:
+        self.on_keys("FIND", place, path=path, rsp=rsp, keys=keys)
+
+    @rule(place=places, key=key_names, path=paths, value=trees)
+    def update(self, place: int | None, key: str, path: Path | None, value: Tree) -> None:
+        self.on_keys("UPDATE", place, key=key, path=path, value=value)
+
+    @rule(
+        place=places,
+        key=key_names,
+        items=st.lists(trees, max_size=2),
+        name=st.one_of(st.none(), st.sampled_from(NAMES)),
+    )
+    def arr_append(self, place: int | None, key: str, items: list[Tree], name: str | None) -> None:
+        named = {} if name is None else {"name": name}
+        self.on_keys("ARR_APPEND", place, key=key, items=items, **named)
+
+    # Saving and loading
+
+    @rule(chosen=st.one_of(st.none(), st.lists(tokens, max_size=3)))
+    def snapshot(self, chosen: list[int] | None) -> None:
+        expected = {
+            token: (stored(session.settings), session.deadline, texts(session.keys))
+            for token, session in self.model.sessions.items()
+            if chosen is None or token in chosen
+        }
+        for subject in self.subjects:
+            sessions = dict(subject.engine.snapshot(self.model.now, chosen))
+            assert {
+                token: (s.expiry, None if s.deadline == NEVER else s.deadline, s.values)
+                for token, s in sessions.items()
+            } == expected
+            keys = subject.engine.snapshot_keys()
+            assert keys == texts(self.model.keys)
+            # They are copies: what is done to them is not done to the store.
+            keys.clear()
+            for session in sessions.values():
+                session.values.clear()
+
+    @rule(token=tokens, settings=period_settings, keys=key_values)
+    def restore(self, token: int, settings: Settings | None, keys: Keys) -> None:
+        if token == NO_TOKEN:
+            return
+        fresh = token not in self.model.sessions
+        if fresh:
+            self.model.begin(token, settings, dict(keys))
+        for subject in self.subjects:
+            values = texts(keys)
+            assert subject.engine.restore(token, stored(settings), values, self.model.now) == fresh
+
+    @rule(keys=key_values)
+    def load_keys(self, keys: Keys) -> None:
+        self.model.keys.update(keys)
+        for subject in self.subjects:
+            subject.engine.edit_keys(Edit(texts(keys)))
+
+    # What holds after every step
+
+    @invariant()
+    def the_journal_was_told_everything(self) -> None:
+        for subject in self.subjects:
+            subject.replay.catch_up()
+            self.agrees(subject.replay)
+
+    def agrees(self, replay: Replay) -> None:
+        assert list(replay.keys.items()) == list(texts(self.model.keys).items())
+        alive = set()
+        for token, (expiry, told, values) in replay.sessions.items():
+            deadline, keys = told, values
+            while deadline <= self.model.now:
+                # Overdue and not come across yet: a replica knows what the settings demand.
+                assert expiry is not None
+                if expiry.deleteSession:
+                    break
+                keys = {}
+                deadline += expiry.duration * 1000
+            else:
+                alive.add(token)
+                session = self.model.sessions[token]
+                assert expiry == stored(session.settings)
+                assert deadline == (NEVER if session.deadline is None else session.deadline)
+                assert list(keys.items()) == list(texts(session.keys).items())
+        assert alive == self.model.sessions.keys()
+
+    @invariant()
+    def the_counters_count(self) -> None:
+        for subject in self.subjects:
+            engine = subject.engine
+            walked = sum(len(session.values) for session in engine._sessions.values())
+            assert engine._session_keys == walked
+
+    @invariant()
+    def the_watched_engine_says_what_the_model_says(self) -> None:
+        now, run = self.model.now, self.watched.run
+        assert run("SH_INFO_ALL", {}, now) == {"st": 1, **self.model.info_all()}
+        ever = sorted({event[1] for event in self.watched.replica.told if len(event) > 1})
+        assert run("SH_EXISTS", {"tkns": ever}, now) == {"st": 1, **self.model.exists(ever)}
+        assert self.watched.engine._sessions.keys() == self.model.sessions.keys()
+        assert run("KV_COUNT", {}, now) == {"st": 1, "cnt": len(self.model.keys)}
+
+    def teardown(self) -> None:
+        for subject in self.subjects:
+            # What the journal was given it may keep: nothing of it changed since.
+            afresh = Replay(subject.replica)
+            afresh.catch_up()
+            self.agrees(afresh)
+
+
+def test_the_engine_is_what_the_model_is() -> None:
+    EngineMachine.ran.clear()
+    run_state_machine_as_test(
+        EngineMachine,
+        settings=settings(max_examples=250, stateful_step_count=40, deadline=None),
+    )
+    assert EngineMachine.ran == set(Engine().handlers), "a command without a rule"
