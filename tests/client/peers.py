@@ -1,0 +1,116 @@
+"""Servers that do what a proper one never would."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from ssl import SSLContext
+from typing import Any
+
+import msgspec
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+HOST = "127.0.0.1"
+BOUND = 10
+"""The most that a test waits for something, in seconds."""
+
+
+@asynccontextmanager
+async def peer(
+    handler: Callable[[ServerConnection], Awaitable[None]], ssl: SSLContext | None = None
+) -> AsyncIterator[str]:
+    """Run a server of `websockets`, and yield its URL."""
+    async with serve(handler, HOST, 0, ssl=ssl, compression=None) as server:
+        [socket] = server.sockets
+        scheme = "ws" if ssl is None else "wss"
+        yield f"{scheme}://{'localhost' if ssl else HOST}:{socket.getsockname()[1]}/"
+
+
+class RawPeer:
+    """The server's end of one TCP connection, byte by byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.websocket = ServerProtocol(max_size=None)
+
+    async def handshake(self) -> bytes:
+        """Read the handshake and return the answer to it, which is not sent."""
+        request = await self.event()
+        assert isinstance(request, Request)
+        self.websocket.send_response(self.websocket.accept(request))
+        return b"".join(self.websocket.data_to_send())
+
+    async def accept(self) -> None:
+        await self.send(await self.handshake())
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def event(self) -> Any:
+        """Return the next thing that the client sent."""
+        while not (events := self.websocket.events):
+            data = await self.reader.read(65536)
+            assert data, "the client ended the connection"
+            self.websocket.receive_data(data)
+        return events.pop(0)
+
+    async def request(self) -> tuple[str, dict[str, Any]]:
+        """Return the name and the parameters of the next request."""
+        frame = await self.event()
+        assert frame.opcode is Opcode.TEXT
+        [(name, params)] = msgspec.json.decode(frame.data).items()
+        return name, params
+
+
+@asynccontextmanager
+async def raw_peer(handler: Callable[[RawPeer], Awaitable[None]]) -> AsyncIterator[str]:
+    """Run a TCP server that gives each connection to `handler`, and yield its WebSocket URL.
+
+    In the end every handler must have finished, and what one raised is raised.
+    """
+    handlers: list[asyncio.Task[None]] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await handler(RawPeer(reader, writer))
+        finally:
+            writer.close()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.append(asyncio.create_task(handle(reader, writer)))
+
+    server = await asyncio.start_server(connected, HOST, 0)
+    try:
+        yield f"ws://{HOST}:{server.sockets[0].getsockname()[1]}/"
+        async with asyncio.timeout(BOUND):
+            await asyncio.gather(*handlers)
+    finally:
+        server.close()
+        for task in handlers:
+            task.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
+
+
+def frame(opcode: Opcode, data: bytes, **bits: bool) -> bytes:
+    """Return a frame as a server sends it."""
+    return Frame(opcode, data, **bits).serialize(mask=False)
+
+
+def text(message: str) -> bytes:
+    return frame(Opcode.TEXT, message.encode())
+
+
+def reply(name: str, **body: Any) -> str:
+    """Return the reply to command `name`."""
+    return msgspec.json.encode({f"{name}_RSP": {"st": 1, **body}}).decode()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop run until `condition` holds."""
+    async with asyncio.timeout(BOUND):
+        while not condition():  # noqa: ASYNC110 (nobody sets an event)
+            await asyncio.sleep(0)
