@@ -5,6 +5,7 @@ of its own under ``.nox``.
 """
 
 import shutil
+import sys
 from pathlib import Path
 
 import nox
@@ -16,7 +17,8 @@ nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
 
-PYTHONS = ["3.11", "3.12", "3.13"]
+# The Python that runs nox is always one of them, so that some Python is always there.
+PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", "{}.{}".format(*sys.version_info)]))
 IMPORT_NAMES = {"ndb-protocol": "ndb_protocol", "ndb-client": "ndb", "ndb-server": "ndb_server"}
 DISTRIBUTIONS = list(IMPORT_NAMES)
 
