@@ -77,6 +77,9 @@ _PING = 0x89
 _PONG = 0x8A
 _MASKED = 0x80
 
+_CONTROL_PAYLOAD_SIZE = 125
+"""The most bytes that a ping has (RFC 6455, section 5.5)."""
+
 
 def text_frame(payload: bytes) -> bytes:
     """Return the final, unmasked text frame of `payload` (RFC 6455, section 5.2)."""
@@ -204,6 +207,12 @@ class Connection(asyncio.Protocol):
             if total - position < 2:
                 break
             first, second = data[position], data[position + 1]
+            if self._answering is not None and not (
+                (first == _PING or first == _PONG)
+                and _MASKED <= second <= _MASKED + _CONTROL_PAYLOAD_SIZE
+            ):
+                # Even a violation waits: the request in front of it is answered first.
+                break
             if second < _MASKED:
                 # A violation, whatever follows.
                 self._hand_over(data[position:], replies)
@@ -225,8 +234,6 @@ class Connection(asyncio.Protocol):
             end = payload + length
             if end > total:
                 self._needed = end - position
-                break
-            if self._answering is not None and first != _PING and first != _PONG:
                 break
             if first == _FINAL_TEXT and self._fragments is None:
                 mask = data[payload - 4 : payload]
