@@ -6,6 +6,7 @@ every change there is passes through `Edit.apply`.
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from msgspec import UNSET, Raw
@@ -20,7 +21,7 @@ Values = Mapping[str, bytes]
 class Edit(NamedTuple):
     """A change to a map of keys: everything out if `clear`, `remove` out, then `put` in."""
 
-    put: dict[str, bytes] = {}
+    put: Mapping[str, bytes] = MappingProxyType({})
     remove: tuple[str, ...] = ()
     clear: bool = False
 

@@ -111,7 +111,7 @@ class Server:
                 options.port,
             )
         except OSError as error:
-            # asyncio's own text repeats the address; the errors of name look-ups have no errno text.
+            # asyncio's own text repeats the address; errors of name look-ups have no errno text.
             number = error.errno or 0
             reason = os.strerror(number) if number > 0 else error.strerror
             raise StartError(
