@@ -259,7 +259,7 @@ async def test_bytes_may_be_cut_anywhere() -> None:
                 pending.data_received(handshake[cut:])
             else:
                 pending.data_received(handshake)
-            assert await pending.opened is None
+            await pending.opened
             asked = [asyncio.create_task(pending.ask(b'{"KV_COUNT":{}}', None)) for _ in range(4)]
             await until(lambda: len(pending._pipeline._in_flight) == 4)
             middle = max(cut, len(handshake))
@@ -277,6 +277,40 @@ async def test_bytes_may_be_cut_anywhere() -> None:
     while cut < total:
         total = await session(cut)
         cut += 1
+
+
+async def test_frames_may_follow_the_handshake_at_once() -> None:
+    ping = frame(Opcode.PING, b"there?")
+
+    async def session(cut: int) -> None:
+        async def handler(server: RawPeer) -> None:
+            answers.append(await server.handshake())
+            assert (await server.event()).opcode is Opcode.PONG
+            await server.request()
+            await server.send(text(COUNT))
+            await read_to_end(server)
+
+        answers: list[bytes] = []
+        async with raw_peer(handler) as url, asyncio.timeout(BOUND):
+            [pending], client = await start_opening(url)
+            await until(lambda: bool(answers))
+            pending.data_received(answers[0] + ping[:cut])
+            pending.data_received(ping[cut:])
+            assert await pending.ask(b'{"KV_COUNT":{}}', None) == COUNT
+            client.abort()
+
+    for cut in range(len(ping) + 1):
+        await session(cut)
+
+
+async def test_open_says_that_the_server_closed_at_once() -> None:
+    async def handler(server: RawPeer) -> None:
+        await server.send(await server.handshake() + frame(Opcode.CLOSE, b"\x03\xf5"))
+        await read_to_end(server)
+
+    async with raw_peer(handler) as url:
+        with pytest.raises(ConnectError, match=r"closed the connection: 1013 \(try again later\)"):
+            await KvClient().open(url)
 
 
 async def start_opening(
@@ -326,6 +360,11 @@ async def test_a_ping_is_answered() -> None:
             frame(Opcode.TEXT, b"\xc3", fin=False) + frame(Opcode.CONT, b"("),
             CloseCode.INVALID_DATA,
             "not UTF-8",
+        ),
+        (
+            frame(Opcode.TEXT, b"{", fin=False) + text(COUNT),
+            CloseCode.PROTOCOL_ERROR,
+            "expected a continuation",
         ),
         (frame(Opcode.CONT, b"{}"), CloseCode.PROTOCOL_ERROR, "unexpected continuation"),
         (b"\x81\x82\0\0\0\0{}", CloseCode.PROTOCOL_ERROR, "incorrect masking"),

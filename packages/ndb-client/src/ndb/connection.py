@@ -63,15 +63,15 @@ async def connect(uri: str, timeout: float | None) -> "Connection":
                 ssl=ssl.create_default_context() if address.secure else None,
             )
             try:
-                failure = await connection.opened
+                await connection.opened
             finally:
                 if not connection.is_open:
                     connection.abort()
     except (OSError, UnicodeError) as error:
         reason = f"no answer within {timeout:g} s" if limit.expired() else error
         raise ConnectError(f"{where}: {reason}") from error
-    if failure is not None:
-        raise ConnectError(f"{where}: {failure}")
+    if connection.ended is not None:
+        raise ConnectError(f"{where}: {connection.ended}")
     return connection
 
 
@@ -79,7 +79,8 @@ class Connection(asyncio.Protocol):
     """One connection to a server, from its opening handshake to its end.
 
     Attributes:
-        opened: done when the opening handshake is; the result is why it failed, or None.
+        opened: done when the opening handshake is, whether it succeeded or not.
+        ended: why no requests can be made any more; None while they can.
     """
 
     def __init__(self, address: WebSocketURI) -> None:
@@ -94,16 +95,18 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._flush_is_due = False
         self._paused = False
-        self._end: str | None = None
         self._close_timer: asyncio.TimerHandle | None = None
         self._closed: asyncio.Future[None] = self._loop.create_future()
-        self.opened: asyncio.Future[str | None] = self._loop.create_future()
+        self.opened: asyncio.Future[None] = self._loop.create_future()
+        self.ended: str | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether requests can be made."""
         return (
-            self._websocket.state is State.OPEN and self._end is None and not self._loop.is_closed()
+            self._websocket.state is State.OPEN
+            and self.ended is None
+            and not self._loop.is_closed()
         )
 
     async def ask(self, message: bytes, timeout: float | None) -> str:
@@ -113,8 +116,8 @@ class Connection(asyncio.Protocol):
             ConnectionLost: the connection has ended, or ended before the reply came.
             RequestTimeout: the reply did not come within `timeout` seconds.
         """
-        if self._end is not None:
-            raise ConnectionLost(self._end, maybe_executed=False)
+        if self.ended is not None:
+            raise ConnectionLost(self.ended, maybe_executed=False)
         waiter: asyncio.Future[str] = self._loop.create_future()
         self._pipeline.add(message, waiter)
         if not self._flush_is_due:
@@ -137,9 +140,9 @@ class Connection(asyncio.Protocol):
         if self._loop.is_closed():
             return
         try:
-            if self._end is None:
+            if self.ended is None:
                 self._flush()
-                self._end = "the client was closed"
+                self.ended = "the client was closed"
                 self._websocket.send_close(CloseCode.NORMAL_CLOSURE)
                 self._write_control()
             await asyncio.shield(self._closed)
@@ -165,7 +168,7 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         self._flush_is_due = False
         while (
-            self._end is None
+            self.ended is None
             and not self._paused
             and (messages := self._pipeline.take(_WRITE_SIZE))
         ):
@@ -298,9 +301,9 @@ class Connection(asyncio.Protocol):
     def _finish(self, reason: str) -> None:
         """Tell everyone who waits that nothing more will come."""
         self._reading = False
-        self._end = self._end or reason
+        self.ended = self.ended or reason
         if not self.opened.done():
-            self.opened.set_result(reason)
+            self.opened.set_result(None)
         for maybe_executed, waiters in zip((True, False), self._pipeline.abandon(), strict=True):
             for waiter in waiters:
-                waiter.set_exception(ConnectionLost(self._end, maybe_executed=maybe_executed))
+                waiter.set_exception(ConnectionLost(self.ended, maybe_executed=maybe_executed))
