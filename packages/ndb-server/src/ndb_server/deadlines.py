@@ -16,7 +16,8 @@ class Deadlines:
     """Tokens in the order of their sessions' deadlines.
 
     Args:
-        deadline_of: returns the present deadline of a token's session in ms, None if it has gone.
+        deadline_of: returns the present deadline of a token's session in ms, None if it has gone
+            or does not expire.
     """
 
     def __init__(self, deadline_of: Callable[[int], int | None]) -> None:

@@ -109,7 +109,7 @@ class Engine:
 
     def _deadline_of(self, token: int) -> int | None:
         session = self._sessions.get(token)
-        return None if session is None else session.deadline
+        return None if session is None or session.expiry is None else session.deadline
 
     def reap(self, now: int, limit: int | None = None) -> bool:
         """Let sessions whose deadline has come expire, at most `limit` of them.
