@@ -55,7 +55,7 @@ def test_a_number_out_of_range_elsewhere_is_an_error(body: str) -> None:
 
 
 def test_a_value_that_nests_too_deeply_is_an_error() -> None:
-    deep = "[" * 5000 + "]" * 5000
+    deep = "[" * 50_000 + "]" * 50_000
     with pytest.raises(ReplyError, match="nests too deeply"):
         decode_reply('{"X_RSP":{"st":1,"keys":{"a":%s}}}' % deep)
 
