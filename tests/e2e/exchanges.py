@@ -85,7 +85,9 @@ ANSWERED = [
         + close(),
         [DONE, GOT, BYE],
     ),
-    Exchange("a binary message", COUNT + frame(Opcode.BINARY, b"{}") + close(), [COUNTED, NOT_TEXT, BYE]),
+    Exchange(
+        "a binary message", COUNT + frame(Opcode.BINARY, b"{}") + close(), [COUNTED, NOT_TEXT, BYE]
+    ),
     Exchange(
         "a binary message in fragments",
         frame(Opcode.BINARY, b"\xff", fin=False)

@@ -1,4 +1,4 @@
-"""A client that sees every byte: raw sockets, and frames made and read by `websockets`' own code."""
+"""A client that sees every byte: raw sockets, with frames made and read by `websockets`."""
 
 import fcntl
 import json
@@ -9,12 +9,13 @@ import termios
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 from websockets.frames import Close, Frame, Opcode
 from websockets.streams import StreamReader
 
-BOUND = 30
+BOUND = 20
 """The most that a test waits for something, in seconds."""
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -74,7 +75,8 @@ class Frames:
 
     def _parse(self) -> Iterator[None]:
         while True:
-            self._found.append((yield from Frame.parse(self._reader.read_exact, mask=False)))
+            frame = yield from Frame.parse(self._reader.read_exact, mask=False)
+            self._found.append(frame)
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take in more bytes; return the frames that are complete now."""
@@ -98,7 +100,10 @@ def split(data: bytes) -> list[Frame]:
 
 
 def said(frame: Frame) -> str | tuple[int, str] | bytes:
-    """Return what a frame says: text as str, close as its code and reason, a pong as bytes."""
+    """Return what a frame says: text as str, close as its code and reason, a pong as bytes.
+
+    A ping is its opcode and its payload.
+    """
     data = bytes(frame.data)
     assert frame.fin
     if frame.opcode is Opcode.TEXT:
@@ -106,6 +111,8 @@ def said(frame: Frame) -> str | tuple[int, str] | bytes:
     if frame.opcode is Opcode.CLOSE:
         closing = Close.parse(data)
         return int(closing.code), closing.reason
+    if frame.opcode is Opcode.PING:
+        return int(frame.opcode), data.decode()
     assert frame.opcode is Opcode.PONG
     return data
 
@@ -227,5 +234,5 @@ def set_requests(numbers: Iterable[int]) -> bytes:
 
 def resident_bytes(pid: int) -> int:
     """Return how much memory of a process is resident."""
-    with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
-        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

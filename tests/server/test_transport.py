@@ -1,11 +1,13 @@
-"""Connections on real sockets, in the loop of the test, which decides on how their bytes are cut."""
+"""Connections on real sockets in the loop of the test, which decides how their bytes are cut."""
 
 import asyncio
 import fcntl
+import json
 import logging
+import select
 import socket
-import struct
 import termios
+import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,8 +20,17 @@ from ndb_server.engine import Engine
 from ndb_server.transport import MAX_MESSAGE_SIZE, Connection, Respond, Timeouts, text_frame
 from websockets.frames import Frame, Opcode
 
-from tests.e2e.exchanges import ANSWERED, BROKEN, COUNT, COUNTED, COUNTED_ONE, DONE, SET, Exchange, Said
-from tests.e2e.wire import BOUND, Frames, close, frame, handshake, header, said, split, text
+from tests.e2e.exchanges import (
+    ANSWERED,
+    BROKEN,
+    COUNT,
+    COUNTED_ONE,
+    DONE,
+    SET,
+    Exchange,
+    Said,
+)
+from tests.e2e.wire import BOUND, Frames, close, frame, handshake, header, said, text
 
 TIMEOUTS = Timeouts()
 
@@ -27,29 +38,37 @@ TIMEOUTS = Timeouts()
 class Peer:
     """A client's end of a connection, and the server's `Connection`."""
 
-    def __init__(self, connection: Connection, ours: socket.socket, theirs: socket.socket) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        transport: asyncio.Transport,
+        ours: socket.socket,
+        theirs: socket.socket,
+    ) -> None:
         self.connection = connection
+        self.transport = transport
         self.socket = ours
         self._server_end = theirs
-        self._loop = asyncio.get_running_loop()
         self._frames = Frames()
         self._received: list[Frame] = []
 
     async def send(self, *pieces: bytes) -> None:
         """Send `pieces`, each of which the server reads before the next one is sent."""
         for piece in pieces:
-            await self._loop.sock_sendall(self.socket, piece)
+            rest = memoryview(piece)
+            while rest:
+                await until(lambda: any(select.select([], [self.socket], [], 0)))
+                rest = rest[self.socket.send(rest) :]
             await until(self._read)
 
     def _read(self) -> bool:
-        return (
-            self._server_end.fileno() < 0
-            or fcntl.ioctl(self._server_end, termios.FIONREAD, bytes(4)) == bytes(4)
-        )
+        return self._server_end.fileno() < 0 or fcntl.ioctl(
+            self._server_end, termios.FIONREAD, bytes(4)
+        ) == bytes(4)
 
-    async def receive(self) -> bytes:
-        async with asyncio.timeout(BOUND):
-            return await self._loop.sock_recv(self.socket, 2**18)
+    async def receive(self, most: int = 2**18) -> bytes:
+        await until(lambda: any(select.select([self.socket], [], [], 0)))
+        return self.socket.recv(most)
 
     async def rest(self) -> bytes:
         """Return what the server sends until it ends its side."""
@@ -61,9 +80,8 @@ class Peer:
     async def head(self) -> bytes:
         """Return the answer to the handshake, without its date."""
         data = b""
-        async with asyncio.timeout(BOUND):
-            while not data.endswith(b"\r\n\r\n"):
-                data += await self._loop.sock_recv(self.socket, 1)
+        while not data.endswith(b"\r\n\r\n"):
+            data += await self.receive(1)
         return dateless(data)
 
     async def said(self) -> Said:
@@ -80,11 +98,14 @@ class Peer:
         assert not self._frames.incomplete
         return [said(frame) for frame in found]
 
+    def let_little_be_sent(self) -> None:
+        """Have the system buffer so little that the server notices at once who does not read."""
+        self._server_end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+
     async def end(self) -> None:
         """End the connection, and wait until the server has seen it."""
         self.socket.close()
-        async with asyncio.timeout(BOUND):
-            await asyncio.shield(self.connection.closed)
+        await until(self.connection.closed.done)
 
 
 def dateless(head: bytes) -> bytes:
@@ -94,9 +115,17 @@ def dateless(head: bytes) -> bytes:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the event loop run until `condition` holds."""
-    async with asyncio.timeout(BOUND):
-        while not condition():
-            await asyncio.sleep(0)
+    # The event loop's own clock may stand still.
+    deadline = time.monotonic() + BOUND
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        await asyncio.sleep(0)
+
+
+async def turns() -> None:
+    """Let the event loop do what it can do by now, and what follows from that."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 class Clock:
@@ -111,9 +140,7 @@ class Clock:
     async def advance(self, seconds: float) -> None:
         """Let time pass, and what was to happen meanwhile happen."""
         self.now += seconds
-        # Timers that are due run in the next turn, what they wake in the one after it.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await turns()
 
 
 @pytest.fixture
@@ -149,10 +176,10 @@ async def connected(
     for end in ends:
         end.setblocking(False)
     ours, theirs = ends
-    _, connection = await asyncio.get_running_loop().connect_accepted_socket(
+    transport, connection = await asyncio.get_running_loop().connect_accepted_socket(
         lambda: Connection(respond, NOT_TEXT, listed, TIMEOUTS), theirs
     )
-    peer = Peer(connection, ours, theirs)
+    peer = Peer(connection, transport, ours, theirs)
     assert connection in listed
     try:
         yield peer
@@ -250,3 +277,482 @@ async def test_a_handshake_has_one_outcome_however_its_bytes_are_cut(sent: bytes
                 await peer.send(*pieces)
                 outcomes.add(dateless(await peer.rest()))
     assert len(outcomes) == 1
+
+
+# Messages
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 65535, 65536, MAX_MESSAGE_SIZE])
+async def test_a_message_of_any_length_up_to_the_limit_is_answered(length: int) -> None:
+    message = "m" * length
+    async with opened() as peer:
+        sending = asyncio.ensure_future(peer.send(text(message)))
+        assert await peer.said() == message
+        await sending
+
+
+async def test_a_message_over_the_limit_in_fragments_closes_with_1009() -> None:
+    half = bytes(MAX_MESSAGE_SIZE // 2 + 1)
+    async with opened() as peer:
+        await peer.send(text("before"))
+        await peer.send(frame(Opcode.TEXT, half, fin=False))
+        await peer.send(frame(Opcode.CONT, half))
+        assert await peer.said_until_end() == [
+            "before",
+            (
+                1009,
+                "frame with 2097153 bytes after reading 2097153 bytes exceeds limit of "
+                "4194304 bytes",
+            ),
+        ]
+
+
+async def test_a_message_at_the_limit_in_fragments_is_answered() -> None:
+    half = b"h" * (MAX_MESSAGE_SIZE // 2)
+    async with opened() as peer:
+        await peer.send(frame(Opcode.TEXT, half, fin=False))
+        sending = asyncio.ensure_future(peer.send(frame(Opcode.CONT, half)))
+        assert await peer.said() == (half + half).decode()
+        await sending
+
+
+async def test_nothing_of_a_message_over_the_limit_is_kept() -> None:
+    async with opened() as peer:
+        await peer.send(header(0x81, MAX_MESSAGE_SIZE + 1))
+        assert await peer.said() == (
+            1009,
+            "frame with 4194305 bytes exceeds limit of 4194304 bytes",
+        )
+        await assert_forgets_what_it_reads(peer)
+
+
+async def assert_forgets_what_it_reads(peer: Peer) -> None:
+    piece = bytes(2**20)
+    tracemalloc.start()
+    try:
+        for _ in range(8):
+            await peer.send(piece)
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(piece)
+    finally:
+        tracemalloc.stop()
+
+
+# The opening handshake
+
+
+@pytest.mark.parametrize(
+    ("offered", "selected", "tkn"),
+    [
+        (None, None, 7),
+        ("ndb.v1", "ndb.v1", 7),
+        ("ndb.v1.text", "ndb.v1.text", "7"),
+        ("chat", None, 7),
+        ("chat, ndb.v1.text", "ndb.v1.text", "7"),
+        ("ndb.v1.text, ndb.v1", "ndb.v1.text", "7"),
+        ("ndb.v1, ndb.v1.text", "ndb.v1", 7),
+    ],
+)
+async def test_the_first_known_subprotocol_that_is_offered_decides_on_the_form_of_tokens(
+    offered: str | None, selected: str | None, tkn: int | str
+) -> None:
+    dispatcher = Dispatcher(Engine(make_token=lambda: 7).handlers)
+
+    def respond(message: bytes, text_tokens: bool) -> bytes | Awaitable[bytes]:
+        return dispatcher.dispatch(message, 0, text_tokens=text_tokens)
+
+    async with connected(respond) as peer:
+        await peer.send(handshake(offered) + text({"SH_NEW": {}}))
+        head = (await peer.head()).decode().split("\r\n")
+        told = [line for line in head if line.startswith("Sec-WebSocket-Protocol")]
+        assert told == ([f"Sec-WebSocket-Protocol: {selected}"] if selected else [])
+        message = await peer.said()
+        assert isinstance(message, str)
+        assert json.loads(message) == {"SH_NEW_RSP": {"st": 1, "tkn": tkn}}
+
+
+REFUSED = {
+    "a request of plain HTTP": (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 426, "Connection"),
+    "an upgrade to something else": (handshake(Upgrade="h2c"), 426, "Upgrade"),
+    "a version that is unknown": (
+        handshake(Sec_WebSocket_Version="12"),
+        400,
+        "Sec-WebSocket-Version header: 12",
+    ),
+    "no version": (handshake(Sec_WebSocket_Version=""), 400, "Sec-WebSocket-Version"),
+    "no key": (handshake(Sec_WebSocket_Key=""), 400, "Sec-WebSocket-Key"),
+    "a key that is none": (handshake(Sec_WebSocket_Key="x"), 400, "Sec-WebSocket-Key"),
+    "a method other than GET": (handshake(start="POST / HTTP/1.1"), 405, "POST"),
+    "an old version of HTTP": (handshake(start="GET / HTTP/1.0"), 505, "HTTP/1.0"),
+    "a first line that is too long": (
+        handshake(start=f"GET /{'a' * 9000} HTTP/1.1"),
+        414,
+        "expected no more than 8192",
+    ),
+    "a first line that does not end": (b"GET /" + b"a" * 20_000, 414, "no more than 8192"),
+    "a header that is too long": (handshake(Cookie="a" * 9000), 431, "no more than 8192"),
+    "too many headers": (
+        handshake(**{f"X_{number}": "a" for number in range(200)}),
+        431,
+        "more than 128",
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "status", "named"), REFUSED.values(), ids=REFUSED.keys())
+async def test_a_refused_handshake_is_told_why(sent: bytes, status: int, named: str) -> None:
+    async with connected() as peer:
+        await peer.send(sent)
+        head, _, body = (await peer.rest()).partition(b"\r\n\r\n")
+        assert head.startswith(f"HTTP/1.1 {status} ".encode())
+        assert named in body.decode()
+
+
+async def test_what_is_no_http_ends_the_connection() -> None:
+    async with connected() as peer:
+        await peer.send(b"hello\r\n")
+        assert await peer.rest() == b""
+
+
+async def test_nothing_of_what_follows_a_refused_handshake_is_kept() -> None:
+    async with connected() as peer:
+        await peer.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert (await peer.rest()).startswith(b"HTTP/1.1 426 ")
+        await assert_forgets_what_it_reads(peer)
+
+
+async def test_a_handshake_that_does_not_end_in_time_ends_the_connection(clock: Clock) -> None:
+    async with connected() as peer:
+        await peer.send(handshake()[:-1])
+        await clock.advance(TIMEOUTS.handshake - 0.1)
+        assert not peer.connection.closed.done()
+        await clock.advance(0.2)
+        assert peer.connection.closed.done()
+
+
+async def test_a_connection_that_is_open_does_not_end_with_the_time_for_handshakes(
+    clock: Clock,
+) -> None:
+    async with opened() as peer:
+        await clock.advance(TIMEOUTS.handshake * 10)
+        await peer.send(text("still here"))
+        assert await peer.said() == "still here"
+
+
+# Answers that take their time
+
+
+class Later:
+    """Answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[bytes, asyncio.Future[bytes]]] = []
+
+    def __call__(self, message: bytes, _: bool) -> bytes | Awaitable[bytes]:
+        if not message.startswith(b"later"):
+            return message
+        answer = asyncio.get_running_loop().create_future()
+        self.asked.append((message, answer))
+        return answer
+
+    def answer(self, answer: bytes | None = None) -> None:
+        message, asking = self.asked.pop(0)
+        asking.set_result(answer or message)
+
+
+async def test_pings_are_answered_while_a_request_is() -> None:
+    later = Later()
+    async with opened(later) as peer:
+        await peer.send(text("later") + frame(Opcode.PING, b"1"))
+        assert await peer.said() == b"1"
+        await peer.send(frame(Opcode.PONG, b"2") + frame(Opcode.PING, b"3"))
+        assert await peer.said() == b"3"
+        later.answer()
+        assert await peer.said() == "later"
+
+
+async def test_requests_behind_one_that_takes_long_wait_their_turn() -> None:
+    later = Later()
+    async with opened(later) as peer:
+        await peer.send(text("later 1") + text("1") + text("later 2") + text("2") + text("3"))
+        assert [message for message, _ in later.asked] == [b"later 1"]
+        later.answer()
+        assert [await peer.said(), await peer.said()] == ["later 1", "1"]
+        assert [message for message, _ in later.asked] == [b"later 2"]
+        later.answer()
+        assert [await peer.said() for _ in range(3)] == ["later 2", "2", "3"]
+
+
+async def test_requests_behind_one_that_takes_long_are_not_read_without_end() -> None:
+    later = Later()
+    async with opened(later) as peer:
+        requests = b"".join(text(f"{number:01000}") for number in range(2000))
+        sending = asyncio.ensure_future(peer.send(text("later") + requests))
+        tracemalloc.start()
+        try:
+            await until(lambda: not peer.transport.is_reading())
+            assert tracemalloc.get_traced_memory()[1] < len(requests) / 2
+        finally:
+            tracemalloc.stop()
+        assert not sending.done()
+        later.answer()
+        assert await peer.said() == "later"
+        for number in range(2000):
+            assert await peer.said() == f"{number:01000}"
+        await sending
+
+
+async def test_a_client_that_ends_its_side_gets_every_answer() -> None:
+    later = Later()
+    async with opened(later) as peer:
+        await peer.send(text("1") + text("later") + text("2"))
+        peer.socket.shutdown(socket.SHUT_WR)
+        assert await peer.said() == "1"
+        await turns()
+        later.answer()
+        assert await peer.said_until_end() == ["later", "2"]
+
+
+async def test_a_client_that_ends_its_side_without_asking_is_parted_from() -> None:
+    async with opened() as peer:
+        peer.socket.shutdown(socket.SHUT_WR)
+        assert await peer.rest() == b""
+
+
+async def test_a_client_that_ends_its_side_before_the_handshake_is_parted_from() -> None:
+    async with connected() as peer:
+        await peer.send(handshake()[:30])
+        peer.socket.shutdown(socket.SHUT_WR)
+        assert await peer.rest() == b""
+
+
+@pytest.mark.parametrize("sent", [b"", text("later") + text("1"), text("1")[:3]])
+async def test_a_client_that_is_gone_takes_nothing_with_it(sent: bytes) -> None:
+    later = Later()
+    async with opened(later) as peer:
+        # Something unread makes a reset of what would be an end.
+        await peer.send(text("0") + sent)
+        await peer.end()
+        for _ in later.asked[:]:
+            later.answer()
+        await asyncio.sleep(0)
+
+
+# Clients that do not read
+
+
+LARGE = "x" * 100_000
+
+
+async def test_a_client_that_takes_nothing_is_cut_off_after_the_time_to_write(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with opened() as peer:
+        sending = asyncio.ensure_future(peer.send(text(LARGE) * 20))
+        await until(lambda: not peer.transport.is_reading())
+        await clock.advance(TIMEOUTS.write - 0.1)
+        assert not peer.connection.closed.done()
+        await clock.advance(0.2)
+        assert peer.connection.closed.done()
+        with pytest.raises(ConnectionError):
+            await sending
+    assert "the client takes no replies" in caplog.text
+
+
+async def test_a_client_that_takes_a_little_at_a_time_loses_nothing(clock: Clock) -> None:
+    async with opened() as peer:
+        sending = asyncio.ensure_future(peer.send(text(LARGE) * 20))
+        await until(lambda: not peer.transport.is_reading())
+        frames = Frames()
+        received = []
+        while len(received) < 20:
+            received += frames.feed(await peer.receive())
+            await clock.advance(TIMEOUTS.write - 0.1)
+        assert [said(frame) for frame in received] == [LARGE] * 20
+        await sending
+
+
+async def test_an_answer_written_meanwhile_does_not_hide_that_a_client_reads(clock: Clock) -> None:
+    later = Later()
+    async with opened(later) as peer:
+        peer.let_little_be_sent()
+        await peer.send(text(LARGE) + text(LARGE) + text("later"))
+        later.answer(b"y" * 2**20)
+        await turns()
+        frames = Frames()
+        received = frames.feed(await peer.receive())
+        await clock.advance(TIMEOUTS.write + 0.1)
+        assert not peer.connection.closed.done()
+        while len(received) < 3:
+            received += frames.feed(await peer.receive())
+        assert [said(frame) for frame in received] == [LARGE, LARGE, "y" * 2**20]
+
+
+async def test_a_client_that_does_not_read_is_not_pinged(clock: Clock) -> None:
+    async with opened() as peer:
+        sending = asyncio.ensure_future(peer.send(text(LARGE) * 20))
+        await until(lambda: not peer.transport.is_reading())
+        for _ in range(5):
+            peer.connection.check_alive()
+        for _ in range(20):
+            assert await peer.said() == LARGE
+        await sending
+
+
+# Keepalive
+
+
+PING = (Opcode.PING, "")
+
+
+async def test_a_silent_client_is_pinged_and_then_parted_from() -> None:
+    async with opened() as peer:
+        for _ in range(3):
+            peer.connection.check_alive()
+        assert await peer.said_until_end() == [PING, (1011, "keepalive ping timeout")]
+
+
+@pytest.mark.parametrize("sign", [frame(Opcode.PONG), text("1"), text("1")[:1]])
+async def test_any_sign_of_life_lets_a_client_stay(sign: bytes) -> None:
+    async with opened() as peer:
+        for _ in range(2):
+            peer.connection.check_alive()
+        assert await peer.said() == PING
+        await peer.send(sign)
+        for _ in range(2):
+            peer.connection.check_alive()
+        await peer.send(text("1")[len(sign) :] if sign == text("1")[:1] else text("1"))
+        assert PING in [await peer.said(), await peer.said()]
+
+
+async def test_a_client_in_its_handshake_is_not_pinged() -> None:
+    async with connected() as peer:
+        await peer.send(handshake()[:30])
+        for _ in range(5):
+            peer.connection.check_alive()
+        await peer.send(handshake()[30:])
+        assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
+
+
+async def test_a_client_that_waits_for_an_answer_is_not_taken_for_dead() -> None:
+    later = Later()
+    async with opened(later) as peer:
+        # So much stands behind that nothing more is read, pongs neither.
+        behind = text(LARGE)
+        sending = asyncio.ensure_future(peer.send(text("later") + behind * 5))
+        await until(lambda: not peer.transport.is_reading())
+        for _ in range(5):
+            peer.connection.check_alive()
+        later.answer()
+        assert await peer.said() == "later"
+        for _ in range(5):
+            assert await peer.said() == LARGE
+        await sending
+
+
+# Closing
+
+
+async def test_a_client_that_does_not_end_the_connection_is_cut_off(clock: Clock) -> None:
+    async with opened() as peer:
+        await peer.send(close())
+        assert await peer.said_until_end() == [(1000, "")]
+        await clock.advance(TIMEOUTS.close - 0.1)
+        assert not peer.connection.closed.done()
+        await clock.advance(0.2)
+        assert peer.connection.closed.done()
+
+
+async def test_a_client_that_has_ended_its_side_and_does_not_read_is_cut_off(clock: Clock) -> None:
+    async with opened() as peer:
+        peer.let_little_be_sent()
+        await peer.send(text(LARGE[:50_000]))
+        peer.socket.shutdown(socket.SHUT_WR)
+        await turns()
+        await clock.advance(TIMEOUTS.close - 0.1)
+        assert not peer.connection.closed.done()
+        await clock.advance(0.2)
+        assert peer.connection.closed.done()
+
+
+async def test_shutting_down_closes_with_1001_and_waits_for_the_client() -> None:
+    async with opened() as peer:
+        await peer.send(text("1"))
+        ending = asyncio.ensure_future(peer.connection.shut_down())
+        assert await peer.said() == "1"
+        assert await peer.said() == (1001, "server is shutting down")
+        assert not ending.done()
+        await peer.send(text("too late") + close(1001))
+        assert await peer.rest() == b""
+        await peer.end()
+        await ending
+
+
+async def test_shutting_down_waits_for_every_answer_that_takes_long() -> None:
+    later = Later()
+    async with opened(later) as peer:
+        await peer.send(text("later 1") + text("1") + text("later 2") + text("2"))
+        ending = asyncio.ensure_future(peer.connection.shut_down())
+        await turns()
+        later.answer()
+        await turns()
+        later.answer()
+        expected = ["later 1", "1", "later 2", "2", (1001, "server is shutting down")]
+        assert [await peer.said() for _ in range(5)] == expected
+        await peer.end()
+        await ending
+
+
+async def test_shutting_down_answers_what_a_slow_client_has_asked_for() -> None:
+    async with opened(lambda message, _: message * 100_000) as peer:
+        numbers = "0123456789"
+        await peer.send(b"".join(text(number) for number in numbers))
+        ending = asyncio.ensure_future(peer.connection.shut_down())
+        await turns()
+        for number in numbers:
+            assert await peer.said() == number * 100_000
+        assert await peer.said() == (1001, "server is shutting down")
+        await peer.end()
+        await ending
+
+
+async def test_shutting_down_reads_no_more_requests() -> None:
+    later = Later()
+    async with opened(later) as peer:
+        await peer.send(text("later"))
+        ending = asyncio.ensure_future(peer.connection.shut_down())
+        await turns()
+        peer.socket.send(text("too late"))
+        await turns()
+        later.answer()
+        await turns()
+        assert [await peer.said(), await peer.said()] == [
+            "later",
+            (1001, "server is shutting down"),
+        ]
+        await peer.send(close(1001))
+        assert await peer.rest() == b""
+        await peer.end()
+        await ending
+
+
+async def test_shutting_down_ends_a_handshake() -> None:
+    async with connected() as peer:
+        await peer.send(handshake()[:30])
+        await peer.connection.shut_down()
+
+
+async def test_shutting_down_cuts_off_a_client_that_does_not_answer_the_close_frame(
+    clock: Clock,
+) -> None:
+    async with opened() as peer:
+        ending = asyncio.ensure_future(peer.connection.shut_down())
+        assert await peer.said() == (1001, "server is shutting down")
+        await clock.advance(TIMEOUTS.close + 0.1)
+        assert ending.done()
+
+
+@pytest.mark.parametrize("length", [0, 125, 126, 65535, 65536])
+def test_a_text_frame_is_what_the_authority_makes_of_it(length: int) -> None:
+    payload = b"x" * length
+    assert text_frame(payload) == Frame(Opcode.TEXT, payload).serialize(mask=False)

@@ -132,6 +132,9 @@ class Connection(asyncio.Protocol):
         self._fragments: tuple[Opcode, bytearray] | None = None
         # The request whose answer takes a thread; those behind it wait.
         self._answering: asyncio.Future[None] | None = None
+        # The client has ended its side; the server is shutting down.
+        self._at_eof = False
+        self._going_away = False
         self._write_paused = False
         self._unsent = 0
         self._writing: asyncio.TimerHandle | None = None
@@ -158,10 +161,13 @@ class Connection(asyncio.Protocol):
             pending += data
             if len(pending) >= self._needed:
                 self._process_pending()
-        self._throttle()
+        self._proceed()
 
-    def eof_received(self) -> None:
-        self._ws.receive_eof()
+    def eof_received(self) -> bool:
+        # Whoever has asked may end its side, and be answered still.
+        self._at_eof = True
+        self._proceed()
+        return True
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -172,7 +178,7 @@ class Connection(asyncio.Protocol):
         self._write_paused = False
         self._stop_watching()
         self._process_pending()
-        self._throttle()
+        self._proceed()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timer()
@@ -189,9 +195,20 @@ class Connection(asyncio.Protocol):
             consumed = self._process(bytes(self._pending))
             del self._pending[:consumed]
 
-    def _throttle(self) -> None:
-        """Read from the socket only while what is read can be processed soon."""
-        if self._write_paused or (self._answering and len(self._pending) >= _READ_AHEAD):
+    def _proceed(self) -> None:
+        """Do what follows once all that can be processed by now has been."""
+        waiting = self._write_paused or self._answering is not None
+        if not waiting and self._at_eof:
+            self._ws.receive_eof()
+            self._transport.close()
+            self._set_timer(self._timeouts.close, "the client takes no replies")
+        elif not waiting and self._going_away and self._ws.state is State.OPEN:
+            self._ws.send_close(CloseCode.GOING_AWAY, "server is shutting down")
+            self._write(self._ws.data_to_send())
+        # Read from the socket only while what is read can be processed soon.
+        if self._write_paused or (
+            self._answering and (self._going_away or len(self._pending) >= _READ_AHEAD)
+        ):
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
@@ -208,8 +225,7 @@ class Connection(asyncio.Protocol):
                 break
             first, second = data[position], data[position + 1]
             if self._answering is not None and not (
-                (first == _PING or first == _PONG)
-                and _MASKED <= second <= _MASKED + _CONTROL_PAYLOAD_SIZE
+                first in (_PING, _PONG) and _MASKED <= second <= _MASKED + _CONTROL_PAYLOAD_SIZE
             ):
                 # Even a violation waits: the request in front of it is answered first.
                 break
@@ -248,7 +264,9 @@ class Connection(asyncio.Protocol):
                     replies, size = [], 0
         if replies:
             self._write(replies)
-        if self._ws.state is State.OPEN or self._ws.state is State.CONNECTING:
+        if self._ws.state is State.OPEN or (
+            self._ws.state is State.CONNECTING and not self._ws.close_expected()
+        ):
             return position
         # Requests behind a close frame, sent or received, are not run (RFC 6455, section 1.4): what
         # matters of the rest is the client's own close frame.
@@ -322,17 +340,19 @@ class Connection(asyncio.Protocol):
     async def _answer_later(self, reply: Awaitable[bytes]) -> None:
         message = await reply
         self._answering = None
-        if self._ws.state is State.OPEN:
-            self._write([text_frame(message)])
-            self._process_pending()
-            self._throttle()
+        self._write([text_frame(message)])
+        self._process_pending()
+        self._proceed()
 
     # Writing
 
     def _write(self, chunks: list[bytes]) -> None:
         if not chunks:
             return
-        self._transport.write(b"".join(chunks))
+        data = b"".join(chunks)
+        if self._write_paused:
+            self._unsent += len(data)
+        self._transport.write(data)
         if chunks[-1] == SEND_EOF and self._transport.can_write_eof():
             # Half a close: the client reads our last frames before it sees the end, and what it
             # still sends is read, so that no reset overtakes them.
@@ -373,7 +393,8 @@ class Connection(asyncio.Protocol):
 
     def check_alive(self) -> None:
         """Ping a client that has been silent since the last call, close one that stays so."""
-        if self._ws.state is not State.OPEN or self._write_paused:
+        if self._ws.state is not State.OPEN or self._write_paused or self._answering is not None:
+            # It is the server's turn; and what the client says may not be read.
             return
         if self._heard:
             self._heard = self._pinged = False
@@ -386,11 +407,8 @@ class Connection(asyncio.Protocol):
 
     async def shut_down(self) -> None:
         """Answer what has arrived, close with 1001 and wait until the connection has ended."""
-        if self._answering is not None:
-            await self._answering
-        if self._ws.state is State.OPEN:
-            self._ws.send_close(CloseCode.GOING_AWAY, "server is shutting down")
-            self._write(self._ws.data_to_send())
-        elif self._ws.state is State.CONNECTING:
+        self._going_away = True
+        if self._ws.state is State.CONNECTING:
             self._transport.abort()
+        self._proceed()
         await self.closed
