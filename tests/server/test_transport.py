@@ -564,7 +564,7 @@ async def test_a_client_that_takes_a_little_at_a_time_loses_nothing(clock: Clock
         sending = asyncio.ensure_future(peer.send(text(LARGE) * 20))
         await until(lambda: not peer.transport.is_reading())
         frames = Frames()
-        received = []
+        received: list[Frame] = []
         while len(received) < 20:
             received += frames.feed(await peer.receive())
             await clock.advance(TIMEOUTS.write - 0.1)
