@@ -16,10 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Meta, Raw
 from ndb_protocol import Status, parse_token
 from ndb_protocol import messages as m
 from ndb_protocol.messages import Expiry, is_dataset_name
@@ -92,9 +92,12 @@ class Folder:
         if not is_dataset_name(name):
             raise DatasetError("that can't be the name of a dataset")
         folder = self._path / kind / name
-        if not folder.is_dir():
-            return []
-        numbered = [path for path in folder.iterdir() if _NUMBERED.match(path.name)]
+        try:
+            if not folder.is_dir():
+                return []
+            numbered = [path for path in folder.iterdir() if _NUMBERED.match(path.name)]
+        except OSError as error:
+            raise DatasetError(f"{folder} can't be listed: {error.strerror}") from error
         return sorted(numbered, key=lambda path: int(path.stem))
 
     @contextmanager
@@ -148,7 +151,7 @@ class Folder:
                 if verdict != "ok":
                     raise DatasetError(f"{path.name} is damaged: {verdict}")
                 yield database
-        except (OSError, sqlite3.Error, ValueError) as error:
+        except (OSError, sqlite3.Error, msgspec.MsgspecError, RecursionError) as error:
             raise DatasetError(f"{path.name} can't be read: {error}") from error
 
 
@@ -159,6 +162,11 @@ def _sync(path: Path) -> None:
     finally:
         os.close(descriptor)
 
+
+# Whoever damaged a dataset need not have kept to the types of its columns.
+_SessionRow = tuple[str, Annotated[int, Meta(ge=0, le=m.DURATION_MAX)], int, int, int]
+_SessionKeyRow = tuple[str, str, str]
+_KeyRow = tuple[str, str]
 
 _check_json = msgspec.json.Decoder(Raw).decode
 
@@ -202,10 +210,11 @@ def read_sessions(folder: Folder, name: str) -> list[SavedSession]:
     """
     with folder.reading(SESSIONS, name) as database:
         sessions: dict[str, SavedSession] = {}
-        for text, duration, *flags in database.execute("SELECT * FROM sessions"):
+        for row in database.execute("SELECT * FROM sessions"):
+            text, duration, *flags = msgspec.convert(row, _SessionRow)
             token = parse_token(text)
-            if not token or not 0 <= duration <= m.DURATION_MAX:
-                raise DatasetError(f"dataset '{name}' has a session that can't be one")
+            if not token:
+                raise DatasetError(f"dataset '{name}' has a session whose token is none")
             delete_session, extend_on_set_add, extend_on_get = map(bool, flags)
             expiry = Expiry(
                 duration=duration,
@@ -214,11 +223,11 @@ def read_sessions(folder: Folder, name: str) -> list[SavedSession]:
                 extendOnGet=extend_on_get,
             )
             sessions[text] = SavedSession(token, expiry if duration else None, {})
-        for text, key, value in database.execute("SELECT * FROM keys ORDER BY rowid"):
-            try:
-                sessions[text].values[key] = _value(value)
-            except (KeyError, msgspec.MsgspecError) as error:
-                raise DatasetError(f"dataset '{name}' has a key that can't be one") from error
+        for row in database.execute("SELECT * FROM keys ORDER BY rowid"):
+            text, key, value = msgspec.convert(row, _SessionKeyRow)
+            if text not in sessions:
+                raise DatasetError(f"dataset '{name}' has a key of a session that it has not")
+            sessions[text].values[key] = _value(value)
         return list(sessions.values())
 
 
@@ -242,13 +251,9 @@ def read_keys(folder: Folder, name: str) -> dict[str, bytes]:
         DatasetError: there is none, or it can't be read.
     """
     with folder.reading(KEYS, name) as database:
-        try:
-            return {
-                key: _value(value)
-                for key, value in database.execute("SELECT key, value FROM keys ORDER BY rowid")
-            }
-        except msgspec.MsgspecError as error:
-            raise DatasetError(f"dataset '{name}' has a value that is not JSON") from error
+        rows = database.execute("SELECT key, value FROM keys ORDER BY rowid")
+        pairs = (msgspec.convert(row, _KeyRow) for row in rows)
+        return {key: _value(value) for key, value in pairs}
 
 
 class Datasets:
@@ -373,7 +378,10 @@ class Datasets:
             RefusedError: neither kind has a dataset of that name, or one can't be read.
         """
         folder = self._to_load()
-        kinds = [kind for kind in (SESSIONS, KEYS) if folder.has(kind, name)]
+        try:
+            kinds = [kind for kind in (SESSIONS, KEYS) if folder.has(kind, name)]
+        except DatasetError as error:
+            raise RefusedError(Status.LOAD_ERROR, str(error)) from error
         if not kinds:
             raise RefusedError(Status.LOAD_ERROR, f"there is no dataset named '{name}'")
         params = m.Dataset(name=name)
