@@ -151,7 +151,9 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End the connection at once."""
-        self._transport.abort()
+        # A transport that closed with something still to write can't be aborted afterwards.
+        if not self._closed.done():
+            self._transport.abort()
 
     def abandon(self) -> None:
         """End the connection when nobody can wait for it any more; from any thread."""
