@@ -21,6 +21,8 @@ nox.options.download_python = "never"
 PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", "{}.{}".format(*sys.version_info)]))
 IMPORT_NAMES = {"ndb-protocol": "ndb_protocol", "ndb-client": "ndb", "ndb-server": "ndb_server"}
 DISTRIBUTIONS = list(IMPORT_NAMES)
+# What some modules of a distribution need and the others do without.
+EXTRAS = {"ndb-client": "[cli]"}
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -28,7 +30,7 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
 def install(session: nox.Session, *groups: str) -> None:
     """Install the three distributions from the work tree, and groups of tools."""
-    editable = [f"--editable=packages/{name}" for name in DISTRIBUTIONS]
+    editable = [f"--editable=packages/{name}{EXTRAS.get(name, '')}" for name in DISTRIBUTIONS]
     session.install(*editable, *nox.project.dependency_groups(PROJECT, *groups))
 
 
@@ -109,11 +111,19 @@ def wheels(session: nox.Session, distribution: str) -> None:
         )
     session.install(*map(str, built.glob("*.whl")))
     session.run("python", "-m", "pip", "check")
+    if distribution in EXTRAS:
+        # Without its extras it works too, and the command line says how to get them.
+        session.run("python", "-c", f"import {IMPORT_NAMES[distribution]}")
+        session.run("python", "-c", BE_ABSENT, "cyclopts", "rich")
+        session.run("ndb", success_codes=[2])
+        session.install(f"{distribution}{EXTRAS[distribution]}")
     session.run("python", "-c", IMPORT_ALL, *(IMPORT_NAMES[name] for name in installed))
     others = [IMPORT_NAMES[name] for name in DISTRIBUTIONS if name not in installed]
     session.run("python", "-c", BE_ABSENT, *others)
     if distribution == "ndb-server":
         session.run("ndb-server", "--version")
+    if distribution == "ndb-client":
+        session.run("ndb", "--version")
 
 
 @nox.session

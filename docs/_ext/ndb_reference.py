@@ -1,8 +1,8 @@
 """Directives that write the reference from the code, so that the two can't differ.
 
 ``{ndb-statuses}`` lists `ndb_protocol.Status`, ``{ndb-commands}`` the rows of
-`ndb_protocol.COMMANDS` whose names begin with its argument, and ``{ndb-server-options}`` what
-``ndb-server --help`` knows.
+`ndb_protocol.COMMANDS` whose names begin with its argument, ``{ndb-server-options}`` what
+``ndb-server --help`` knows, and ``{ndb-bench-options}`` what ``ndb bench --help`` does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,8 +10,10 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from cyclopts import App
 from docutils import nodes
 from msgspec import Raw, UnsetType
+from ndb.bench_command import app as client_command
 from ndb_protocol import COMMANDS, COMMON_STATUSES, Command, Role, Status
 from ndb_protocol.messages import TOKEN, Params, Reply, Rule
 from ndb_server.cli import app as server_command
@@ -182,16 +184,27 @@ class Commands(Generated):
                 yield from describe(command)
 
 
+def options_of(command: App) -> Iterator[str]:
+    """Yield the lines of a Markdown list of the options of a command."""
+    page = command.generate_docs("markdown")
+    yield from (line for line in page.splitlines() if line.startswith("* `--"))
+
+
 class ServerOptions(Generated):
     def lines(self) -> Iterator[str]:
-        page = server_command.generate_docs("markdown")
-        yield from (line for line in page.splitlines() if line.startswith("* `--"))
+        yield from options_of(server_command)
         yield "* `--version`: Print the version and exit."
         yield "* `--help`: Print all options and exit."
+
+
+class BenchOptions(Generated):
+    def lines(self) -> Iterator[str]:
+        yield from options_of(client_command["bench"])
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("ndb-statuses", Statuses)
     app.add_directive("ndb-commands", Commands)
     app.add_directive("ndb-server-options", ServerOptions)
+    app.add_directive("ndb-bench-options", BenchOptions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from itertools import chain
 
 import pytest
 
@@ -12,9 +13,11 @@ EVERY_DISTRIBUTION = pytest.mark.parametrize("distribution", PACKAGES)
 
 def importable(distribution: str) -> set[str]:
     """Return the packages that a distribution may import: each is named as what provides it."""
+    project = metadata(distribution)
+    extras = project.get("optional-dependencies", {}).values()
     declared = {
         re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0].replace("-", "_")
-        for requirement in metadata(distribution)["dependencies"]
+        for requirement in [*project["dependencies"], *chain.from_iterable(extras)]
     }
     return declared | {PACKAGES[distribution]} | sys.stdlib_module_names
 

@@ -1,0 +1,42 @@
+"""The command line ``ndb``."""
+
+import sys
+from typing import NoReturn
+
+from .bench import BenchError, Unreachable
+from .errors import NdbException
+
+FAILED = 1
+"""Exit status when what was asked for failed."""
+
+USAGE_ERROR = 2
+"""Exit status when it can't be done as asked: bad usage, or no server."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run ``ndb``; an error is one line on stderr.
+
+    Args:
+        arguments: the command line; by default that of the process.
+    """
+    try:
+        # Here: who only needs the client has neither.
+        from cyclopts import CycloptsError  # noqa: PLC0415
+
+        from .bench_command import app  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name not in {"cyclopts", "rich"}:
+            raise
+        _fail("the command line is an extra: pip install 'ndb-client[cli]'", USAGE_ERROR)
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except (CycloptsError, Unreachable) as error:
+        _fail(error, USAGE_ERROR)
+    except (BenchError, NdbException) as error:
+        _fail(error, FAILED)
+
+
+def _fail(error: object, status: int) -> NoReturn:
+    # An error of cyclopts can have several lines.
+    print("ndb:", " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(status)
