@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-import os
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CoercionError, CycloptsError, Parameter, Token
 from cyclopts.config import Dict, Env
 from cyclopts.validators import Number
 from ndb_protocol import DEFAULT_PORT
@@ -31,14 +32,31 @@ app = App(
 _ENVIRONMENT = Env("NDB_", command=False)
 app.config = app.meta.config = [_ENVIRONMENT]
 
+
+def _whole_number(_: object, tokens: Sequence[Token]) -> int:
+    # The conversion of cyclopts would round 1.5.
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise CoercionError(token=tokens[0], target_type=int) from None
+
+
+def _not_empty(_: object, value: str) -> None:
+    if not value:
+        # As an address to listen on it would mean all there are.
+        raise ValueError("Must not be empty.")
+
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 @app.default
 def run(
     *,
-    host: str = "127.0.0.1",
-    port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = DEFAULT_PORT,
+    host: Annotated[str, Parameter(validator=_not_empty)] = "127.0.0.1",
+    port: Annotated[
+        int, Parameter(converter=_whole_number, validator=Number(gte=0, lte=65535))
+    ] = DEFAULT_PORT,
     log_level: LogLevel = "info",
     data_dir: Path | None = None,
     load: str | None = None,
@@ -67,10 +85,13 @@ def run(
 def _prepare(data_dir: Path) -> None:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
+        next(data_dir.iterdir(), None)
+        with TemporaryFile(dir=data_dir):
+            pass
     except OSError as error:
-        raise StartError(f"cannot use data folder {data_dir}: {error.strerror}") from error
-    if not os.access(data_dir, os.R_OK | os.W_OK | os.X_OK):
-        raise StartError(f"cannot use data folder {data_dir}: it must be readable and writable")
+        raise StartError(
+            f"cannot use data folder {data_dir}: {error.strerror}; it must be readable and writable"
+        ) from error
 
 
 @app.meta.default
