@@ -6,6 +6,7 @@ machine. In the first case nothing here costs a coroutine.
 
 import logging
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -63,10 +64,10 @@ class Dispatcher:
             return encode_reply(error.reply_name, Reply(st=error.status, m=error.message))
         try:
             reply = self._handlers[command.name](params, now)
+            if isinstance(reply, Reply):
+                return _encode(command, reply, text_tokens)
         except Exception as error:
             return _refusal(command, error)
-        if isinstance(reply, Reply):
-            return _encode(command, reply, text_tokens)
         return _later(command, reply, text_tokens)
 
 
@@ -84,10 +85,22 @@ async def _later(command: Command, reply: Awaitable[Reply], text_tokens: bool) -
 def _refusal(command: Command, error: Exception) -> bytes:
     if isinstance(error, RefusedError):
         return encode_reply(command.reply_name, Reply(st=error.status, m=error.message))
-    # The exception may hold a token or a value: the client gets the id alone.
     incident = secrets.token_hex(4)
-    logger.error("internal error %s in %s", incident, command.name, exc_info=error)
+    logger.error("internal error %s in %s\n%s", incident, command.name, _trace(error))
     return encode_reply(
         command.reply_name,
         Reply(st=Status.UNKNOWN, m=f"internal error {incident}; the server's log has the cause"),
     )
+
+
+def _trace(error: BaseException) -> str:
+    """Say where `error` was raised, and what led to it, without a token or a value.
+
+    An exception's message may hold one; its type and the lines of code do not.
+    """
+    lines = ["Traceback (most recent call last):\n"]
+    cause: BaseException | None = error
+    while cause is not None:
+        lines += [*traceback.format_tb(cause.__traceback__), f"{type(cause).__name__}\n"]
+        cause = cause.__cause__ or cause.__context__
+    return "".join(lines)

@@ -1,0 +1,143 @@
+"""What dispatch makes of handlers that answer late, refuse or fail."""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+from ndb_protocol import Status
+from ndb_protocol.messages import CountReply, Reply, TokenReply
+from ndb_server.dispatch import NOT_TEXT, Dispatcher, Handler
+from ndb_server.errors import RefusedError
+
+TOKEN = 1234567890123456789
+SECRET = "a value that is nobody's business"
+MESSAGE = json.dumps({"SH_SET": {"tkn": TOKEN, "keys": {"a": SECRET}}}).encode()
+
+
+async def answer(handler: Handler, message: bytes = MESSAGE, *, text: bool = False) -> str:
+    """Return the reply to a message, when it has the command run by `handler`."""
+    dispatcher = Dispatcher({"SH_SET": handler, "SH_NEW": handler})
+    reply = dispatcher.dispatch(message, 0, text_tokens=text)
+    return (await reply if isinstance(reply, Awaitable) else reply).decode()
+
+
+def fails_at_once(params: Any, _: int) -> Reply:
+    raise KeyError(params.tkn, params.keys)
+
+
+async def fails_later(params: Any, _: int) -> Reply:
+    await asyncio.sleep(0)
+    raise ValueError(params.tkn, params.keys)
+
+
+def fails_for_a_reason(params: Any, _: int) -> Reply:
+    try:
+        raise KeyError(params.tkn)
+    except KeyError as error:
+        raise RuntimeError(SECRET) from error
+
+
+def cannot_be_encoded(params: Any, _: int) -> Reply:
+    no_count: Any = {params.tkn: SECRET, "": object()}
+    return CountReply(cnt=no_count)
+
+
+async def cannot_be_encoded_later(params: Any, now: int) -> Reply:
+    return cannot_be_encoded(params, now)
+
+
+FAILING = [
+    fails_at_once,
+    fails_later,
+    fails_for_a_reason,
+    cannot_be_encoded,
+    cannot_be_encoded_later,
+]
+
+
+@pytest.mark.parametrize("handler", FAILING)
+async def test_an_internal_error_has_an_id_that_the_log_has_too(
+    caplog: pytest.LogCaptureFixture, handler: Handler
+) -> None:
+    body = json.loads(await answer(handler))["SH_SET_RSP"]
+    assert body["st"] == Status.UNKNOWN
+    found = re.search(r"\b[0-9a-f]{8}\b", body["m"])
+    assert found
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert found[0] in record.getMessage()
+    assert "SH_SET" in record.getMessage()
+
+
+@pytest.mark.parametrize("handler", FAILING)
+async def test_an_internal_error_tells_no_token_and_no_value(
+    caplog: pytest.LogCaptureFixture, handler: Handler
+) -> None:
+    reply = await answer(handler)
+    for said in (reply, caplog.text):
+        assert str(TOKEN) not in said
+        assert SECRET not in said
+
+
+async def test_the_log_says_where_an_internal_error_was_raised(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await answer(fails_for_a_reason)
+    assert "Traceback" in caplog.text
+    assert "RuntimeError" in caplog.text
+    assert "in fails_for_a_reason" in caplog.text
+    assert "KeyError" in caplog.text
+
+
+async def test_internal_errors_have_ids_of_their_own() -> None:
+    assert await answer(fails_at_once) != await answer(fails_at_once)
+
+
+async def test_an_internal_error_does_not_end_what_follows() -> None:
+    assert "1000" in await answer(fails_at_once)
+    assert await answer(lambda params, now: Reply()) == '{"SH_SET_RSP":{"st":1}}'
+
+
+def refuses_at_once(_: Any, __: int) -> Reply:
+    raise RefusedError(Status.SESSION_NOT_EXIST, "no such session")
+
+
+async def refuses_later(_: Any, __: int) -> Reply:
+    raise RefusedError(Status.SESSION_NOT_EXIST, "no such session")
+
+
+@pytest.mark.parametrize("handler", [refuses_at_once, refuses_later])
+async def test_a_refusal_is_answered_and_not_logged(
+    caplog: pytest.LogCaptureFixture, handler: Handler
+) -> None:
+    assert await answer(handler) == '{"SH_SET_RSP":{"st":100,"m":"no such session"}}'
+    assert caplog.records == []
+
+
+def answers_at_once(_: Any, now: int) -> Reply:
+    return TokenReply(tkn=TOKEN)
+
+
+async def answers_later(_: Any, now: int) -> Reply:
+    return TokenReply(tkn=TOKEN)
+
+
+@pytest.mark.parametrize("handler", [answers_at_once, answers_later])
+async def test_tokens_are_written_in_the_form_asked_for(handler: Handler) -> None:
+    new = b'{"SH_NEW":{}}'
+    assert await answer(handler, new) == f'{{"SH_NEW_RSP":{{"st":1,"tkn":{TOKEN}}}}}'
+    assert await answer(handler, new, text=True) == f'{{"SH_NEW_RSP":{{"st":1,"tkn":"{TOKEN}"}}}}'
+
+
+async def test_a_message_that_is_no_request_never_reaches_a_handler() -> None:
+    for message in (b"", b"[", b"[]", b"{}", b'{"SH_SET":1}', b'{"SH_SET":{"tkn":1}}'):
+        assert '"m":' in await answer(fails_at_once, message)
+        assert '"st":1000' not in await answer(fails_at_once, message)
+
+
+def test_the_answer_to_a_binary_message_is_of_no_command() -> None:
+    assert json.loads(NOT_TEXT)["ERR"]["st"] == Status.OP_CODE_INVALID
