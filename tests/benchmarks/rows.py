@@ -229,7 +229,7 @@ def many_sessions(table: Table) -> None:
         before = resident_bytes(ndb.pid)
         ours = fill(ndb, scale.many, lambda _: 100_000)
         per_session = (resident_bytes(ndb.pid) - before) / scale.many
-        few = fill(small, scale.few)
+        few = fill(small, scale.few, lambda _: 100_000)
         # The load generator asks for at most 20,000 different sessions.
         some = random.sample(ours, min(scale.many, 20_000))
 

@@ -70,4 +70,4 @@ class Replay:
             values.clear()
         for key in edit.remove:
             del values[key]
-        values.update(edit.put)
+        values.update((key, bytes(value)) for key, value in edit.put.items())

@@ -21,9 +21,7 @@ TOKEN = 5
 class Told:
     """An engine with one session at `TOKEN`, and what the journal is told from then on."""
 
-    def __init__(
-        self, expiry: Expiry | None = None, values: dict[str, bytes] | None = None
-    ) -> None:
+    def __init__(self, expiry: Expiry | None = None, values: dict[str, Raw] | None = None) -> None:
         replica = Replica()
         journal: Journal = replica
         self.events = replica.told
@@ -63,21 +61,21 @@ def test_a_new_session_is_told_with_its_settings_and_deadline(
 
 def test_a_loaded_session_is_told_with_its_keys() -> None:
     told = Told()
-    told.engine.restore(6, Expiry(duration=9), {"a": b"1"}, START)
+    told.engine.restore(6, Expiry(duration=9), {"a": Raw(b"1")}, START)
     assert told.take() == [
         ("created", 6, Expiry(duration=9), START + 9 * SECOND),
-        ("edited", 6, Edit({"a": b"1"})),
+        ("edited", 6, Edit({"a": Raw(b"1")})),
     ]
-    told.engine.restore(6, None, {"b": b"1"}, START)
+    told.engine.restore(6, None, {"b": Raw(b"1")}, START)
     assert told.take() == []
 
 
 def test_the_keys_of_a_loaded_session_stay_as_they_were_told() -> None:
     told = Told()
-    told.engine.restore(6, None, {"a": b"1"}, START)
+    told.engine.restore(6, None, {"a": Raw(b"1")}, START)
     [_, (_, _, edit)] = told.take()
     told.engine.handlers["SH_CLEAR"](OfSession(tkn=6), START)
-    assert edit == Edit({"a": b"1"})
+    assert edit == Edit({"a": Raw(b"1")})
 
 
 def test_an_end_is_told() -> None:
@@ -90,16 +88,16 @@ def test_the_end_of_all_is_told_after_the_end_of_the_expired() -> None:
 
 
 def test_changes_of_keys_are_told_and_before_them_nothing() -> None:
-    told = Told(values={"a": b"1"})
+    told = Told(values={"a": Raw(b"1")})
     assert told.run("SH_SET", START, keys={"b": Raw(b"2")}) == [
-        ("edited", TOKEN, Edit({"b": b"2"}))
+        ("edited", TOKEN, Edit({"b": Raw(b"2")}))
     ]
     assert told.run("SH_RMV", START, keys=["b", "x"]) == [("edited", TOKEN, Edit(remove=("b",)))]
     assert told.run("SH_CLEAR_SET", START, keys={"c": Raw(b"3")}) == [
-        ("edited", TOKEN, Edit({"c": b"3"}, clear=True))
+        ("edited", TOKEN, Edit({"c": Raw(b"3")}, clear=True))
     ]
     assert told.run("KV_SET", START, keys={"d": Raw(b"4")}) == [
-        ("edited", NO_TOKEN, Edit({"d": b"4"}))
+        ("edited", NO_TOKEN, Edit({"d": Raw(b"4")}))
     ]
 
 
@@ -108,14 +106,14 @@ def test_an_extension_is_told_after_the_change_it_comes_with() -> None:
     later = ("extended", TOKEN, START + 1 + 9 * SECOND)
     assert told.run("SH_GET", START + 1, keys=[]) == [later]
     assert told.run("SH_SET", START + 1, keys={"a": Raw(b"1")}) == [
-        ("edited", TOKEN, Edit({"a": b"1"})),
+        ("edited", TOKEN, Edit({"a": Raw(b"1")})),
         later,
     ]
 
 
 @pytest.mark.parametrize("reaped", [True, False])
 def test_the_expiry_of_a_deleted_session_is_told_as_its_end(reaped: bool) -> None:
-    told = Told(Expiry(duration=1, deleteSession=True), {"a": b"1"})
+    told = Told(Expiry(duration=1, deleteSession=True), {"a": Raw(b"1")})
     if reaped:
         told.engine.reap(START + SECOND)
         assert told.take() == [("ended", TOKEN)]
@@ -125,7 +123,7 @@ def test_the_expiry_of_a_deleted_session_is_told_as_its_end(reaped: bool) -> Non
 
 @pytest.mark.parametrize("reaped", [True, False])
 def test_the_expiry_of_an_emptied_session_is_told_with_its_next_deadline(reaped: bool) -> None:
-    told = Told(Expiry(duration=1), {"a": b"1"})
+    told = Told(Expiry(duration=1), {"a": Raw(b"1")})
     now = START + 3 * SECOND + 1
     if reaped:
         told.engine.reap(now)
@@ -158,7 +156,7 @@ def test_the_expiry_of_a_session_without_keys_is_told_as_a_new_deadline_alone() 
     ],
 )
 def test_reading_tells_nothing(command: str, params: dict[str, Any]) -> None:
-    assert Told(Expiry(duration=9), {"a": b"1"}).run(command, START, **params) == []
+    assert Told(Expiry(duration=9), {"a": Raw(b"1")}).run(command, START, **params) == []
 
 
 @pytest.mark.parametrize(
@@ -172,7 +170,7 @@ def test_reading_tells_nothing(command: str, params: dict[str, Any]) -> None:
     ],
 )
 def test_a_failed_command_tells_nothing(command: str, params: dict[str, Any]) -> None:
-    told = Told(Expiry(duration=9, extendOnSetAdd=True), {"a": b"1"})
+    told = Told(Expiry(duration=9, extendOnSetAdd=True), {"a": Raw(b"1")})
     try:
         events = told.run(command, START, **params)
     except RefusedError:

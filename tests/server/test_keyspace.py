@@ -12,18 +12,25 @@ from ndb_server.keyspace import READS, WRITES, Edit
 ONE, TWO = b"1", b'{"a": [1.50]}'
 
 
+def raw(values: dict[str, bytes]) -> dict[str, Raw]:
+    return {key: Raw(value) for key, value in values.items()}
+
+
 def read(command: str, values: dict[str, bytes], /, **params: Any) -> Any:
-    return READS[command](values, COMMANDS[f"KV_{command}"].params(**params))
+    return READS[command](raw(values), COMMANDS[f"KV_{command}"].params(**params))
 
 
 def write(command: str, values: dict[str, bytes], /, **params: Any) -> Any:
     """Run `command` and make its edit in `values`; a reply that is not OK has nothing to make."""
-    before = values.copy()
-    reply, edit = WRITES[command](values, COMMANDS[f"KV_{command}"].params(**params))
-    assert values == before, "a command leaves the change to the owner of the map"
+    kept = raw(values)
+    before = kept.copy()
+    reply, edit = WRITES[command](kept, COMMANDS[f"KV_{command}"].params(**params))
+    assert kept == before, "a command leaves the change to the owner of the map"
     if reply.st != Status.OK:
         assert edit == Edit()
-    edit.apply(values)
+    edit.apply(kept)
+    values.clear()
+    values.update((key, bytes(value)) for key, value in kept.items())
     return reply
 
 
@@ -46,18 +53,19 @@ def test_every_command_is_there_for_sessions_and_for_independent_keys() -> None:
 
 
 def test_an_edit_clears_then_removes_then_puts() -> None:
-    values = {"a": ONE, "b": ONE}
-    Edit({"b": TWO, "c": ONE}, remove=("a",)).apply(values)
-    assert list(values.items()) == [("b", TWO), ("c", ONE)]
-    Edit({"a": TWO}, clear=True).apply(values)
-    assert values == {"a": TWO}
+    one, two = Raw(ONE), Raw(TWO)
+    values = {"a": one, "b": one}
+    Edit({"b": two, "c": one}, remove=("a",)).apply(values)
+    assert list(values.items()) == [("b", two), ("c", one)]
+    Edit({"a": two}, clear=True).apply(values)
+    assert values == {"a": two}
     Edit().apply(values)
-    assert values == {"a": TWO}
+    assert values == {"a": two}
 
 
 def test_an_empty_edit_shares_nothing_that_can_be_changed() -> None:
-    Edit().apply(values := {"a": ONE})
-    values["b"] = ONE
+    Edit().apply(values := {"a": Raw(ONE)})
+    values["b"] = Raw(ONE)
     assert Edit() == ({}, (), False)
 
 

@@ -27,6 +27,7 @@ from ndb_protocol.messages import Expiry, is_dataset_name
 from .engine import Engine, Session
 from .errors import RefusedError
 from .keyspace import Edit
+from .packing import unpack
 
 _T = TypeVar("_T")
 
@@ -62,8 +63,8 @@ class SavedSession(NamedTuple):
     """A session as a dataset has it."""
 
     token: int
-    expiry: Expiry | None
-    values: dict[str, bytes]
+    expiry: Expiry
+    values: dict[str, Raw]
 
 
 class Folder:
@@ -168,13 +169,11 @@ _SessionRow = tuple[str, Annotated[int, Meta(ge=0, le=m.DURATION_MAX)], int, int
 _SessionKeyRow = tuple[str, str, str]
 _KeyRow = tuple[str, str]
 
-_check_json = msgspec.json.Decoder(Raw).decode
+_as_raw = msgspec.json.Decoder(Raw).decode
 
 
-def _value(text: str) -> bytes:
-    value = text.encode()
-    _check_json(value)
-    return value
+def _value(text: str) -> Raw:
+    return _as_raw(text.encode())
 
 
 def write_sessions(folder: Folder, name: str, sessions: Iterable[tuple[int, Session]]) -> None:
@@ -198,7 +197,10 @@ def write_sessions(folder: Folder, name: str, sessions: Iterable[tuple[int, Sess
             )
             database.executemany(
                 "INSERT INTO keys VALUES (?, ?, ?)",
-                ((str(token), key, value.decode()) for key, value in session.values.items()),
+                (
+                    (str(token), key, bytes(value).decode())
+                    for key, value in unpack(session.packed).items()
+                ),
             )
 
 
@@ -222,7 +224,7 @@ def read_sessions(folder: Folder, name: str) -> list[SavedSession]:
                 extendOnSetAdd=extend_on_set_add,
                 extendOnGet=extend_on_get,
             )
-            sessions[text] = SavedSession(token, expiry if duration else None, {})
+            sessions[text] = SavedSession(token, expiry, {})
         for row in database.execute("SELECT * FROM keys ORDER BY rowid"):
             text, key, value = msgspec.convert(row, _SessionKeyRow)
             if text not in sessions:
@@ -231,7 +233,7 @@ def read_sessions(folder: Folder, name: str) -> list[SavedSession]:
         return list(sessions.values())
 
 
-def write_keys(folder: Folder, name: str, values: dict[str, bytes]) -> None:
+def write_keys(folder: Folder, name: str, values: dict[str, Raw]) -> None:
     """Save independent keys.
 
     Raises:
@@ -240,11 +242,11 @@ def write_keys(folder: Folder, name: str, values: dict[str, bytes]) -> None:
     with folder.writing(KEYS, name) as database:
         database.executemany(
             "INSERT INTO keys VALUES (NULL, ?, ?)",
-            ((key, value.decode()) for key, value in values.items()),
+            ((key, bytes(value).decode()) for key, value in values.items()),
         )
 
 
-def read_keys(folder: Folder, name: str) -> dict[str, bytes]:
+def read_keys(folder: Folder, name: str) -> dict[str, Raw]:
     """Return the independent keys of the newest dataset of that name.
 
     Raises:
@@ -322,14 +324,14 @@ class Datasets:
             st=Status.SAVE_COMPLETE,
             name=name,
             sessions=len(sessions),
-            keys=sum(len(session.values) for _, session in sessions),
+            keys=sum(len(unpack(session.packed)) for _, session in sessions),
             duration=_milliseconds_since(begin),
         )
 
     def _save_keys(self, params: m.Dataset, _: int) -> Awaitable[m.Reply]:
         return self._write_keys(self._to_save(), params.name, self._engine.snapshot_keys())
 
-    async def _write_keys(self, folder: Folder, name: str, values: dict[str, bytes]) -> m.Reply:
+    async def _write_keys(self, folder: Folder, name: str, values: dict[str, Raw]) -> m.Reply:
         begin = time.monotonic()
         await self._run(Status.SAVE_ERROR, write_keys, folder, name, values)
         return m.KeysDatasetReply(

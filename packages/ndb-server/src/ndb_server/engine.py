@@ -8,10 +8,10 @@ its deadline with `now` first (`_live`). `reap` gives back the memory of those n
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Raw, Struct
 from ndb_protocol import COMMANDS, NO_TOKEN, Extends, Status, new_token
 from ndb_protocol import messages as m
 from ndb_protocol.messages import Expiry
@@ -20,6 +20,7 @@ from .deadlines import Deadlines
 from .errors import RefusedError
 from .journal import Journal
 from .keyspace import READS, WRITES, Edit
+from .packing import EMPTY, Packed, copied, edited, pack, unpack
 
 NEVER = 2**62
 """The deadline of a session that does not expire: later than any `now`."""
@@ -29,11 +30,34 @@ Handler = Callable[[Any, int], m.Reply]
 
 
 class Session(Struct, gc=False):
-    """A session: its settings (None if it never expires), its deadline and its keys."""
+    """A session: its settings (None if it never expires), its deadline and its keys, packed."""
 
     expiry: Expiry | None
     deadline: int
-    values: dict[str, bytes]
+    packed: Packed
+
+
+@lru_cache(maxsize=1024)
+def _shared(
+    duration: int, delete_session: bool, extend_on_set_add: bool, extend_on_get: bool
+) -> Expiry:
+    return Expiry(
+        duration=duration,
+        deleteSession=delete_session,
+        extendOnSetAdd=extend_on_set_add,
+        extendOnGet=extend_on_get,
+    )
+
+
+def settings(expiry: Expiry) -> Expiry | None:
+    """Return `expiry` as a session holds it: None if it says never, else shared by those alike.
+
+    A service makes its sessions with few different settings, and an object of its own for each
+    session would be a fifth of its memory.
+    """
+    if expiry.duration == 0:
+        return None
+    return _shared(expiry.duration, expiry.deleteSession, expiry.extendOnSetAdd, expiry.extendOnGet)
 
 
 def deadline_after(expiry: Expiry | None, now: int) -> int:
@@ -58,7 +82,7 @@ class Engine:
         self._make_token = make_token
         self._journal = journal
         self._sessions: dict[int, Session] = {}
-        self._keys: dict[str, bytes] = {}
+        self._keys: dict[str, Raw] = {}
         self._session_keys = 0
         self._deadlines = Deadlines(self._deadline_of)
         self.handlers: Mapping[str, Handler] = {
@@ -94,8 +118,8 @@ class Engine:
         if expiry.deleteSession:
             self._drop(token, session)
             return None
-        if session.values:
-            self._edit(token, session, Edit(clear=True))
+        if session.packed != EMPTY:
+            self._edit(token, session, unpack(session.packed), Edit(clear=True))
         # The next period began at the deadline, and perhaps others have passed since.
         period = expiry.duration * 1000
         periods = (now - session.deadline) // period + 1
@@ -130,36 +154,37 @@ class Engine:
 
     def _insert(self, token: int, session: Session) -> None:
         self._sessions[token] = session
-        self._session_keys += len(session.values)
+        values = unpack(session.packed)
+        self._session_keys += len(values)
         if session.expiry is not None:
             self._deadlines.add(token, session.deadline)
         if self._journal is not None:
             self._journal.created(token, session.expiry, session.deadline)
-            if session.values:
+            if values:
                 # A journal may keep what it is told; the session's own keys go on changing.
-                self._journal.edited(token, Edit(session.values.copy()))
+                self._journal.edited(token, Edit(values.copy()))
 
     def _drop(self, token: int, session: Session) -> None:
         del self._sessions[token]
-        self._session_keys -= len(session.values)
+        self._session_keys -= len(unpack(session.packed))
         if self._journal is not None:
             self._journal.ended(token)
 
-    def _edit(self, token: int, session: Session, edit: Edit) -> None:
-        before = len(session.values)
-        edit.apply(session.values)
-        self._session_keys += len(session.values) - before
+    def _edit(self, token: int, session: Session, values: dict[str, Raw], edit: Edit) -> None:
+        before = len(values)
+        session.packed = edited(session.packed, values, edit)
+        self._session_keys += len(values) - before
         if self._journal is not None:
             self._journal.edited(token, edit)
 
     # Commands on sessions
 
     def _new(self, params: m.NewSession, now: int) -> m.TokenReply:
-        expiry = None if params.expiry is UNSET or params.expiry.duration == 0 else params.expiry
+        expiry = None if params.expiry is UNSET else settings(params.expiry)
         token = self._make_token()
         while token in self._sessions:
             token = self._make_token()
-        self._insert(token, Session(expiry, deadline_after(expiry, now), {}))
+        self._insert(token, Session(expiry, deadline_after(expiry, now), EMPTY))
         return m.TokenReply(tkn=token)
 
     def _end(self, params: m.OfSession, now: int) -> m.TokenReply:
@@ -190,7 +215,7 @@ class Engine:
         expiry = session.expiry
         return m.InfoReply(
             tkn=params.tkn,
-            keyCnt=len(session.values),
+            keyCnt=len(unpack(session.packed)),
             expires=expiry is not None,
             expiry=UNSET
             if expiry is None
@@ -215,7 +240,7 @@ class Engine:
 
         def run(params: Any, now: int) -> m.Reply:
             session = self._live(params.tkn, now)
-            reply = read(session.values, params)
+            reply = read(unpack(session.packed), params)
             if extends and session.expiry is not None and session.expiry.extendOnGet:
                 self._move_deadline(params.tkn, session, deadline_after(session.expiry, now))
             return reply
@@ -228,10 +253,11 @@ class Engine:
 
         def run(params: Any, now: int) -> m.Reply:
             session = self._live(params.tkn, now)
-            reply, edit = write(session.values, params)
+            values = unpack(session.packed)
+            reply, edit = write(values, params)
             if reply.st != Status.OK:
                 return reply
-            self._edit(params.tkn, session, edit)
+            self._edit(params.tkn, session, values, edit)
             if extends and session.expiry is not None and session.expiry.extendOnSetAdd:
                 self._move_deadline(params.tkn, session, deadline_after(session.expiry, now))
             return reply
@@ -256,18 +282,16 @@ class Engine:
         self.reap(now)
         chosen = self._sessions if tokens is None else dict.fromkeys(tokens)
         return [
-            (token, Session(session.expiry, session.deadline, session.values.copy()))
+            (token, Session(session.expiry, session.deadline, copied(session.packed)))
             for token in chosen
             if (session := self._sessions.get(token)) is not None
         ]
 
-    def snapshot_keys(self) -> dict[str, bytes]:
+    def snapshot_keys(self) -> dict[str, Raw]:
         """Return the independent keys of this moment, as a copy."""
         return self._keys.copy()
 
-    def restore(
-        self, token: int, expiry: Expiry | None, values: dict[str, bytes], now: int
-    ) -> bool:
+    def restore(self, token: int, expiry: Expiry | None, values: dict[str, Raw], now: int) -> bool:
         """Begin a session that was saved, with its full duration; not if it exists already.
 
         Returns:
@@ -275,11 +299,13 @@ class Engine:
         """
         if self._is_live(token, now):
             return False
-        self._insert(token, Session(expiry, deadline_after(expiry, now), values))
+        kept = None if expiry is None else settings(expiry)
+        self._insert(token, Session(kept, deadline_after(kept, now), pack(values)))
         return True
 
     def edit_keys(self, edit: Edit) -> None:
         """Change the independent keys."""
+        edit = edit.owned()
         edit.apply(self._keys)
         if self._journal is not None:
             self._journal.edited(NO_TOKEN, edit)

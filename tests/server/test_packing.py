@@ -1,0 +1,81 @@
+"""A session's keys in memory: small ones packed, others in a dict, and nobody can tell."""
+
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+from ndb_protocol import COMMANDS, decode_request
+from ndb_protocol.messages import SessionKeyValues
+from ndb_server.engine import Engine
+from ndb_server.keyspace import Edit
+from ndb_server.packing import EMPTY, PACKED_SIZE, copied, edited, pack, unpack
+
+BIG = Raw(b'"%b"' % (b"x" * PACKED_SIZE))
+SMALL = Raw(b"1.50")
+START = 1_700_000_000_000
+
+values = st.dictionaries(st.text(max_size=3), st.sampled_from([SMALL, BIG]), max_size=4)
+
+
+@given(values)
+def test_what_is_unpacked_is_what_was_packed(keys: dict[str, Raw]) -> None:
+    assert list(unpack(pack(keys)).items()) == list(keys.items())
+
+
+def test_small_keys_are_packed_and_big_ones_are_not() -> None:
+    assert pack({}) == EMPTY
+    assert pack({"a": SMALL}) == b'{"a":1.50}'
+    fits = Raw(b'"%b"' % (b"x" * (PACKED_SIZE - len('{"a":""}'))))
+    assert type(pack({"a": fits})) is bytes
+    assert type(pack({"a": fits, "b": SMALL})) is dict
+
+
+@given(values, st.lists(st.tuples(values, st.booleans()), max_size=4))
+def test_edits_mean_the_same_packed_or_not(
+    first: dict[str, Raw], edits: list[tuple[dict[str, Raw], bool]]
+) -> None:
+    packed, plain = pack(first), dict(first)
+    for put, clear in edits:
+        remove = () if clear else tuple(key for key in plain if key not in put)[:1]
+        edit = Edit(put, remove, clear)
+        edit.apply(plain)
+        packed = edited(packed, unpack(packed), edit)
+        assert list(unpack(packed).items()) == list(plain.items())
+
+
+def test_clearing_packs_again() -> None:
+    packed = pack({"a": BIG})
+    assert edited(packed, unpack(packed), Edit(clear=True)) == EMPTY
+    packed = pack({"a": BIG})
+    assert edited(packed, unpack(packed), Edit({"b": SMALL}, clear=True)) == b'{"b":1.50}'
+
+
+def test_a_copy_of_a_big_session_does_not_change_with_it() -> None:
+    packed = pack({"a": BIG})
+    copy = copied(packed)
+    edited(packed, unpack(packed), Edit({"b": SMALL}))
+    assert list(unpack(copy)) == ["a"]
+    small = pack({"a": SMALL})
+    assert copied(small) is small
+
+
+@pytest.mark.parametrize("size", [1, 2 * PACKED_SIZE])
+def test_a_kept_value_does_not_keep_its_message_alive(size: int) -> None:
+    ballast = b"y" * 10_000_000
+    message = b'{"KV_SET":{"keys":{"a":"%b"},"ignored":"%b"}}' % (b"x" * size, ballast)
+    engine = Engine()
+    token = engine.handlers["SH_NEW"](COMMANDS["SH_NEW"].params(), START).tkn  # type: ignore[attr-defined]
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        _, params = decode_request(message + b" ")
+        engine.handlers["KV_SET"](params, START)
+        of_session = SessionKeyValues(tkn=token, keys=params.keys)  # type: ignore[attr-defined]
+        engine.handlers["SH_SET"](of_session, START)
+        del params, of_session
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < len(ballast) / 10
