@@ -31,6 +31,7 @@ class Command:
 
     Attributes:
         name: what a request's one member is called.
+        reply_name: what the reply's one member is called.
         params: the type of that member's value.
         replies: the types of a successful reply.
         summary: one sentence for the reference.
@@ -43,6 +44,7 @@ class Command:
     """
 
     name: str
+    reply_name: str
     params: type[m.Params]
     replies: tuple[type[m.Reply], ...]
     summary: str
@@ -51,10 +53,6 @@ class Command:
     repeatable: bool
     role: Role
     extends: Extends | None = None
-
-    @property
-    def reply_name(self) -> str:
-        return f"{self.name}_RSP"
 
 
 COMMON_STATUSES = (Status.COMMAND_TYPE, Status.UNKNOWN)
@@ -89,6 +87,7 @@ def _row(
         own.add(_S.SESSION_NOT_EXIST)
     return Command(
         name,
+        f"{name}_RSP",
         params,
         replies if isinstance(replies, tuple) else (replies,),
         summary,

@@ -130,7 +130,7 @@ FLAG = Rule("true or false", msgspec.json.Decoder(bool).decode)
 Token = Annotated[int, TOKEN]
 
 
-class Params(Struct, kw_only=True):
+class Params(Struct, kw_only=True, gc=False):
     """The parameters of a command. Unknown ones are ignored."""
 
 
@@ -257,7 +257,7 @@ class Sessions(Params):
     tkns: Annotated[list[int], TOKENS]
 
 
-class Reply(Struct, kw_only=True):
+class Reply(Struct, kw_only=True, gc=False):
     """What every reply has: the status, and a sentence for a human if the request failed."""
 
     st: int = Status.OK

@@ -1,5 +1,6 @@
 """Replies: typed replies to message bytes, and message text to Python values."""
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -12,7 +13,12 @@ _encode = msgspec.json.Encoder().encode
 
 def encode_reply(name: str, reply: Reply) -> bytes:
     """Return the message that carries `reply` under the member `name`."""
-    return b'{"%b":%b}' % (name.encode(), _encode(reply))
+    return _opening(name) + _encode(reply) + b"}"
+
+
+@lru_cache(maxsize=256)
+def _opening(name: str) -> bytes:
+    return b'{"%b":' % name.encode()
 
 
 def with_text_tokens(reply: Reply) -> Reply:

@@ -48,7 +48,6 @@ def encode_request(name: str, params: dict[str, Any]) -> bytes:
     return b'{"%b":%b}' % (name.encode(), encode_params(params))
 
 
-_OPENING = b'{"'
 _USABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}\Z", re.ASCII)
 
 
@@ -59,6 +58,7 @@ def _envelope(command: Command) -> msgspec.json.Decoder[Any]:
             f"{command.name}_Request",
             [("params", command.params, msgspec.field(name=command.name))],
             forbid_unknown_fields=True,
+            gc=False,
         )
     )
 
@@ -74,13 +74,14 @@ def decode_request(message: bytes) -> tuple[Command, Params]:
     Raises:
         RequestError: `message` is not a request; the first of the order of checks that failed.
     """
-    if message.startswith(_OPENING):
-        known = _SHORT_WAY.get(message[2 : message.find(b'"', 2)])
-        if known is not None:
-            try:
-                return known[0], known[1](message).params
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                pass
+    # What may be the name after `{"`; whether it is, the decoder finds out.
+    known = _SHORT_WAY.get(message[2 : message.find(b'"', 2)])
+    if known is not None:
+        command, decode = known
+        try:
+            return command, decode(message).params
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass
     return _read_request(message)
 
 

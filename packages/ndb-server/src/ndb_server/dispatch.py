@@ -49,7 +49,7 @@ class Dispatcher:
         self._handlers = handlers
 
     def dispatch(
-        self, message: bytes, now: int, *, text_tokens: bool = False
+        self, message: bytes, now: int, text_tokens: bool = False
     ) -> bytes | Awaitable[bytes]:
         """Run the request that `message` (valid UTF-8) is and return the reply.
 
@@ -65,19 +65,18 @@ class Dispatcher:
         try:
             reply = self._handlers[command.name](params, now)
             if isinstance(reply, Reply):
-                return _encode(command, reply, text_tokens)
+                if text_tokens:
+                    reply = with_text_tokens(reply)
+                return encode_reply(command.reply_name, reply)
         except Exception as error:
             return _refusal(command, error)
         return _later(command, reply, text_tokens)
 
 
-def _encode(command: Command, reply: Reply, text_tokens: bool) -> bytes:
-    return encode_reply(command.reply_name, with_text_tokens(reply) if text_tokens else reply)
-
-
-async def _later(command: Command, reply: Awaitable[Reply], text_tokens: bool) -> bytes:
+async def _later(command: Command, coming: Awaitable[Reply], text_tokens: bool) -> bytes:
     try:
-        return _encode(command, await reply, text_tokens)
+        reply = await coming
+        return encode_reply(command.reply_name, with_text_tokens(reply) if text_tokens else reply)
     except Exception as error:
         return _refusal(command, error)
 

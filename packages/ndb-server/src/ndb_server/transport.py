@@ -96,7 +96,12 @@ def select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Sub
     return next((name for name in offered if name in SUBPROTOCOLS), None)
 
 
-class Connection(asyncio.Protocol):
+# Event loops fill it and say so in one step, so all connections can share it. A buffer that asyncio
+# makes for each read is mapped and unmapped each time, at the price of several requests.
+_read_buffer = memoryview(bytearray(2**18))
+
+
+class Connection(asyncio.BufferedProtocol):
     """One client.
 
     Args:
@@ -143,15 +148,19 @@ class Connection(asyncio.Protocol):
         self._pinged = False
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
-    # asyncio.Protocol
+    # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
         self._set_timer(self._timeouts.handshake, "no opening handshake in time")
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         self._heard = True
+        data = bytes(_read_buffer[:nbytes])
         pending = self._pending
         if not pending:
             consumed = self._process(data)
@@ -220,7 +229,8 @@ class Connection(asyncio.Protocol):
         total = len(data)
         replies: list[bytes] = []
         size = 0
-        while self._ws.state is State.OPEN and not self._write_paused:
+        is_open = self._ws.state is State.OPEN
+        while is_open and not self._write_paused:
             if total - position < 2:
                 break
             first, second = data[position], data[position + 1]
@@ -231,7 +241,7 @@ class Connection(asyncio.Protocol):
                 break
             if second < _MASKED:
                 # A violation, whatever follows.
-                self._hand_over(data[position:], replies)
+                is_open = self._hand_over(data[position:], replies)
                 position = total
                 break
             length = second & 0x7F
@@ -244,7 +254,7 @@ class Connection(asyncio.Protocol):
                 length = int.from_bytes(data[position + 2 : position + 2 + wide])
                 if length > MAX_MESSAGE_SIZE:
                     # Refused for its header alone: nothing of it is buffered.
-                    self._hand_over(data[position:payload], replies)
+                    is_open = self._hand_over(data[position:payload], replies)
                     position = payload
                     break
             end = payload + length
@@ -252,10 +262,10 @@ class Connection(asyncio.Protocol):
                 self._needed = end - position
                 break
             if first == _FINAL_TEXT and self._fragments is None:
-                mask = data[payload - 4 : payload]
-                self._answer_text(apply_mask(data[payload:end], mask), replies)
+                message = apply_mask(data[payload:end], data[payload - 4 : payload])
+                is_open = self._answer_text(message, replies)
             else:
-                self._hand_over(data[position:end], replies)
+                is_open = self._hand_over(data[position:end], replies)
             position = end
             if replies:
                 size += len(replies[-1])
@@ -264,9 +274,7 @@ class Connection(asyncio.Protocol):
                     replies, size = [], 0
         if replies:
             self._write(replies)
-        if self._ws.state is State.OPEN or (
-            self._ws.state is State.CONNECTING and not self._ws.close_expected()
-        ):
+        if is_open or (self._ws.state is State.CONNECTING and not self._ws.close_expected()):
             return position
         # Requests behind a close frame, sent or received, are not run (RFC 6455, section 1.4): what
         # matters of the rest is the client's own close frame.
@@ -300,8 +308,12 @@ class Connection(asyncio.Protocol):
         else:
             logger.info("handshake refused: %s", self._ws.handshake_exc)
 
-    def _hand_over(self, data: bytes, replies: list[bytes]) -> None:
-        """Let `ServerProtocol` process a frame, and answer the message that it ends."""
+    def _hand_over(self, data: bytes, replies: list[bytes]) -> bool:
+        """Let `ServerProtocol` process a frame, and answer the message that it ends.
+
+        Returns:
+            Whether the connection is still open.
+        """
         self._ws.receive_data(data)
         for event in self._ws.events_received():
             frame = cast(Frame, event)
@@ -317,12 +329,14 @@ class Connection(asyncio.Protocol):
                 if opcode is Opcode.TEXT:
                     self._answer_text(bytes(message), replies)
                 else:
-                    replies.append(text_frame(self._not_text))
+                    self._answer_binary(bytes(message), replies)
         replies += self._ws.data_to_send()
+        return self._ws.state is State.OPEN
 
     # Answering
 
-    def _answer_text(self, message: bytes, replies: list[bytes]) -> None:
+    def _answer_text(self, message: bytes, replies: list[bytes]) -> bool:
+        """Answer a message; return whether the connection is still open."""
         if not message.isascii():
             try:
                 message.decode()
@@ -330,12 +344,16 @@ class Connection(asyncio.Protocol):
                 # RFC 6455, section 8.1.
                 self._ws.fail(CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}")
                 replies += self._ws.data_to_send()
-                return
+                return False
         reply = self._respond(message, self._text_tokens)
         if isinstance(reply, bytes):
             replies.append(text_frame(reply))
         else:
             self._answering = asyncio.ensure_future(self._answer_later(reply))
+        return True
+
+    def _answer_binary(self, message: bytes, replies: list[bytes]) -> None:
+        replies.append(text_frame(self._not_text))
 
     async def _answer_later(self, reply: Awaitable[bytes]) -> None:
         message = await reply
