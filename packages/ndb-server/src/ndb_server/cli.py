@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated, Literal
@@ -48,6 +48,7 @@ def _not_empty(_: object, value: str) -> None:
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+Loop = Literal["auto", "uvloop", "asyncio"]
 
 
 @app.default
@@ -60,6 +61,7 @@ def run(
     log_level: LogLevel = "info",
     data_dir: Path | None = None,
     load: str | None = None,
+    loop: Loop = "auto",
 ) -> None:
     """Run the server until SIGINT or SIGTERM.
 
@@ -71,6 +73,7 @@ def run(
         log_level: Least severe level to log.
         data_dir: Folder for saves, made if it does not exist; without it saving is disabled.
         load: Name of a saved dataset to load before connections are accepted.
+        loop: Event loop: uvloop, asyncio's own, or by default uvloop where it is installed.
     """
     logging.basicConfig(
         stream=sys.stderr,
@@ -79,7 +82,23 @@ def run(
     )
     if data_dir is not None:
         _prepare(data_dir)
-    asyncio.run(serve(Options(host=host, port=port, data_dir=data_dir, load=load)))
+    options = Options(host=host, port=port, data_dir=data_dir, load=load)
+    with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
+        runner.run(serve(options))
+
+
+def _loop_factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if loop == "asyncio":
+        return None
+    try:
+        import uvloop  # noqa: PLC0415 - it is there or it is not
+    except ImportError:
+        if loop == "uvloop":
+            raise StartError(
+                "uvloop is not installed; pip install uvloop or leave out --loop"
+            ) from None
+        return None
+    return uvloop.new_event_loop
 
 
 def _prepare(data_dir: Path) -> None:

@@ -1,6 +1,7 @@
 """The rooms put together, and the life of the process: open, serve, shut down."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -90,7 +91,7 @@ class Server:
         )
 
     def _respond(self, message: bytes, text_tokens: bool) -> bytes | Awaitable[bytes]:
-        return self._dispatcher.dispatch(message, self._clock(), text_tokens=text_tokens)
+        return self._dispatcher.dispatch(message, self._clock(), text_tokens)
 
     async def start(self) -> str:
         """Load what is to be loaded, accept connections, and return the server's URL.
@@ -162,7 +163,11 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     server = Server(options)
-    ready(await server.start())
+    url = await server.start()
+    # What is here by now stays: the collector need not walk through it. Sessions it never sees.
+    gc.collect()
+    gc.freeze()
+    ready(url)
     sys.stdout.flush()
     await stopping.wait()
     await server.stop()
