@@ -22,7 +22,7 @@ from typing import cast
 from ndb_protocol import NDB_V1, NDB_V1_TEXT
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import SEND_EOF, State
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
@@ -137,6 +137,8 @@ class Connection(asyncio.BufferedProtocol):
         self._fragments: tuple[Opcode, bytearray] | None = None
         # The request whose answer takes a thread; those behind it wait.
         self._answering: asyncio.Future[None] | None = None
+        # The client has until the timer to end the connection.
+        self._ending = False
         # The client has ended its side; the server is shutting down.
         self._at_eof = False
         self._going_away = False
@@ -170,7 +172,8 @@ class Connection(asyncio.BufferedProtocol):
             pending += data
             if len(pending) >= self._needed:
                 self._process_pending()
-        self._proceed()
+        if self._write_paused or self._answering is not None:
+            self._proceed()
 
     def eof_received(self) -> bool:
         # Whoever has asked may end its side, and be answered still.
@@ -213,7 +216,7 @@ class Connection(asyncio.BufferedProtocol):
             self._set_timer(self._timeouts.close, "the client takes no replies")
         elif not waiting and self._going_away and self._ws.state is State.OPEN:
             self._ws.send_close(CloseCode.GOING_AWAY, "server is shutting down")
-            self._write(self._ws.data_to_send())
+            self._write_protocol()
         # Read from the socket only while what is read can be processed soon.
         if self._write_paused or (
             self._answering and (self._going_away or len(self._pending) >= _READ_AHEAD)
@@ -280,7 +283,7 @@ class Connection(asyncio.BufferedProtocol):
         # matters of the rest is the client's own close frame.
         self._ws.receive_data(data[position:])
         self._ws.events_received()
-        self._write(self._ws.data_to_send())
+        self._write_protocol()
         return total
 
     def _handshake(self, data: bytes) -> int:
@@ -296,7 +299,7 @@ class Connection(asyncio.BufferedProtocol):
             position = end
             for request in self._ws.events_received():
                 self._accept(cast(Request, request))
-            self._write(self._ws.data_to_send())
+            self._write_protocol()
         return position
 
     def _accept(self, request: Request) -> None:
@@ -365,17 +368,21 @@ class Connection(asyncio.BufferedProtocol):
     # Writing
 
     def _write(self, chunks: list[bytes]) -> None:
-        if not chunks:
-            return
         data = b"".join(chunks)
         if self._write_paused:
             self._unsent += len(data)
         self._transport.write(data)
-        if chunks[-1] == SEND_EOF and self._transport.can_write_eof():
+
+    def _write_protocol(self) -> None:
+        """Write what `ServerProtocol` has to say, and see to the end if that was its last word."""
+        if chunks := self._ws.data_to_send():
+            self._write(chunks)
+        if self._ws.eof_sent and self._transport.can_write_eof():
             # Half a close: the client reads our last frames before it sees the end, and what it
             # still sends is read, so that no reset overtakes them.
             self._transport.write_eof()
-        if self._ws.close_expected():
+        if self._ws.close_expected() and not self._ending:
+            self._ending = True
             self._set_timer(self._timeouts.close, "the client did not close the connection")
 
     def _watch_writing(self) -> None:
@@ -421,7 +428,7 @@ class Connection(asyncio.BufferedProtocol):
             self._ws.send_ping(b"")
         else:
             self._ws.fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout")
-        self._write(self._ws.data_to_send())
+        self._write_protocol()
 
     async def shut_down(self) -> None:
         """Answer what has arrived, close with 1001 and wait until the connection has ended."""
