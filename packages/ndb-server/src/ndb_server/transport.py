@@ -361,6 +361,8 @@ class Connection(asyncio.BufferedProtocol):
     async def _answer_later(self, reply: Awaitable[bytes]) -> None:
         message = await reply
         self._answering = None
+        if self.closed.done():
+            return
         self._write([text_frame(message)])
         self._process_pending()
         self._proceed()
