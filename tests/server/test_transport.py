@@ -525,7 +525,11 @@ async def test_a_client_that_ends_its_side_before_the_handshake_is_parted_from()
         assert await peer.rest() == b""
 
 
-@pytest.mark.parametrize("sent", [b"", text("later") + text("1"), text("1")[:3]])
+@pytest.mark.parametrize(
+    "sent",
+    [b"", text("later") + text("1"), text("1")[:3]],
+    ids=["nothing", "requests", "part of a frame"],
+)
 async def test_a_client_that_is_gone_takes_nothing_with_it(sent: bytes) -> None:
     later = Later()
     async with opened(later) as peer:
@@ -612,7 +616,9 @@ async def test_a_silent_client_is_pinged_and_then_parted_from() -> None:
         assert await peer.said_until_end() == [PING, (1011, "keepalive ping timeout")]
 
 
-@pytest.mark.parametrize("sign", [frame(Opcode.PONG), text("1"), text("1")[:1]])
+@pytest.mark.parametrize(
+    "sign", [frame(Opcode.PONG), text("1"), text("1")[:1]], ids=["pong", "request", "byte"]
+)
 async def test_any_sign_of_life_lets_a_client_stay(sign: bytes) -> None:
     async with opened() as peer:
         for _ in range(2):

@@ -360,6 +360,8 @@ class Connection(asyncio.BufferedProtocol):
 
     async def _answer_later(self, reply: Awaitable[bytes]) -> None:
         message = await reply
+        if self.closed.done():
+            return
         self._answering = None
         if self.closed.done():
             return

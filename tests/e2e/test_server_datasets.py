@@ -1,0 +1,156 @@
+"""A server process that saves and loads while others ask."""
+
+import select
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from websockets.frames import Opcode
+
+from tests.conftest import Server, StartServer
+from tests.e2e.wire import BOUND, Wire, close, frame, opened, text
+
+LARGE = "x" * 4_000_000
+SAVE = text({"KV_SAVE": {"name": "a"}})
+LOAD = text({"KV_LOAD": {"name": "a"}})
+COUNT = text({"KV_COUNT": {}})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def server(start_server: StartServer, folder: Path) -> Server:
+    """A server with so many keys that a save takes a while."""
+    server = start_server("--data-dir", str(folder))
+    with opened(server.port) as client:
+        client.request("KV_SET", keys={"which": "first"})
+        assert client.request("KV_SAVE", name="a")["st"] == 121
+        for number in range(16):
+            assert client.request("KV_SET", keys={str(number): LARGE}) == {"st": 1}
+        client.request("KV_SET", keys={"which": "second"})
+    return server
+
+
+def datasets(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "datasets" / "keys" / "a").iterdir())
+
+
+def can_be_read(client: Wire) -> bool:
+    return bool(select.select([client.socket], [], [], 0)[0])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + BOUND
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+
+
+@pytest.mark.parametrize(("request_", "status"), [(SAVE, 121), (LOAD, 141)], ids=["save", "load"])
+def test_others_are_answered_while_a_client_saves_or_loads(
+    server: Server, request_: bytes, status: int
+) -> None:
+    with opened(server.port) as client, opened(server.port) as other:
+        if status == 141:
+            client.request("KV_SAVE", name="a")
+        client.send(request_)
+        client.until_arrived()
+        answered = 0
+        while not can_be_read(client):
+            assert other.request("KV_COUNT")["cnt"] == 17
+            answered += 1
+        [body] = client.reply().values()
+        assert body["st"] == status
+        # The last one may have been answered after it.
+        assert answered > 1
+
+
+def test_pings_are_answered_while_a_save_runs_and_requests_behind_it_in_order(
+    server: Server,
+) -> None:
+    with opened(server.port) as client:
+        client.send(SAVE + frame(Opcode.PING, b"1") + COUNT + SAVE + LOAD + COUNT + close())
+        assert client.said() == b"1"
+        names = [next(iter(client.reply())) for _ in range(5)]
+        assert names == [
+            "KV_SAVE_RSP",
+            "KV_COUNT_RSP",
+            "KV_SAVE_RSP",
+            "KV_LOAD_RSP",
+            "KV_COUNT_RSP",
+        ]
+        assert client.rest() == [(1000, "")]
+
+
+def test_two_clients_save_one_name_at_once(
+    server: Server, start_server: StartServer, folder: Path
+) -> None:
+    with opened(server.port) as client, opened(server.port) as other:
+        for each in (client, other):
+            each.send(SAVE)
+        for each in (client, other):
+            body = each.reply()["KV_SAVE_RSP"]
+            assert (body["st"], body["keys"]) == (121, 17)
+    assert datasets(folder) == ["000001.sqlite", "000002.sqlite", "000003.sqlite"]
+    for name in datasets(folder)[1:]:
+        path = folder / "datasets" / "keys" / name / "000001.sqlite"
+        path.parent.mkdir()
+        (folder / "datasets" / "keys" / "a" / name).rename(path)
+        loaded = start_server("--data-dir", str(folder), "--load", name)
+        assert_loaded(loaded, "second", 17)
+
+
+def assert_loaded(server: Server, which: str, count: int) -> None:
+    with opened(server.port) as client:
+        assert client.request("KV_GET", keys=["which"])["keys"] == {"which": which}
+        assert client.request("KV_COUNT")["cnt"] == count
+
+
+def test_a_server_killed_while_it_saves_leaves_what_was_saved_before(
+    server: Server, start_server: StartServer, folder: Path
+) -> None:
+    with opened(server.port) as client:
+        client.send(SAVE)
+        until(lambda: "000002.partial" in datasets(folder))
+        server.kill()
+    assert datasets(folder) == ["000001.sqlite", "000002.partial"]
+    restarted = start_server("--data-dir", str(folder), "--load", "a")
+    assert_loaded(restarted, "first", 1)
+    with opened(restarted.port) as client:
+        client.request("KV_SET", keys={"which": "third"})
+        assert client.request("KV_SAVE", name="a")["st"] == 121
+    assert datasets(folder) == ["000001.sqlite", "000002.sqlite"]
+    assert_loaded(start_server("--data-dir", str(folder), "--load", "a"), "third", 1)
+
+
+def test_a_server_told_to_stop_while_it_saves_completes_the_save(
+    server: Server, start_server: StartServer, folder: Path
+) -> None:
+    with opened(server.port) as client:
+        client.send(SAVE + COUNT)
+        until(lambda: "000002.partial" in datasets(folder))
+        server.process.send_signal(signal.SIGTERM)
+        assert client.reply()["KV_SAVE_RSP"]["st"] == 121
+        assert client.reply() == {"KV_COUNT_RSP": {"st": 1, "cnt": 17}}
+        assert client.said() == (1001, "server is shutting down")
+        client.send(close(1001))
+        assert client.rest() == []
+        client.socket.close()
+    assert server.process.wait(BOUND) == 0
+    assert_loaded(start_server("--data-dir", str(folder), "--load", "a"), "second", 17)
+
+
+def test_a_client_killed_while_it_saves_disturbs_nobody(server: Server, folder: Path) -> None:
+    client = Wire(server.port)
+    client.upgrade()
+    client.send(SAVE + COUNT)
+    until(lambda: "000002.partial" in datasets(folder))
+    client.reset()
+    with opened(server.port) as other:
+        # The one thread that saves does one after the other.
+        assert other.request("KV_SAVE", name="a")["st"] == 121
+    assert datasets(folder) == ["000001.sqlite", "000002.sqlite", "000003.sqlite"]

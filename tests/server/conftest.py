@@ -1,0 +1,17 @@
+"""The event loops that the tests of the server run on."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run the tests of the transport on both loops; but uvloop's clock can't stand still."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if item.path.name == "test_transport.py" and "clock" not in getattr(item, "fixturenames", ()):
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
