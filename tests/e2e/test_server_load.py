@@ -6,8 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.conftest import Server
+from tests.conftest import Server, StartServer
 from tests.e2e.wire import BOUND, Wire, all_opened, close, handshake, opened, resident_bytes, text
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def server(start_server: StartServer, request: pytest.FixtureRequest) -> Server:
+    return start_server("--loop", request.param)
+
 
 GOING_AWAY = (1001, "server is shutting down")
 

@@ -77,6 +77,7 @@ BAD_VALUES = [
     ("port", "1.5", "1.5"),
     ("port", "", '""'),
     ("log-level", "loud", '"loud"'),
+    ("loop", "fast", '"fast"'),
     ("host", "", '""'),
 ]
 
@@ -244,6 +245,19 @@ def test_a_damaged_dataset_stops_the_start(
     assert "000001.sqlite" in error_of(capfd, "--data-dir", str(tmp_path), "--load=a")
 
 
+# The event loop
+
+
+def test_a_loop_that_is_not_installed_is_named(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert "uvloop is not installed" in error_of(capfd, "--loop", "uvloop")
+    # It got as far as its address: where uvloop is missing, that of asyncio does.
+    assert NOT_OURS in error_of(capfd, "--host", NOT_OURS)
+    assert NOT_OURS in error_of(capfd, "--host", NOT_OURS, "--loop", "asyncio")
+
+
 # Which place wins
 
 
@@ -285,6 +299,9 @@ def test_a_process_that_cannot_start_says_one_line(tmp_path: Path) -> None:
     assert "'evening'" in process_that_fails("--data-dir", str(tmp_path), "--load", "evening")
 
 
+OPTIONS = ["host", "port", "log-level", "data-dir", "load", "loop", "config", "version", "help"]
+
+
 def test_version_and_help_are_printed(capfd: pytest.CaptureFixture[str]) -> None:
     project = Path(__file__).parents[2] / "packages" / "ndb-server" / "pyproject.toml"
     version = tomllib.loads(project.read_text())["project"]["version"]
@@ -293,7 +310,7 @@ def test_version_and_help_are_printed(capfd: pytest.CaptureFixture[str]) -> None
     run_to_success("--help")
     out, err = capfd.readouterr()
     assert err == ""
-    for option in ("host", "port", "log-level", "data-dir", "load", "config", "version", "help"):
+    for option in OPTIONS:
         assert f"--{option}" in out
 
 
@@ -378,6 +395,7 @@ def test_every_option_can_stand_in_every_place(
         "log-level": level,
         "data-dir": str(folder),
         "load": "evening",
+        "loop": "asyncio",
     }
     server = start_with(start_server, options, place, tmp_path)
     assert server.url.startswith("ws://127.0.0.3:")
