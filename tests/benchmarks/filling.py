@@ -9,7 +9,7 @@ from .peers import Peer
 IN_FLIGHT = 1000
 
 _TOKEN = re.compile(rb'"tkn":(\d+)')
-_HANDSHAKE = (
+HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
@@ -68,7 +68,7 @@ def fill(peer: Peer, count: int, duration: Expiry = never, settings: str = "") -
     with socket.create_connection(("127.0.0.1", peer.port)) as connection:
         if peer.wire == "resp":
             return _fill_redis(connection, count, duration)
-        connection.sendall(_HANDSHAKE)
+        connection.sendall(HANDSHAKE)
         if b" 101 " not in connection.recv(2**16):
             raise ConnectionError("the server refused the handshake")
         return _fill_ndb(connection, count, duration, settings)

@@ -1,21 +1,21 @@
-"""The same work as SH_NEW, SH_SET and SH_GET, on a plain ``websockets`` server.
+"""The same work as SH_NEW, SH_SET and SH_GET, on a server as ``websockets``' documentation has it.
 
 Usage: python plain_server.py PORT
 """
 
 import asyncio
+import json
 import secrets
 import sys
 from typing import Any
 
-import orjson
 from websockets.asyncio.server import ServerConnection, serve
 
 sessions: dict[int, dict[str, Any]] = {}
 
 
 def respond(message: str | bytes) -> dict[str, Any]:
-    [(command, parameters)] = orjson.loads(message).items()
+    [(command, parameters)] = json.loads(message).items()
     if command == "SH_NEW":
         token = secrets.randbits(64)
         sessions[token] = {}
@@ -30,7 +30,7 @@ def respond(message: str | bytes) -> dict[str, Any]:
 
 async def handle(connection: ServerConnection) -> None:
     async for message in connection:
-        await connection.send(orjson.dumps(respond(message)), text=True)
+        await connection.send(json.dumps(respond(message)))
 
 
 async def main(port: int) -> None:

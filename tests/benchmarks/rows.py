@@ -20,6 +20,7 @@ from . import peers
 from .filling import fill
 from .load import load
 from .machine import on_processor, resident_bytes
+from .parts import IN_A_READ
 from .peers import Peer
 
 Figure = Callable[[], float]
@@ -194,6 +195,27 @@ def one_core(table: Table) -> None:
                 table.compare(what, rate(ndb, ours, depth), name, rate(peer, theirs, depth), target)
 
 
+def parts(table: Table) -> None:
+    """Where the time of SH_GET goes: parts measured alone, and the whole at full load."""
+    scale = table.scale
+    output = subprocess.run(
+        [*on_processor(0), sys.executable, "-m", "tests.benchmarks.parts", str(scale.sessions)],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    inside: dict[str, float] = json.loads(output)
+    with peers.ndb() as ndb:
+        tokens = fill(ndb, scale.sessions)
+        for depth in (16, 1):
+            figures = load(ndb, tokens, connections=50, depth=depth, seconds=scale.seconds)
+            whole = float(figures["server_us_per_req"])
+            against = f"server CPU a request, 50 connections × {depth}"
+            for name, cost in inside.items():
+                if depth == IN_A_READ or name.startswith("all"):
+                    table.add(f"µs for {name}", [(cost, whole)], against)
+
+
 def own_commands(table: Table) -> None:
     """Our commands beside SH_GET."""
     scale = table.scale
@@ -328,6 +350,7 @@ def _engine_figures(size: int) -> dict[str, float]:
 GROUPS: tuple[Callable[[Table], None], ...] = (
     python_programs,
     one_core,
+    parts,
     own_commands,
     many_sessions,
     expiring,
