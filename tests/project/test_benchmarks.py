@@ -1,0 +1,34 @@
+"""The benchmark says what it could not measure, and never leaves it out in silence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", "--short", "python_programs", "own_commands"],
+        cwd=ROOT,
+        env={"PATH": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Not measured: python_programs: redis-server is not installed" in ran.stdout
+    assert "Not measured: own_commands: a C compiler is not installed" in ran.stdout
+
+
+def test_what_is_measured_is_a_row_of_the_table() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", "--short", "by_size"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "| µs for SH_INFO_ALL with 2,000 sessions |" in ran.stdout
+    assert "Not measured" not in ran.stdout
