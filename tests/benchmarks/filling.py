@@ -8,7 +8,8 @@ from .peers import Peer
 
 IN_FLIGHT = 1000
 
-_TOKEN = re.compile(rb'"tkn":(\d+)')
+_TOKEN = re.compile(rb'"tkn": ?(\d+)')
+_OK = re.compile(rb'"st": ?1}')
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -40,7 +41,7 @@ def _frame(text: str) -> bytes:
 
 
 def _exchange(connection: socket.socket, requests: Sequence[bytes], end: bytes) -> bytes:
-    """Send `requests` at once and return all replies; each reply has `end` in it once."""
+    """Send `requests` at once and return all replies; `end` is at the end of each, and only there."""
     connection.sendall(b"".join(requests))
     replies = b""
     while replies.count(end) < len(requests):
@@ -82,12 +83,12 @@ def _fill_ndb(connection: socket.socket, count: int, duration: Expiry, settings:
             seconds = duration(number)
             expiry = f'"expiry":{{"duration":{seconds}{settings}}}' if seconds else ""
             requests.append(_frame(f'{{"SH_NEW":{{{expiry}}}}}'))
-        new = [int(token) for token in _TOKEN.findall(_exchange(connection, requests, b"_RSP"))]
+        new = [int(token) for token in _TOKEN.findall(_exchange(connection, requests, b"}}"))]
         sets = [
             _frame(f'{{"SH_SET":{{"tkn":{token},"keys":{{{values(number)}}}}}}}')
             for number, token in zip(part, new, strict=True)
         ]
-        if _exchange(connection, sets, b"_RSP").count(b'"st":1}') != len(sets):
+        if len(_OK.findall(_exchange(connection, sets, b"}}"))) != len(sets):
             raise RuntimeError("the server refused to set keys")
         tokens += new
     return tokens
