@@ -260,7 +260,7 @@ class Sessions(Params):
 class Reply(Struct, kw_only=True, gc=False):
     """What every reply has: the status, and a sentence for a human if the request failed."""
 
-    st: int = Status.OK
+    st: int = int(Status.OK)
     m: str | UnsetType = UNSET
 
 

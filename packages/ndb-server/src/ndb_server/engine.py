@@ -22,6 +22,8 @@ from .journal import Journal
 from .keyspace import READS, WRITES, Edit
 from .packing import EMPTY, Packed, copied, edited, pack, unpack
 
+_OK = int(Status.OK)
+
 NEVER = 2**62
 """The deadline of a session that does not expire: later than any `now`."""
 
@@ -255,7 +257,7 @@ class Engine:
             session = self._live(params.tkn, now)
             values = unpack(session.packed)
             reply, edit = write(values, params)
-            if reply.st != Status.OK:
+            if reply.st != _OK:
                 return reply
             self._edit(params.tkn, session, values, edit)
             if extends and session.expiry is not None and session.expiry.extendOnSetAdd:
@@ -271,7 +273,7 @@ class Engine:
         self, write: Callable[..., tuple[m.Reply, Edit]], params: Any, _: int
     ) -> m.Reply:
         reply, edit = write(self._keys, params)
-        if reply.st == Status.OK:
+        if reply.st == _OK:
             self.edit_keys(edit)
         return reply
 

@@ -10,9 +10,9 @@ keeps copies: see `Edit.owned`.
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, Struct
 from ndb_protocol import Status
 from ndb_protocol import messages as m
 
@@ -21,7 +21,7 @@ from . import paths
 Values = Mapping[str, Raw]
 
 
-class Edit(NamedTuple):
+class Edit(Struct, frozen=True, gc=False):
     """A change to a map of keys: everything out if `clear`, `remove` out, then `put` in."""
 
     put: Mapping[str, Raw] = MappingProxyType({})
@@ -38,7 +38,8 @@ class Edit(NamedTuple):
 
     def owned(self) -> "Edit":
         """Return the same change with values that keep nothing but themselves alive."""
-        return self._replace(put={key: value.copy() for key, value in self.put.items()})
+        put = {key: value.copy() for key, value in self.put.items()}
+        return Edit(put, self.remove, self.clear)
 
 
 _NOTHING = Edit()
