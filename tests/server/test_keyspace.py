@@ -66,7 +66,7 @@ def test_an_edit_clears_then_removes_then_puts() -> None:
 def test_an_empty_edit_shares_nothing_that_can_be_changed() -> None:
     Edit().apply(values := {"a": Raw(ONE)})
     values["b"] = Raw(ONE)
-    assert Edit() == ({}, (), False)
+    assert (dict(Edit().put), Edit().remove, Edit().clear) == ({}, (), False)
 
 
 # Reading

@@ -243,8 +243,10 @@ class Engine:
         def run(params: Any, now: int) -> m.Reply:
             session = self._live(params.tkn, now)
             reply = read(unpack(session.packed), params)
-            if extends and session.expiry is not None and session.expiry.extendOnGet:
-                self._move_deadline(params.tkn, session, deadline_after(session.expiry, now))
+            if extends:
+                expiry = session.expiry
+                if expiry is not None and expiry.extendOnGet:
+                    self._move_deadline(params.tkn, session, now + expiry.duration * 1000)
             return reply
 
         return run
@@ -260,8 +262,10 @@ class Engine:
             if reply.st != _OK:
                 return reply
             self._edit(params.tkn, session, values, edit)
-            if extends and session.expiry is not None and session.expiry.extendOnSetAdd:
-                self._move_deadline(params.tkn, session, deadline_after(session.expiry, now))
+            if extends:
+                expiry = session.expiry
+                if expiry is not None and expiry.extendOnSetAdd:
+                    self._move_deadline(params.tkn, session, now + expiry.duration * 1000)
             return reply
 
         return run
