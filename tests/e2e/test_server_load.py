@@ -192,6 +192,8 @@ def test_a_stop_while_a_client_does_not_read_waits_for_it(server: Server) -> Non
         server.process.send_signal(signal.SIGTERM)
         assert other.said() == GOING_AWAY
         end(other)
+        with pytest.raises(ConnectionRefusedError):
+            Wire(server.port)
         for _ in range(200):
             assert slow.reply() == {"KV_GET_RSP": {"st": 1, "keys": {"large": value}}}
         assert slow.said() == GOING_AWAY

@@ -2,9 +2,11 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,10 +23,6 @@ NOT_OURS = "192.0.2.1"
 """An address that no machine has (RFC 5737)."""
 
 
-# A server that starts where it should not would run on.
-pytestmark = pytest.mark.timeout(30)
-
-
 @pytest.fixture(autouse=True)
 def nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin each test as a process begins."""
@@ -35,8 +33,14 @@ def nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def error_of(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run the program, which must not start; return the one line it says."""
-    with pytest.raises(SystemExit) as caught:
-        cli.main([*arguments])
+    # A server that starts where it should not would run on.
+    stop = threading.Timer(BOUND, os.kill, (os.getpid(), signal.SIGTERM))
+    stop.start()
+    try:
+        with pytest.raises(SystemExit) as caught:
+            cli.main([*arguments])
+    finally:
+        stop.cancel()
     assert caught.value.code == 2
     out, err = capfd.readouterr()
     assert out == ""

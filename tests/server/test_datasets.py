@@ -465,6 +465,12 @@ def garbage_inside(path: Path) -> None:
     path.write_bytes(data)
 
 
+def wrong_list_of_free_pages(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[36:40] = (5).to_bytes(4)
+    path.write_bytes(data)
+
+
 def text_file(path: Path) -> None:
     path.write_text("no dataset")
 
@@ -491,6 +497,7 @@ DAMAGES: dict[str, Damage] = {
     "truncated to nothing": truncated_to_nothing,
     "garbage": garbage,
     "garbage inside": garbage_inside,
+    "damaged where nothing reads": wrong_list_of_free_pages,
     "a text file": text_file,
     "a folder": folder_in_its_place,
     "a format of others": changed("UPDATE dataset SET format = 'pictures'"),
