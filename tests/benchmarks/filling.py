@@ -41,7 +41,7 @@ def _frame(text: str) -> bytes:
 
 
 def _exchange(connection: socket.socket, requests: Sequence[bytes], end: bytes) -> bytes:
-    """Send `requests` at once and return all replies; `end` is at the end of each, and only there."""
+    """Send `requests` at once and return all replies; each has `end` once, at its end."""
     connection.sendall(b"".join(requests))
     replies = b""
     while replies.count(end) < len(requests):

@@ -453,11 +453,11 @@ def test_a_snapshot_has_no_expired_session_and_none_that_is_not_there() -> None:
 def test_a_restored_session_gets_its_full_duration_and_an_existing_one_stays_as_it_is() -> None:
     engine = Engine()
     expiry = Expiry(duration=10, deleteSession=True)
-    assert engine.restore(5, expiry, {"a": b"1"}, START)
+    assert engine.restore(5, expiry, {"a": Raw(b"1")}, START)
     assert engine._sessions[5].deadline == START + 10 * SECOND
-    assert not engine.restore(5, None, {"b": b"1"}, START + 10 * SECOND - 1)
+    assert not engine.restore(5, None, {"b": Raw(b"1")}, START + 10 * SECOND - 1)
     assert run(engine, "SH_KEYS", START + 1, tkn=5).keys == ["a"]
-    assert engine.restore(5, None, {"b": b"1"}, START + 10 * SECOND)
+    assert engine.restore(5, None, {"b": Raw(b"1")}, START + 10 * SECOND)
     assert run(engine, "SH_KEYS", START + DAY, tkn=5).keys == ["b"]
     assert counts(engine, START + DAY) == (1, 1)
 
