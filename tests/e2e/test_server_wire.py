@@ -2,7 +2,6 @@
 
 import socket
 
-import pytest
 from websockets.frames import Opcode
 
 from tests.conftest import Server
@@ -43,25 +42,25 @@ def test_frames_may_come_with_the_handshake(server: Server) -> None:
         assert client.rest() == [COUNTED, b"1", COUNTED, (1000, "")]
 
 
-@pytest.mark.parametrize(
-    ("sent", "status"),
-    [
-        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 426),
-        (handshake(start="POST / HTTP/1.1"), 405),
-        (handshake(Sec_WebSocket_Version="8"), 400),
-        (b"GET /" + b"a" * 20_000, 414),
-    ],
-)
-def test_a_handshake_that_is_none_is_told_why(server: Server, sent: bytes, status: int) -> None:
-    with Wire(server.port) as client:
-        client.send(sent)
-        found, headers = client.head()
-        assert found == status
-        body = b""
-        while data := client.socket.recv(2**16):
-            body += data
-        assert len(body) == int(headers["Content-Length"])
-        assert body.startswith(b"Failed to open a WebSocket connection: ")
+REFUSED = {
+    b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n": 426,
+    handshake(start="POST / HTTP/1.1"): 405,
+    handshake(Sec_WebSocket_Version="8"): 400,
+    b"GET /" + b"a" * 20_000: 414,
+}
+
+
+def test_a_handshake_that_is_none_is_told_why(server: Server) -> None:
+    for sent, status in REFUSED.items():
+        with Wire(server.port) as client:
+            client.send(sent)
+            found, headers = client.head()
+            assert found == status
+            body = b""
+            while data := client.socket.recv(2**16):
+                body += data
+            assert len(body) == int(headers["Content-Length"])
+            assert body.startswith(b"Failed to open a WebSocket connection: ")
     answers(server)
 
 
@@ -72,28 +71,26 @@ def test_what_is_no_http_ends_the_connection(server: Server) -> None:
     answers(server)
 
 
-@pytest.mark.parametrize(
-    ("offered", "selected"),
-    [
-        (None, None),
-        ("ndb.v1", "ndb.v1"),
-        ("ndb.v1.text", "ndb.v1.text"),
-        ("chat", None),
-        ("chat, ndb.v1.text, ndb.v1", "ndb.v1.text"),
-    ],
-)
-def test_the_subprotocol_decides_on_the_form_of_tokens(
-    server: Server, offered: str | None, selected: str | None
-) -> None:
-    with Wire(server.port) as client:
-        headers = client.upgrade(offered)
-        assert headers.get("Sec-WebSocket-Protocol") == selected
-        tkn = client.request("SH_NEW")["tkn"]
-        assert type(tkn) is (str if selected == "ndb.v1.text" else int)
-        # Requests may have it in either form.
-        for form in (str(tkn), int(tkn)):
-            assert client.request("SH_INFO", tkn=form)["tkn"] == tkn
-            assert client.request("SH_EXISTS", tkns=[form])["exist"] == [tkn]
+SELECTED = {
+    None: None,
+    "ndb.v1": "ndb.v1",
+    "ndb.v1.text": "ndb.v1.text",
+    "chat": None,
+    "chat, ndb.v1.text, ndb.v1": "ndb.v1.text",
+}
+
+
+def test_the_subprotocol_decides_on_the_form_of_tokens(server: Server) -> None:
+    for offered, selected in SELECTED.items():
+        with Wire(server.port) as client:
+            headers = client.upgrade(offered)
+            assert headers.get("Sec-WebSocket-Protocol") == selected
+            tkn = client.request("SH_NEW")["tkn"]
+            assert type(tkn) is (str if selected == "ndb.v1.text" else int)
+            # Requests may have it in either form.
+            for form in (str(tkn), int(tkn)):
+                assert client.request("SH_INFO", tkn=form)["tkn"] == tkn
+                assert client.request("SH_EXISTS", tkns=[form])["exist"] == [tkn]
 
 
 def test_a_message_over_the_limit_is_refused_even_to_who_sends_all_of_it(server: Server) -> None:
@@ -130,24 +127,23 @@ def test_a_client_that_ends_its_side_is_answered_first(server: Server) -> None:
         assert client.rest() == [COUNTED] * 100
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        handshake()[:40],
-        handshake() + COUNT[:3],
-        handshake() + header(0x81, 1_000_000) + bytes(1000),
-        handshake() + frame(Opcode.TEXT, b"{", fin=False),
-        handshake() + COUNT * 1000,
-        handshake() + COUNT * 1000 + close(),
-    ],
-    ids=["handshake", "header", "payload", "fragments", "requests", "close"],
-)
-def test_a_client_that_is_killed_disturbs_nobody(server: Server, sent: bytes) -> None:
+PARTING = {
+    "in the handshake": handshake()[:40],
+    "in a header": handshake() + COUNT[:3],
+    "in a payload": handshake() + header(0x81, 1_000_000) + bytes(1000),
+    "among fragments": handshake() + frame(Opcode.TEXT, b"{", fin=False),
+    "before its replies": handshake() + COUNT * 1000,
+    "after its close frame": handshake() + COUNT * 1000 + close(),
+}
+
+
+def test_a_client_that_is_killed_disturbs_nobody(server: Server) -> None:
     with opened(server.port) as witness:
-        for _ in range(5):
-            client = Wire(server.port)
-            client.send(sent)
-            client.until_arrived()
-            client.reset()
-        assert witness.request("KV_COUNT") == {"st": 1, "cnt": 0}
+        for when, sent in PARTING.items():
+            for _ in range(5):
+                client = Wire(server.port)
+                client.send(sent)
+                client.until_arrived()
+                client.reset()
+            assert witness.request("KV_COUNT") == {"st": 1, "cnt": 0}, when
     answers(server)
