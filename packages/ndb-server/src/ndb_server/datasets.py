@@ -129,7 +129,9 @@ class Folder:
                     database.execute("COMMIT")
                 _sync(partial)
                 partial.rename(path)
-                _sync(folder)
+                # The folders above may be as new as the file: the data folder's entry counts too.
+                for changed in (folder, *folder.parents[:3]):
+                    _sync(changed)
             finally:
                 partial.unlink(missing_ok=True)
         except (OSError, sqlite3.Error) as error:
