@@ -203,6 +203,7 @@ def test_long_key_names_are_cut_in_messages() -> None:
     assert len(caught.value.message) < 200
 
 
+@settings(deadline=None)
 @given(trees, st.data())
 def test_it_selects_what_the_model_selects(tree: Tree, data: st.DataObject) -> None:
     names = sorted({str(n) for at, _ in model.descendants((), tree) for n in at}) or ["a"]
