@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ndb_server.deadlines import BUCKET_MS, Deadlines
+from ndb_server.deadlines import BUCKET_MS, HORIZON_MS, Deadlines
 
 START = 1_700_000_000_000
 SECOND = 1000
@@ -19,9 +19,9 @@ class Calendar:
     def __post_init__(self) -> None:
         self.deadlines = Deadlines(self.present.get)
 
-    def add(self, token: int, deadline: int) -> None:
+    def add(self, token: int, deadline: int, now: int = START) -> None:
         self.present[token] = deadline
-        self.deadlines.add(token, deadline)
+        self.deadlines.add(token, deadline, now)
 
     def due(self, now: int) -> list[int]:
         # As whoever works them off does: a session is gone before the next one is asked for.
@@ -114,6 +114,28 @@ def test_two_entries_of_a_token_become_one_when_they_meet() -> None:
         calendar.add(1, START + later * SECOND)
     assert calendar.due(START + 9 * SECOND) == [1]
     assert calendar.entries() == 0
+
+
+def test_entries_of_long_sessions_that_ended_do_not_stay_as_long() -> None:
+    calendar = Calendar()
+    for token in range(1000):
+        calendar.add(token, START + 30 * 24 * 3600 * SECOND)
+        del calendar.present[token]
+    assert calendar.due(START + HORIZON_MS) == []
+    assert calendar.entries() == 0
+
+
+def test_entries_of_long_sessions_move_on_and_come_due_at_their_deadlines() -> None:
+    calendar = Calendar()
+    day = 24 * 3600 * SECOND
+    for token in range(100):
+        calendar.add(token, START + day + token)
+    for now in range(START, START + day, HORIZON_MS // 3):
+        assert calendar.due(now) == []
+        assert calendar.entries() == 100
+        assert max(map(len, calendar.deadlines._buckets.values())) < 100
+    assert calendar.due(START + day - 1) == []
+    assert calendar.due(START + day + 49) == list(range(50))
 
 
 def test_nothing_is_left_after_clear() -> None:

@@ -47,10 +47,11 @@ def _array(name: str, items: Iterable[Any]) -> list[Any]:
 
 def _key_names(names: Iterable[str]) -> list[str]:
     keys = _array("keys", names)
-    for index, key in enumerate(keys):
+    for key in keys:
         if not isinstance(key, str):
             # The server would ignore it.
-            raise ValueError(f"keys[{index}] is of type {type(key).__name__}; keys are strings")
+            place = f"keys[{keys.index(key)}]"
+            raise ValueError(f"{place} is of type {type(key).__name__}; keys are strings")
     return keys
 
 

@@ -27,6 +27,10 @@ from .frames import FINAL_TEXT, MASKED, frame_bounds, mask_keys, text_frame
 CLOSE_TIMEOUT = 5.0
 """How long the server may take to end the connection after a close frame, in seconds."""
 
+_WRITE_COUNT = 16
+"""Requests of one turn of the event loop leave in one write, but no more than so many at once: the
+server answers the first while the last are being made, and one client gets half as much again."""
+
 _WRITE_SIZE = 256 * 1024
 """Requests are joined into writes of about this many bytes, with a look at back-pressure after."""
 
@@ -120,7 +124,9 @@ class Connection(asyncio.Protocol):
             raise ConnectionLost(self.ended, maybe_executed=False)
         waiter: asyncio.Future[str] = self._loop.create_future()
         self._pipeline.add(message, waiter)
-        if not self._flush_is_due:
+        if self._pipeline.unsent >= _WRITE_COUNT:
+            self._flush()
+        elif not self._flush_is_due:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
         if timeout is None:

@@ -27,7 +27,8 @@ def _raise(error: ResponseError) -> NoReturn:
     raise error
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: that would take longer to make than the request takes to encode.
+@dataclass(slots=True)
 class Request(Generic[T]):
     """A request, and how its reply becomes a result.
 
@@ -94,6 +95,11 @@ class Pipeline(Generic[W]):
     def __init__(self) -> None:
         self._unsent: deque[tuple[bytes, W]] = deque()
         self._in_flight: deque[W] = deque()
+
+    @property
+    def unsent(self) -> int:
+        """How many requests wait to be sent."""
+        return len(self._unsent)
 
     def add(self, message: bytes, waiter: W) -> None:
         """Line up a request to be sent."""

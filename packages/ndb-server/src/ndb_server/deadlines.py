@@ -3,6 +3,9 @@
 A session has one entry, in the bucket of the deadline it had when the entry was made. Extending a
 session only writes its new deadline; the entry moves when its bucket comes up. So an extension
 costs nothing here, and a bucket is sorted only when its time has come, while it is small.
+
+The entry of a session that ends stays until its bucket comes up. So no entry is made further ahead
+than `HORIZON_MS`, however long its session may live: it moves on when it comes up.
 """
 
 from collections.abc import Callable
@@ -10,6 +13,10 @@ from heapq import heappop, heappush
 
 BUCKET_MS = 64
 """Deadlines a bucket spans: at 100,000 expiries a second it holds 6,400 entries."""
+
+HORIZON_MS = 600_000
+"""How far ahead entries are made. They move on about as often as that, spread by their tokens: many
+sessions made at once do not come up at once again."""
 
 
 class Deadlines:
@@ -27,9 +34,10 @@ class Deadlines:
         # The bucket being worked off, its latest deadline first.
         self._open: list[tuple[int, int]] = []
 
-    def add(self, token: int, deadline: int) -> None:
-        """Enter `token`, whose session expires at `deadline` ms."""
-        number = deadline // BUCKET_MS
+    def add(self, token: int, deadline: int, now: int) -> None:
+        """Enter `token`, whose session expires at `deadline` ms, at least a bucket after `now`."""
+        horizon = now + HORIZON_MS - token % (HORIZON_MS // 2)
+        number = min(deadline, horizon) // BUCKET_MS
         bucket = self._buckets.get(number)
         if bucket is None:
             self._buckets[number] = [token]
@@ -49,12 +57,12 @@ class Deadlines:
                     continue
                 if deadline <= now:
                     return token
-                self.add(token, deadline)
+                self.add(token, deadline, now)
             if not self._coming or self._coming[0] * BUCKET_MS > now:
                 return None
-            self._open_next()
+            self._open_next(now)
 
-    def _open_next(self) -> None:
+    def _open_next(self, now: int) -> None:
         number = heappop(self._coming)
         # A token is there twice if its session ended and was loaded again: two entries meet.
         for token in set(self._buckets.pop(number)):
@@ -62,7 +70,7 @@ class Deadlines:
             if deadline is None:
                 continue
             if deadline // BUCKET_MS > number:
-                self.add(token, deadline)
+                self.add(token, deadline, now)
             else:
                 self._open.append((deadline, token))
         self._open.sort(reverse=True)

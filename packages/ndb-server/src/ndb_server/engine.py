@@ -149,17 +149,17 @@ class Engine:
                 return False
             session = self._expire(token, self._sessions[token], now)
             if session is not None:
-                self._deadlines.add(token, session.deadline)
+                self._deadlines.add(token, session.deadline, now)
             if limit is not None:
                 limit -= 1
         return True
 
-    def _insert(self, token: int, session: Session) -> None:
+    def _insert(self, token: int, session: Session, now: int) -> None:
         self._sessions[token] = session
         values = unpack(session.packed)
         self._session_keys += len(values)
         if session.expiry is not None:
-            self._deadlines.add(token, session.deadline)
+            self._deadlines.add(token, session.deadline, now)
         if self._journal is not None:
             self._journal.created(token, session.expiry, session.deadline)
             if values:
@@ -186,7 +186,7 @@ class Engine:
         token = self._make_token()
         while token in self._sessions:
             token = self._make_token()
-        self._insert(token, Session(expiry, deadline_after(expiry, now), EMPTY))
+        self._insert(token, Session(expiry, deadline_after(expiry, now), EMPTY), now)
         return m.TokenReply(tkn=token)
 
     def _end(self, params: m.OfSession, now: int) -> m.TokenReply:
@@ -306,7 +306,7 @@ class Engine:
         if self._is_live(token, now):
             return False
         kept = None if expiry is None else settings(expiry)
-        self._insert(token, Session(kept, deadline_after(kept, now), pack(values)))
+        self._insert(token, Session(kept, deadline_after(kept, now), pack(values)), now)
         return True
 
     def edit_keys(self, edit: Edit) -> None:
