@@ -445,32 +445,21 @@ async def test_a_reply_named_err_refuses_the_request_whose_turn_it_is() -> None:
 # Writing.
 
 
-async def test_requests_of_one_turn_of_the_event_loop_leave_in_one_write() -> None:
+@pytest.mark.parametrize(("count", "left"), [(1, 1), (15, 15), (50, 2)])
+async def test_requests_of_one_turn_leave_together_sixteen_at_a_time(count: int, left: int) -> None:
     async def handler(server: RawPeer) -> None:
-        data = await server.reader.read(65536)
-        server.websocket.receive_data(data)
-        assert len(server.websocket.events) == 15
-        await server.send(text(COUNT) * 15)
-        await close_properly(server)
-
-    async with connected(handler) as client:
-        assert await asyncio.gather(*(client.count() for _ in range(15))) == [1] * 15
-
-
-async def test_many_requests_of_one_turn_leave_sixteen_at_a_time() -> None:
-    async def handler(server: RawPeer) -> None:
-        for _ in range(50):
+        for _ in range(count):
             await server.request()
-        await server.send(text(COUNT) * 50)
+        await server.send(text(COUNT) * count)
         await close_properly(server)
 
     async with connected(handler) as client:
         assert client._connection is not None
-        asking = [asyncio.ensure_future(client.count()) for _ in range(50)]
+        asking = [asyncio.ensure_future(client.count()) for _ in range(count)]
         # Each of them has run up to its request, and the turn's flush has not come yet.
         await asyncio.sleep(0)
-        assert client._connection._pipeline.unsent == 50 % 16
-        assert await asyncio.gather(*asking) == [1] * 50
+        assert client._connection._pipeline.unsent == left
+        assert await asyncio.gather(*asking) == [1] * count
 
 
 async def test_requests_wait_while_the_server_does_not_read() -> None:

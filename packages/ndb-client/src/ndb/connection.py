@@ -94,7 +94,9 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport  # From `connection_made` on.
         self._pipeline: Pipeline[asyncio.Future[str]] = Pipeline()
         self._mask_keys = mask_keys()
+        # Bytes that could not be processed yet, and how many there must be to go on.
         self._unread = bytearray()
+        self._needed = 0
         self._fragments: list[bytes] = []
         self._reading = True
         self._flush_is_due = False
@@ -202,29 +204,38 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def data_received(self, data: bytes) -> None:
+        # Most replies come whole in one read. Of a large one, nothing is copied until it is whole.
         unread = self._unread
-        unread += data
-        start = 0
-        while self._reading and start < len(unread):
+        if unread:
+            unread += data
+            if len(unread) < self._needed:
+                return
+            data = bytes(unread)
+            unread.clear()
+        unread += memoryview(data)[self._take(data) :]
+
+    def _take(self, data: bytes) -> int:
+        """Process the frames at the beginning of `data`; return how many bytes they have."""
+        self._needed = start = 0
+        while self._reading and start < len(data):
             if self._websocket.state is State.CONNECTING:
                 # What follows the last line of the handshake are frames.
-                stop = unread.find(b"\n", start) + 1 or len(unread)
-                self._feed(unread[start:stop])
+                stop = data.find(b"\n", start) + 1 or len(data)
+                self._feed(data[start:stop])
             else:
-                bounds = frame_bounds(unread, start)
-                if bounds is None or bounds[1] > len(unread):
+                bounds = frame_bounds(data, start)
+                if bounds is None:
                     break
                 payload, stop = bounds
-                if (
-                    unread[start] == FINAL_TEXT
-                    and unread[start + 1] < MASKED
-                    and not self._fragments
-                ):
-                    self._answer(unread[payload:stop])
+                if stop > len(data):
+                    self._needed = stop - start
+                    break
+                if data[start] == FINAL_TEXT and data[start + 1] < MASKED and not self._fragments:
+                    self._answer(data[payload:stop])
                 else:
-                    self._feed(unread[start:stop])
+                    self._feed(data[start:stop])
             start = stop
-        del unread[:start]
+        return start
 
     def eof_received(self) -> None:
         self._websocket.receive_eof()
@@ -241,7 +252,7 @@ class Connection(asyncio.Protocol):
 
     # What the server sent.
 
-    def _feed(self, data: bytearray) -> None:
+    def _feed(self, data: bytes) -> None:
         self._websocket.receive_data(data)
         for event in self._websocket.events_received():
             if isinstance(event, Frame):
@@ -266,7 +277,7 @@ class Connection(asyncio.Protocol):
                 self._fragments.clear()
                 self._answer(message)
 
-    def _answer(self, message: bytes | bytearray) -> None:
+    def _answer(self, message: bytes) -> None:
         try:
             text = message.decode()
         except UnicodeDecodeError as error:

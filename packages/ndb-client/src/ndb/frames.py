@@ -44,7 +44,7 @@ def text_frame(message: bytes, mask_key: bytes) -> bytes:
     return b"".join((header, mask_key, apply_mask(message, mask_key)))
 
 
-def frame_bounds(data: bytearray, start: int) -> tuple[int, int] | None:
+def frame_bounds(data: bytes | bytearray, start: int) -> tuple[int, int] | None:
     """Return where the payload of the frame at `start` begins, and where the frame ends.
 
     The end may lie beyond `data`. None if the header is not whole yet.
