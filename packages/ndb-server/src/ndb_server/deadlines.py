@@ -11,8 +11,8 @@ than `HORIZON_MS`, however long its session may live: it moves on when it comes 
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-BUCKET_MS = 64
-"""Deadlines a bucket spans: at 100,000 expiries a second it holds 6,400 entries."""
+BUCKET_MS = 16
+"""Deadlines a bucket spans: at 100,000 expiries a second it holds 1,600 entries."""
 
 HORIZON_MS = 600_000
 """How far ahead entries are made. They move on about as often as that, spread by their tokens: many

@@ -34,7 +34,7 @@ FEATURES = [
 """What this server does beyond NemesisDB 0.7, for SV_INFO."""
 
 _REAP_INTERVAL = 0.1
-_REAP_SLICE = 256
+_REAP_SLICE = 128
 
 
 class StartError(Exception):
