@@ -35,7 +35,11 @@ class Deadlines:
         self._open: list[tuple[int, int]] = []
 
     def add(self, token: int, deadline: int, now: int) -> None:
-        """Enter `token`, whose session expires at `deadline` ms, at least a bucket after `now`."""
+        """Enter `token`, whose session expires at `deadline` ms.
+
+        A deadline in the bucket that is being worked off would be found only after it: it lies at
+        least a bucket after `now`, as it does while no session lives less than a second.
+        """
         horizon = now + HORIZON_MS - token % (HORIZON_MS // 2)
         number = min(deadline, horizon) // BUCKET_MS
         bucket = self._buckets.get(number)
