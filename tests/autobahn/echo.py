@@ -7,6 +7,7 @@ Port 0 takes any free one. The URL is printed once connections are accepted.
 
 import argparse
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 
 from ndb_server.transport import MAX_MESSAGE_SIZE, Connection, Timeouts
@@ -20,12 +21,12 @@ HOST = "127.0.0.1"
 class Echo(Connection):
     """Sends binary messages back too, which the commands have no use for."""
 
-    def _answer_binary(self, message: bytes, replies: list[bytes]) -> None:
-        replies.append(Frame(Opcode.BINARY, message).serialize(mask=False))
+    def _answer_binary(self, message: bytes) -> None:
+        self._write([Frame(Opcode.BINARY, message).serialize(mask=False)])
 
 
-def same(message: bytes, _: bool) -> bytes:
-    return message
+def same(messages: Sequence[bytes], _: int, __: bool) -> Sequence[bytes]:
+    return messages
 
 
 async def send_back(connection: ServerConnection) -> None:
@@ -42,7 +43,7 @@ async def main(port: int, *, plain: bool) -> None:
     else:
         connections: set[Connection] = set()
         server = await asyncio.get_running_loop().create_server(
-            lambda: Echo(same, b"", connections, Timeouts()), HOST, port
+            lambda: Echo(same, lambda: 0, b"", connections, Timeouts()), HOST, port
         )
     [listening] = server.sockets
     print(f"ws://{HOST}:{listening.getsockname()[1]}/", flush=True)

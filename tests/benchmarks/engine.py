@@ -26,7 +26,7 @@ def measure(size: int) -> dict[str, float]:
     now = 1_000_000_000
 
     def ask(message: str, at: int = now) -> dict[str, int]:
-        reply = dispatcher.dispatch(message.encode(), at)
+        [reply] = dispatcher.dispatch([message.encode()], at)
         assert isinstance(reply, bytes)
         [body] = json.loads(reply).values()
         assert body["st"] == 1, body
@@ -46,7 +46,7 @@ def measure(size: int) -> dict[str, float]:
         prepared = [message.encode() for message in messages]
         begin = time.perf_counter()
         for message in prepared:
-            dispatcher.dispatch(message, now)
+            dispatcher.dispatch([message], now)
         return (time.perf_counter() - begin) / len(prepared) * 1e6
 
     last = tokens[-REPEATED:]

@@ -16,7 +16,7 @@ from ndb_protocol import decode_request, encode_reply
 from ndb_server.clock import Clock
 from ndb_server.dispatch import Dispatcher
 from ndb_server.engine import Engine
-from ndb_server.transport import Connection, Timeouts
+from ndb_server.transport import Connection, Respond, Timeouts
 
 from .filling import HANDSHAKE, values
 
@@ -60,15 +60,15 @@ async def measure(sessions: int) -> dict[str, float]:
     now = clock()
     messages = []
     for number in range(sessions):
-        created = dispatcher.dispatch(b'{"SH_NEW":{}}', now)
+        [created] = dispatcher.dispatch([b'{"SH_NEW":{}}'], now)
         assert isinstance(created, bytes)
         token = json.loads(created)["SH_NEW_RSP"]["tkn"]
         keys = f'{{"SH_SET":{{"tkn":{token},"keys":{{{values(number)}}}}}}}'
-        dispatcher.dispatch(keys.encode(), now)
+        dispatcher.dispatch([keys.encode()], now)
         messages.append(f'{{"SH_GET":{{"tkn":{token},"keys":["a","b"]}}}}'.encode())
 
-    def reading(respond: Callable[[bytes, bool], Any]) -> Callable[[bytes], None]:
-        connection = Connection(respond, b"", set(), Timeouts())
+    def reading(respond: Respond) -> Callable[[bytes], None]:
+        connection = Connection(respond, clock, b"", set(), Timeouts())
         connection.connection_made(Sink())
         buffer = connection.get_buffer(-1)
 
@@ -84,15 +84,15 @@ async def measure(sessions: int) -> dict[str, float]:
         b"".join(frames[begin : begin + IN_A_READ])
         for begin in range(0, len(frames) - IN_A_READ, IN_A_READ)
     ]
-    reply = dispatcher.dispatch(messages[0], now)
-    framing = microseconds(reading(lambda _, __: reply), reads, IN_A_READ)
-    everything = reading(lambda message, text: dispatcher.dispatch(message, clock(), text))
+    [reply] = dispatcher.dispatch(messages[:1], now)
+    framing = microseconds(reading(lambda some, _, __: [reply] * len(some)), reads, IN_A_READ)
+    everything = reading(dispatcher.dispatch)
     get = engine.handlers["SH_GET"]
     params = [decode_request(message)[1] for message in messages]
     replies = [get(each, now) for each in params]
     return {
         "framing and masking": framing,
-        "the clock": microseconds(lambda _: clock(), messages),
+        "the clock": microseconds(lambda _: clock(), messages) / IN_A_READ,
         "decoding": microseconds(decode_request, messages),
         "the engine": microseconds(lambda each: get(each, now), params),
         "encoding": microseconds(lambda each: encode_reply("SH_GET_RSP", each), replies),

@@ -227,3 +227,7 @@ def test_a_message_that_nests_too_deeply_is_refused(opening: str) -> None:
     reply_name, status, sentence = outcome(decode_request, message)
     assert (reply_name, status) == ("ERR", Status.JSON_INVALID)
     assert "too deeply" in sentence
+
+
+def test_the_beginning_of_a_message_tells_every_command_from_the_others() -> None:
+    assert {command for command, _ in codec.SHORT_WAY.values()} == set(COMMANDS.values())

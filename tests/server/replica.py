@@ -4,7 +4,7 @@ from typing import Any
 
 from ndb_protocol import NO_TOKEN
 from ndb_protocol.messages import Expiry
-from ndb_server.keyspace import Edit
+from ndb_server.edits import Edit
 
 ReplicaSession = tuple[Expiry | None, int, dict[str, bytes]]
 """Settings, deadline and keys."""

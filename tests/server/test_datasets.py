@@ -63,7 +63,7 @@ class Store:
         self._dispatcher = Dispatcher({**self.engine.handlers, **self.datasets.handlers})
 
     async def answer(self, message: str) -> str:
-        reply = self._dispatcher.dispatch(message.encode(), self.now)
+        [reply] = self._dispatcher.dispatch([message.encode()], self.now)
         return (await reply if isinstance(reply, Awaitable) else reply).decode()
 
     async def ask(self, command: str, **params: Any) -> dict[str, Any]:

@@ -44,8 +44,8 @@ async def test_dispatch_answers_as_the_vector_says(vector: Vector, tmp_path: Pat
                 clock.now += step.advance_ms
                 continue
             message = conversation.fill(step.send).encode()
-            reply = server.dispatch(
-                message, clock.now, text_tokens=vector.subprotocol == NDB_V1_TEXT
+            [reply] = server.dispatch(
+                [message], clock.now, text_tokens=vector.subprotocol == NDB_V1_TEXT
             )
             if isinstance(reply, Awaitable):
                 reply = await reply

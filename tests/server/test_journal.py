@@ -6,10 +6,10 @@ import pytest
 from msgspec import UNSET, Raw
 from ndb_protocol import COMMANDS, NO_TOKEN
 from ndb_protocol.messages import Expiry, OfSession
+from ndb_server.edits import Edit
 from ndb_server.engine import NEVER, Engine
 from ndb_server.errors import RefusedError
 from ndb_server.journal import Journal
-from ndb_server.keyspace import Edit
 
 from tests.server.replica import Replica
 

@@ -6,8 +6,9 @@ import pytest
 from msgspec import UNSET, Raw
 from ndb_protocol import COMMANDS, Status
 from ndb_protocol import messages as m
+from ndb_server.edits import Edit
 from ndb_server.errors import RefusedError
-from ndb_server.keyspace import READS, WRITES, Edit
+from ndb_server.keyspace import READS, WRITES
 
 ONE, TWO = b"1", b'{"a": [1.50]}'
 

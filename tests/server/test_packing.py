@@ -2,15 +2,27 @@
 
 import tracemalloc
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 from ndb_protocol import COMMANDS, decode_request
 from ndb_protocol.messages import SessionKeyValues
+from ndb_server.edits import Edit
 from ndb_server.engine import Engine
-from ndb_server.keyspace import Edit
-from ndb_server.packing import EMPTY, PACKED_SIZE, copied, edited, pack, unpack
+from ndb_server.packing import (
+    EMPTY,
+    PACKED_SIZE,
+    SELECTIONS,
+    SOON,
+    copied,
+    edited,
+    pack,
+    picked,
+    selections,
+    unpack,
+)
 
 BIG = Raw(b'"%b"' % (b"x" * PACKED_SIZE))
 SMALL = Raw(b"1.50")
@@ -43,6 +55,46 @@ def test_edits_mean_the_same_packed_or_not(
         edit.apply(plain)
         packed = edited(packed, unpack(packed), edit)
         assert list(unpack(packed).items()) == list(plain.items())
+
+
+@given(values, st.lists(st.text(max_size=3), max_size=4), st.sampled_from([1, SOON, SOON + 1]))
+def test_picking_takes_what_is_there_in_the_order_asked_however_often(
+    keys: dict[str, Raw], names: list[str], times: int
+) -> None:
+    expected = {name: keys[name] for name in names if name in keys}
+    for _ in range(times):
+        picked_keys = msgspec.json.encode(picked(pack(keys), names))
+    found = msgspec.json.decode(picked_keys, type=dict[str, Raw])
+    assert list(found.items()) == list(expected.items())
+
+
+@pytest.mark.parametrize(
+    "names", [["b", "none", "a"], ["a", "b", "a"], ['"', "a"], ["\n"], ["\\"], [], ["é", "a"]]
+)
+def test_picking_often_is_picking_all_the_same(names: list[str]) -> None:
+    packed = pack(dict.fromkeys(["a", "b", '"', "\n", "\\", "é"], SMALL))
+    texts = {bytes(msgspec.json.encode(picked(packed, names))) for _ in range(2 * SOON)}
+    assert texts == {
+        msgspec.json.encode({name: SMALL for name in names if name != "none"}),
+    }
+
+
+def test_a_selection_that_is_asked_for_often_is_no_dict_any_more() -> None:
+    packed = pack({"a": SMALL})
+    kinds = [type(picked(packed, ["a", "often"])) for _ in range(SOON + 2)]
+    assert kinds[SOON] is dict
+    assert kinds[-1] is not dict
+
+
+def test_few_and_small_selections_are_remembered() -> None:
+    packed = pack({"a": SMALL})
+    picked(packed, ["x" * PACKED_SIZE])
+    picked(packed, [""] * PACKED_SIZE)
+    picked(packed, ["remembered"])
+    assert max(sum(map(len, names)) + len(names) for names in selections) <= PACKED_SIZE
+    for number in range(2 * SELECTIONS):
+        picked(packed, [str(number)])
+        assert len(selections) <= SELECTIONS
 
 
 def test_clearing_packs_again() -> None:

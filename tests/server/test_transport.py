@@ -9,7 +9,7 @@ import socket
 import termios
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from ndb_protocol.messages import Reply
 from ndb_server.dispatch import NOT_TEXT, Dispatcher
 from ndb_server.engine import Engine
-from ndb_server.transport import MAX_MESSAGE_SIZE, Connection, Respond, Timeouts, text_frame
+from ndb_server.transport import MAX_MESSAGE_SIZE, Connection, Respond, Timeouts, text_header
 from websockets.frames import Frame, Opcode
 
 from tests.e2e.exchanges import (
@@ -159,11 +159,11 @@ def commands() -> Respond:
         return engine.handlers["KV_KEYS"](params, now)
 
     dispatcher = Dispatcher({**engine.handlers, "KV_KEYS": keys})
-    return lambda message, text_tokens: dispatcher.dispatch(message, 0, text_tokens=text_tokens)
+    return dispatcher.dispatch
 
 
-def echo(message: bytes, _: bool) -> bytes:
-    return message
+def echo(messages: Sequence[bytes], _: int, __: bool) -> Sequence[bytes]:
+    return messages
 
 
 @asynccontextmanager
@@ -177,7 +177,7 @@ async def connected(
         end.setblocking(False)
     ours, theirs = ends
     transport, connection = await asyncio.get_running_loop().connect_accepted_socket(
-        lambda: Connection(respond, NOT_TEXT, listed, TIMEOUTS), theirs
+        lambda: Connection(respond, lambda: 0, NOT_TEXT, listed, TIMEOUTS), theirs
     )
     peer = Peer(connection, transport, ours, theirs)
     assert connection in listed
@@ -356,11 +356,7 @@ async def test_the_first_known_subprotocol_that_is_offered_decides_on_the_form_o
     offered: str | None, selected: str | None, tkn: int | str
 ) -> None:
     dispatcher = Dispatcher(Engine(make_token=lambda: 7).handlers)
-
-    def respond(message: bytes, text_tokens: bool) -> bytes | Awaitable[bytes]:
-        return dispatcher.dispatch(message, 0, text_tokens=text_tokens)
-
-    async with connected(respond) as peer:
+    async with connected(dispatcher.dispatch) as peer:
         await peer.send(handshake(offered) + text({"SH_NEW": {}}))
         head = (await peer.head()).decode().split("\r\n")
         told = [line for line in head if line.startswith("Sec-WebSocket-Protocol")]
@@ -447,12 +443,18 @@ class Later:
     def __init__(self) -> None:
         self.asked: list[tuple[bytes, asyncio.Future[bytes]]] = []
 
-    def __call__(self, message: bytes, _: bool) -> bytes | Awaitable[bytes]:
-        if not message.startswith(b"later"):
-            return message
-        answer = asyncio.get_running_loop().create_future()
-        self.asked.append((message, answer))
-        return answer
+    def __call__(
+        self, messages: Sequence[bytes], _: int, __: bool
+    ) -> Sequence[bytes | Awaitable[bytes]]:
+        replies: list[bytes | Awaitable[bytes]] = []
+        for message in messages:
+            if not message.startswith(b"later"):
+                replies.append(message)
+                continue
+            answer = asyncio.get_running_loop().create_future()
+            self.asked.append((message, answer))
+            return [*replies, answer]
+        return replies
 
     def answer(self, answer: bytes | None = None) -> None:
         message, asking = self.asked.pop(0)
@@ -710,7 +712,11 @@ async def test_shutting_down_waits_for_every_answer_that_takes_long() -> None:
 
 
 async def test_shutting_down_answers_what_a_slow_client_has_asked_for() -> None:
-    async with opened(lambda message, _: message * 100_000) as peer:
+    def respond(messages: Sequence[bytes], _: int, __: bool) -> Sequence[bytes]:
+        # Not to all of them at once.
+        return [message * 100_000 for message in messages[:3]]
+
+    async with opened(respond) as peer:
         numbers = "0123456789"
         await peer.send(b"".join(text(number) for number in numbers))
         ending = asyncio.ensure_future(peer.connection.shut_down())
@@ -761,4 +767,4 @@ async def test_shutting_down_cuts_off_a_client_that_does_not_answer_the_close_fr
 @pytest.mark.parametrize("length", [0, 125, 126, 65535, 65536])
 def test_a_text_frame_is_what_the_authority_makes_of_it(length: int) -> None:
     payload = b"x" * length
-    assert text_frame(payload) == Frame(Opcode.TEXT, payload).serialize(mask=False)
+    assert text_header(length) + payload == Frame(Opcode.TEXT, payload).serialize(mask=False)

@@ -1,6 +1,5 @@
 """Replies: typed replies to message bytes, and message text to Python values."""
 
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -8,17 +7,18 @@ from msgspec import Raw
 
 from .messages import ExistReply, InfoReply, Reply, TokenReply
 
-_encode = msgspec.json.Encoder().encode
+encode_body = msgspec.json.Encoder().encode
+"""Returns the JSON text of a reply: what stands between its opening and a closing brace."""
+
+
+def reply_opening(name: str) -> bytes:
+    """Return how a message begins that carries a reply under the member `name`."""
+    return b'{"%b":' % name.encode()
 
 
 def encode_reply(name: str, reply: Reply) -> bytes:
     """Return the message that carries `reply` under the member `name`."""
-    return _opening(name) + _encode(reply) + b"}"
-
-
-@lru_cache(maxsize=256)
-def _opening(name: str) -> bytes:
-    return b'{"%b":' % name.encode()
+    return reply_opening(name) + encode_body(reply) + b"}"
 
 
 def with_text_tokens(reply: Reply) -> Reply:

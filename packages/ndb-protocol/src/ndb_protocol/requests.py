@@ -7,6 +7,7 @@ text and arrays with elements to ignore.
 """
 
 import re
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
@@ -63,9 +64,19 @@ def _envelope(command: Command) -> msgspec.json.Decoder[Any]:
     )
 
 
-_SHORT_WAY = {
-    name.encode(): (command, _envelope(command).decode) for name, command in COMMANDS.items()
+BEGINNING = slice(2, 11)
+"""Where a message tells which command it is, written as compactly as can be or as Python does."""
+
+SHORT_WAY: Mapping[bytes, tuple[Command, Callable[[bytes], Any]]] = {
+    f'{{"{command.name}"{colon}{{'.encode()[BEGINNING]: way
+    for command in COMMANDS.values()
+    for way in [(command, _envelope(command).decode)]
+    for colon in (":", ": ")
 }
+"""By its `BEGINNING`, what a message may be, and a decoder that takes it only if it is."""
+
+UNREADABLE = (KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What the short way raises for a message that it does not take."""
 
 
 def decode_request(message: bytes) -> tuple[Command, Params]:
@@ -74,15 +85,11 @@ def decode_request(message: bytes) -> tuple[Command, Params]:
     Raises:
         RequestError: `message` is not a request; the first of the order of checks that failed.
     """
-    # What may be the name after `{"`; whether it is, the decoder finds out.
-    known = _SHORT_WAY.get(message[2 : message.find(b'"', 2)])
-    if known is not None:
-        command, decode = known
-        try:
-            return command, decode(message).params
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            pass
-    return _read_request(message)
+    try:
+        command, decode = SHORT_WAY[message[BEGINNING]]
+        return command, decode(message).params
+    except UNREADABLE:
+        return _read_request(message)
 
 
 _as_raw = msgspec.json.Decoder(Raw).decode

@@ -24,9 +24,9 @@ from ndb_protocol import Status, parse_token
 from ndb_protocol import messages as m
 from ndb_protocol.messages import Expiry, is_dataset_name
 
+from .edits import Edit
 from .engine import Engine, Session
 from .errors import RefusedError
-from .keyspace import Edit
 from .packing import unpack
 
 _T = TypeVar("_T")

@@ -7,10 +7,11 @@ machine. In the first case nothing here costs a coroutine.
 import logging
 import secrets
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from ndb_protocol import (
+    COMMANDS,
     Command,
     RequestError,
     Status,
@@ -19,7 +20,8 @@ from ndb_protocol import (
     with_text_tokens,
 )
 from ndb_protocol.messages import Reply
-from ndb_protocol.requests import NO_COMMAND
+from ndb_protocol.replies import encode_body, reply_opening
+from ndb_protocol.requests import BEGINNING, NO_COMMAND, SHORT_WAY, UNREADABLE
 
 from .errors import RefusedError
 
@@ -38,6 +40,10 @@ NOT_TEXT = encode_reply(
 """The answer to a binary message."""
 
 
+ENOUGH = 2**18
+"""Bytes of replies after which no further request is run at once."""
+
+
 class Dispatcher:
     """Answers messages.
 
@@ -46,31 +52,62 @@ class Dispatcher:
     """
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
-        self._handlers = handlers
+        self._rows = {
+            name: (handler, reply_opening(COMMANDS[name].reply_name), COMMANDS[name])
+            for name, handler in handlers.items()
+        }
+        self._short_way = {
+            beginning: (decode, *self._rows[command.name])
+            for beginning, (command, decode) in SHORT_WAY.items()
+            if command.name in handlers
+        }
 
     def dispatch(
-        self, message: bytes, now: int, text_tokens: bool = False
-    ) -> bytes | Awaitable[bytes]:
-        """Run the request that `message` (valid UTF-8) is and return the reply.
+        self, messages: Iterable[bytes], now: int, text_tokens: bool = False
+    ) -> list[bytes | Awaitable[bytes]]:
+        """Run the requests that `messages` (valid UTF-8) are, in their order.
+
+        Stops behind one that is answered later, as those that follow have to wait for it, and once
+        the replies come to `ENOUGH` bytes, so that who asks and does not read is noticed.
 
         Args:
-            message: the text message.
+            messages: the text messages.
             now: the time in ms since the epoch; never less than at an earlier call.
             text_tokens: write tokens as decimal strings (subprotocol ``ndb.v1.text``).
+
+        Returns:
+            The replies to those that were run. The last one may come later.
         """
-        try:
-            command, params = decode_request(message)
-        except RequestError as error:
-            return encode_reply(error.reply_name, Reply(st=error.status, m=error.message))
-        try:
-            reply = self._handlers[command.name](params, now)
-            if isinstance(reply, Reply):
+        replies: list[bytes | Awaitable[bytes]] = []
+        size = 0
+        short_way = self._short_way
+        for message in messages:
+            try:
+                decode, handler, opening, command = short_way[message[BEGINNING]]
+                params = decode(message).params
+            except UNREADABLE:
+                try:
+                    command, params = decode_request(message)
+                except RequestError as error:
+                    refusal = Reply(st=error.status, m=error.message)
+                    replies.append(encode_reply(error.reply_name, refusal))
+                    continue
+                handler, opening, _ = self._rows[command.name]
+            try:
+                reply = handler(params, now)
+                if not isinstance(reply, Reply):
+                    replies.append(_later(command, reply, text_tokens))
+                    break
                 if text_tokens:
                     reply = with_text_tokens(reply)
-                return encode_reply(command.reply_name, reply)
-        except Exception as error:
-            return _refusal(command, error)
-        return _later(command, reply, text_tokens)
+                text = opening + encode_body(reply) + b"}"
+            except Exception as error:
+                text = _refusal(command, error)
+            replies.append(text)
+            size += len(text)
+            if size >= ENOUGH:
+                break
+        return replies
 
 
 async def _later(command: Command, coming: Awaitable[Reply], text_tokens: bool) -> bytes:

@@ -17,9 +17,10 @@ from ndb_protocol import messages as m
 from ndb_protocol.messages import Expiry
 
 from .deadlines import Deadlines
+from .edits import Edit
 from .errors import RefusedError
 from .journal import Journal
-from .keyspace import READS, WRITES, Edit
+from .keyspace import READS, WRITES
 from .packing import EMPTY, Packed, copied, edited, pack, unpack
 
 _OK = int(Status.OK)
@@ -241,8 +242,10 @@ class Engine:
         extends = COMMANDS[f"SH_{name}"].extends is Extends.ON_GET
 
         def run(params: Any, now: int) -> m.Reply:
-            session = self._live(params.tkn, now)
-            reply = read(unpack(session.packed), params)
+            session = self._sessions.get(params.tkn)
+            if session is None or session.deadline <= now:
+                session = self._live(params.tkn, now)
+            reply = read(session.packed, params)
             if extends:
                 expiry = session.expiry
                 if expiry is not None and expiry.extendOnGet:
@@ -256,7 +259,9 @@ class Engine:
         extends = COMMANDS[f"SH_{name}"].extends is Extends.ON_SET_ADD
 
         def run(params: Any, now: int) -> m.Reply:
-            session = self._live(params.tkn, now)
+            session = self._sessions.get(params.tkn)
+            if session is None or session.deadline <= now:
+                session = self._live(params.tkn, now)
             values = unpack(session.packed)
             reply, edit = write(values, params)
             if reply.st != _OK:

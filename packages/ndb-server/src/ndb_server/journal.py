@@ -4,7 +4,7 @@ from typing import Protocol
 
 from ndb_protocol.messages import Expiry
 
-from .keyspace import Edit
+from .edits import Edit
 
 
 class Journal(Protocol):

@@ -1,72 +1,46 @@
 """The commands on keys, on whichever map holds them: a session's or the independent keys.
 
-A key maps to the JSON text of its value, kept as sent. Reading returns a reply; writing returns a
-reply and an `Edit`, and whoever owns the map applies it. So each command is written once, and
-every change there is passes through `Edit.apply`.
-
-The values of an edit may be views that keep the whole message they came in alive. Who keeps them
-keeps copies: see `Edit.owned`.
+A key maps to the JSON text of its value, kept as sent. Reading is given the map as it lies in
+memory and returns a reply; writing returns a reply and an `Edit`, and whoever owns the map applies
+it. So each command is written once, and every change there is passes through `Edit.apply`.
 """
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw
 from ndb_protocol import Status
 from ndb_protocol import messages as m
 
 from . import paths
+from .edits import Edit
+from .packing import Packed, picked, unpack
 
 Values = Mapping[str, Raw]
-
-
-class Edit(Struct, frozen=True, gc=False):
-    """A change to a map of keys: everything out if `clear`, `remove` out, then `put` in."""
-
-    put: Mapping[str, Raw] = MappingProxyType({})
-    remove: tuple[str, ...] = ()
-    clear: bool = False
-
-    def apply(self, values: dict[str, Raw]) -> None:
-        """Make the change in `values`."""
-        if self.clear:
-            values.clear()
-        for key in self.remove:
-            del values[key]
-        values.update(self.put)
-
-    def owned(self) -> "Edit":
-        """Return the same change with values that keep nothing but themselves alive."""
-        put = {key: value.copy() for key, value in self.put.items()}
-        return Edit(put, self.remove, self.clear)
 
 
 _NOTHING = Edit()
 
 
-def get(values: Values, params: m.KeyNames) -> m.ValuesReply:
-    # A comprehension is a call before Python 3.12, and this the command that is asked most.
-    found: dict[str, Raw] = {}
-    for key in params.keys:
-        if key in values:
-            found[key] = values[key]
-    return m.ValuesReply(keys=found)
+def get(packed: Packed, params: m.KeyNames) -> m.ValuesReply:
+    return m.ValuesReply(keys=picked(packed, params.keys))
 
 
-def contains(values: Values, params: m.KeyNames) -> m.ContainsReply:
+def contains(packed: Packed, params: m.KeyNames) -> m.ContainsReply:
+    values = unpack(packed)
     return m.ContainsReply(contains=[key for key in params.keys if key in values])
 
 
-def count(values: Values, _: m.Params) -> m.CountReply:
-    return m.CountReply(cnt=len(values))
+def count(packed: Packed, _: m.Params) -> m.CountReply:
+    return m.CountReply(cnt=len(unpack(packed)))
 
 
-def keys(values: Values, _: m.Params) -> m.KeyListReply:
-    return m.KeyListReply(keys=list(values))
+def keys(packed: Packed, _: m.Params) -> m.KeyListReply:
+    return m.KeyListReply(keys=list(unpack(packed)))
 
 
-def find(values: Values, params: m.Find) -> m.Reply:
+def find(packed: Packed, params: m.Find) -> m.Reply:
+    values = unpack(packed)
     paths.parse_path(params.path)
     searched = params.keys or values
     found = {
@@ -128,7 +102,7 @@ def arr_append(values: Values, params: m.ArrAppend) -> tuple[m.Reply, Edit]:
     return m.Reply(), Edit({key: Raw(text)})
 
 
-READS: dict[str, Callable[[Values, Any], m.Reply]] = {
+READS: dict[str, Callable[[Packed, Any], m.Reply]] = {
     "GET": get,
     "CONTAINS": contains,
     "COUNT": count,

@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -90,9 +90,6 @@ class Server:
             features=FEATURES,
         )
 
-    def _respond(self, message: bytes, text_tokens: bool) -> bytes | Awaitable[bytes]:
-        return self._dispatcher.dispatch(message, self._clock(), text_tokens)
-
     async def start(self) -> str:
         """Load what is to be loaded, accept connections, and return the server's URL.
 
@@ -107,7 +104,13 @@ class Server:
                 raise StartError(f"cannot load '{options.load}': {error.message}") from error
         try:
             self._listener = await self._loop.create_server(
-                lambda: Connection(self._respond, NOT_TEXT, self._connections, options.timeouts),
+                lambda: Connection(
+                    self._dispatcher.dispatch,
+                    self._clock,
+                    NOT_TEXT,
+                    self._connections,
+                    options.timeouts,
+                ),
                 options.host,
                 options.port,
             )

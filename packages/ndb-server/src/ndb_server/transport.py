@@ -39,8 +39,12 @@ _protocol_logger.setLevel(logging.WARNING)
 
 SUBPROTOCOLS = [Subprotocol(NDB_V1), Subprotocol(NDB_V1_TEXT)]
 
-Respond = Callable[[bytes, bool], bytes | Awaitable[bytes]]
-"""Answers a text message (valid UTF-8), given whether tokens are to be text."""
+Respond = Callable[[Sequence[bytes], int, bool], Sequence[bytes | Awaitable[bytes]]]
+"""Answers text messages (valid UTF-8), given the time in ms and whether tokens are to be text.
+
+It may stop early, but not before the first: it returns the replies to those that it has run. Only
+the last of them may be one that comes later.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +67,6 @@ class Timeouts:
 MAX_MESSAGE_SIZE = 4 * 2**20
 """The largest message taken, in bytes; a larger one closes the connection with 1009."""
 
-_FLUSH_SIZE = 2**18
-"""Replies are written when they come to so many bytes, to notice a client that does not read."""
-
 _READ_AHEAD = 2**16
 """Bytes taken in behind a request that is being answered; enough to see pings."""
 
@@ -76,19 +77,63 @@ _FINAL_TEXT = 0x81
 _PING = 0x89
 _PONG = 0x8A
 _MASKED = 0x80
+_MASK_END = 6
+"""Where the payload of a short frame begins, behind its two first bytes and the masking key."""
 
 _CONTROL_PAYLOAD_SIZE = 125
 """The most bytes that a ping has (RFC 6455, section 5.5)."""
 
 
-def text_frame(payload: bytes) -> bytes:
-    """Return the final, unmasked text frame of `payload` (RFC 6455, section 5.2)."""
-    size = len(payload)
+_SHORT_HEADERS = [b"\x81%c" % size for size in range(126)]
+
+
+def text_header(size: int) -> bytes:
+    """Return the header of a final, unmasked text frame of `size` bytes (RFC 6455, section 5.2)."""
     if size < 126:
-        return b"\x81%c%b" % (size, payload)
+        return _SHORT_HEADERS[size]
     if size < 65536:
-        return b"\x81\x7e%b%b" % (size.to_bytes(2), payload)
-    return b"\x81\x7f%b%b" % (size.to_bytes(8), payload)
+        return b"\x81\x7e" + size.to_bytes(2)
+    return b"\x81\x7f" + size.to_bytes(8)
+
+
+def text_messages(data: bytes, position: int) -> tuple[list[bytes], list[int]]:
+    """Return the text messages that are whole in frames one after the other from `position` on.
+
+    It stops at the first frame that is anything else, and at a message that is not UTF-8.
+
+    Returns:
+        The messages, and where the frame of each ends.
+    """
+    messages: list[bytes] = []
+    ends: list[int] = []
+    total = len(data)
+    while total - position >= _MASK_END and data[position] == _FINAL_TEXT:
+        length = data[position + 1] - _MASKED
+        payload = position + _MASK_END
+        if length > _CONTROL_PAYLOAD_SIZE:
+            wide = 2 if length == 126 else 8
+            payload += wide
+            length = int.from_bytes(data[position + 2 : position + 2 + wide])
+            if length > MAX_MESSAGE_SIZE:
+                break
+        position = payload + length
+        if length < 0 or position > total:
+            break
+        message = apply_mask(data[payload:position], data[payload - 4 : payload])
+        if not message.isascii() and not_utf8(message):
+            break
+        messages.append(message)
+        ends.append(position)
+    return messages, ends
+
+
+def not_utf8(message: bytes | bytearray) -> str:
+    """Return why `message` is not UTF-8; nothing if it is."""
+    try:
+        message.decode()
+    except UnicodeDecodeError as error:
+        return f"{error.reason} at position {error.start}"
+    return ""
 
 
 def select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -96,16 +141,20 @@ def select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Sub
     return next((name for name in offered if name in SUBPROTOCOLS), None)
 
 
-# Event loops fill it and say so in one step, so all connections can share it. A buffer that asyncio
-# makes for each read is mapped and unmapped each time, at the price of several requests.
+# Event loops fill it and say so in one step, so all connections can share it.
 _read_buffer = memoryview(bytearray(2**18))
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     """One client.
+
+    It is both kinds of protocol, and each event loop takes the one that it is the faster with. The
+    buffer that asyncio makes for each read of a `Protocol` is mapped and unmapped each time, at the
+    price of several requests; uvloop has one buffer of its own.
 
     Args:
         respond: answers text messages.
+        clock: returns the time in ms that `respond` is given: the requests of one read have one.
         not_text: the answer to a binary message.
         connections: where this connection is listed while it is open.
         timeouts: how long to wait for what.
@@ -114,11 +163,13 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(
         self,
         respond: Respond,
+        clock: Callable[[], int],
         not_text: bytes,
         connections: "set[Connection]",
         timeouts: Timeouts,
     ) -> None:
         self._respond = respond
+        self._clock = clock
         self._not_text = not_text
         self._connections = connections
         self._timeouts = timeouts
@@ -150,7 +201,7 @@ class Connection(asyncio.BufferedProtocol):
         self._pinged = False
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
-    # asyncio.BufferedProtocol
+    # asyncio.Protocol and asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -161,8 +212,10 @@ class Connection(asyncio.BufferedProtocol):
         return _read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(_read_buffer[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
         self._heard = True
-        data = bytes(_read_buffer[:nbytes])
         pending = self._pending
         if not pending:
             consumed = self._process(data)
@@ -230,10 +283,14 @@ class Connection(asyncio.BufferedProtocol):
         self._needed = 0
         position = self._handshake(data) if self._ws.state is State.CONNECTING else 0
         total = len(data)
-        replies: list[bytes] = []
-        size = 0
+        now = self._clock()
         is_open = self._ws.state is State.OPEN
         while is_open and not self._write_paused:
+            if self._answering is None and self._fragments is None:
+                messages, ends = text_messages(data, position)
+                if messages:
+                    position = ends[self._answer(messages, now) - 1]
+                    continue
             if total - position < 2:
                 break
             first, second = data[position], data[position + 1]
@@ -244,11 +301,12 @@ class Connection(asyncio.BufferedProtocol):
                 break
             if second < _MASKED:
                 # A violation, whatever follows.
-                is_open = self._hand_over(data[position:], replies)
+                self._hand_over(data[position:])
+                is_open = False
                 position = total
                 break
-            length = second & 0x7F
-            payload = position + 6
+            payload = position + _MASK_END
+            length = second - _MASKED
             if length > 125:
                 wide = 2 if length == 126 else 8
                 payload += wide
@@ -257,26 +315,19 @@ class Connection(asyncio.BufferedProtocol):
                 length = int.from_bytes(data[position + 2 : position + 2 + wide])
                 if length > MAX_MESSAGE_SIZE:
                     # Refused for its header alone: nothing of it is buffered.
-                    is_open = self._hand_over(data[position:payload], replies)
+                    self._hand_over(data[position:payload])
+                    is_open = False
                     position = payload
                     break
             end = payload + length
             if end > total:
                 self._needed = end - position
                 break
-            if first == _FINAL_TEXT and self._fragments is None:
-                message = apply_mask(data[payload:end], data[payload - 4 : payload])
-                is_open = self._answer_text(message, replies)
-            else:
-                is_open = self._hand_over(data[position:end], replies)
+            message = self._hand_over(data[position:end])
             position = end
-            if replies:
-                size += len(replies[-1])
-                if size >= _FLUSH_SIZE:
-                    self._write(replies)
-                    replies, size = [], 0
-        if replies:
-            self._write(replies)
+            if message is not None:
+                self._answer([message], now)
+            is_open = self._ws.state is State.OPEN
         if is_open or (self._ws.state is State.CONNECTING and not self._ws.close_expected()):
             return position
         # Requests behind a close frame, sent or received, are not run (RFC 6455, section 1.4): what
@@ -311,12 +362,13 @@ class Connection(asyncio.BufferedProtocol):
         else:
             logger.info("handshake refused: %s", self._ws.handshake_exc)
 
-    def _hand_over(self, data: bytes, replies: list[bytes]) -> bool:
-        """Let `ServerProtocol` process a frame, and answer the message that it ends.
+    def _hand_over(self, data: bytes) -> bytes | None:
+        """Let `ServerProtocol` process a frame, and send what it says to it.
 
         Returns:
-            Whether the connection is still open.
+            The text message that the frame ends, if it ends one.
         """
+        text = None
         self._ws.receive_data(data)
         for event in self._ws.events_received():
             frame = cast(Frame, event)
@@ -329,34 +381,38 @@ class Connection(asyncio.BufferedProtocol):
             if frame.fin:
                 opcode, message = self._fragments
                 self._fragments = None
-                if opcode is Opcode.TEXT:
-                    self._answer_text(bytes(message), replies)
+                if opcode is Opcode.BINARY:
+                    self._answer_binary(bytes(message))
+                elif reason := not_utf8(message):
+                    # RFC 6455, section 8.1.
+                    self._ws.fail(CloseCode.INVALID_DATA, reason)
                 else:
-                    self._answer_binary(bytes(message), replies)
-        replies += self._ws.data_to_send()
-        return self._ws.state is State.OPEN
+                    text = bytes(message)
+        if chunks := self._ws.data_to_send():
+            self._write(chunks)
+        return text
 
     # Answering
 
-    def _answer_text(self, message: bytes, replies: list[bytes]) -> bool:
-        """Answer a message; return whether the connection is still open."""
-        if not message.isascii():
-            try:
-                message.decode()
-            except UnicodeDecodeError as error:
-                # RFC 6455, section 8.1.
-                self._ws.fail(CloseCode.INVALID_DATA, f"{error.reason} at position {error.start}")
-                replies += self._ws.data_to_send()
-                return False
-        reply = self._respond(message, self._text_tokens)
-        if isinstance(reply, bytes):
-            replies.append(text_frame(reply))
-        else:
-            self._answering = asyncio.ensure_future(self._answer_later(reply))
-        return True
+    def _answer(self, messages: Sequence[bytes], now: int) -> int:
+        """Answer `messages`, or the first of them; return how many were run."""
+        replies = self._respond(messages, now, self._text_tokens)
+        chunks: list[bytes] = []
+        for reply in replies:
+            if type(reply) is not bytes:
+                self._answering = asyncio.ensure_future(
+                    self._answer_later(cast(Awaitable[bytes], reply))
+                )
+                break
+            size = len(reply)
+            chunks.append(_SHORT_HEADERS[size] if size < 126 else text_header(size))
+            chunks.append(reply)
+        if chunks:
+            self._write(chunks)
+        return len(replies)
 
-    def _answer_binary(self, message: bytes, replies: list[bytes]) -> None:
-        replies.append(text_frame(self._not_text))
+    def _answer_binary(self, message: bytes) -> None:
+        self._write([text_header(len(self._not_text)), self._not_text])
 
     async def _answer_later(self, reply: Awaitable[bytes]) -> None:
         message = await reply
@@ -365,7 +421,7 @@ class Connection(asyncio.BufferedProtocol):
         self._answering = None
         if self.closed.done():
             return
-        self._write([text_frame(message)])
+        self._write([text_header(len(message)), message])
         self._process_pending()
         self._proceed()
 
