@@ -111,10 +111,13 @@ class Server:
                 options.host,
                 options.port,
             )
-        except OSError as error:
-            # asyncio's own text repeats the address; errors of name look-ups have no errno text.
-            number = error.errno or 0
-            reason = os.strerror(number) if number > 0 else error.strerror
+        except (OSError, ValueError) as error:
+            # A host that no resolver can be asked for is a ValueError.
+            reason: object = error
+            if isinstance(error, OSError):
+                # asyncio's own text repeats the address; name look-ups have no errno text.
+                number = error.errno or 0
+                reason = os.strerror(number) if number > 0 else error.strerror
             raise StartError(
                 f"cannot listen on {options.host} port {options.port}: {reason}; "
                 "choose others with --host and --port"
