@@ -1,6 +1,5 @@
 """What every asyncio client is: a connection that is opened and closed, and requests on it."""
 
-import math
 from typing import Self, TypeVar
 
 from websockets.frames import CloseCode
@@ -88,7 +87,7 @@ class BaseClient:
     def _limit(self, timeout: float | None, default: float | None = None) -> float | None:
         for limit in (timeout, self.timeout, default):
             if limit is not None:
-                return None if limit == math.inf else limit
+                return limit
         return None
 
     async def _run(self, request: Request[T], timeout: float | None) -> T:
