@@ -670,6 +670,23 @@ async def test_a_call_may_wait_longer_than_its_client() -> None:
         await asyncio.gather(client.count(timeout=BOUND), patient)
 
 
+@pytest.mark.parametrize("timeout", [math.nan, "1"])
+async def test_a_timeout_that_is_no_number_is_refused_before_anything_is_sent(timeout: Any) -> None:
+    async def handler(server: RawPeer) -> None:
+        assert (await server.event()).opcode is Opcode.CLOSE
+        await server.send(b"".join(server.websocket.data_to_send()))
+
+    said = f"timeout must be a number of seconds, not {timeout!r}"
+    async with connected(handler) as client:
+        with pytest.raises(ValueError, match=said):
+            await client.count(timeout=timeout)
+        client.timeout = timeout
+        with pytest.raises(ValueError, match=said):
+            await client.count()
+    with pytest.raises(ValueError, match=said):
+        await client.open()
+
+
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_a_call_may_have_no_limit_on_any_event_loop(
     new_loop: Callable[[], asyncio.AbstractEventLoop],

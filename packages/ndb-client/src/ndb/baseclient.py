@@ -1,5 +1,6 @@
 """What every asyncio client is: a connection that is opened and closed, and requests on it."""
 
+import math
 from typing import Self, TypeVar
 
 from websockets.frames import CloseCode
@@ -87,6 +88,8 @@ class BaseClient:
     def _limit(self, timeout: float | None, default: float | None = None) -> float | None:
         for limit in (timeout, self.timeout, default):
             if limit is not None:
+                if not isinstance(limit, int | float) or math.isnan(limit):
+                    raise ValueError(f"timeout must be a number of seconds, not {limit!r}")
                 return limit
         return None
 
