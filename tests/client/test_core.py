@@ -182,10 +182,6 @@ def test_a_wrong_value_is_a_value_error(build: Callable[[], Any]) -> None:
             lambda: commands.create_session(None, False, False, False),  # type: ignore[arg-type]
             "durationSeconds must be an int, not a NoneType",
         ),
-        (
-            lambda: commands.create_session(0.5, False, False, False),  # type: ignore[arg-type]
-            "durationSeconds must be an int, not a float",
-        ),
         (lambda: commands.session("5"), "tkn must be a Session or an int, not str"),  # type: ignore[arg-type]
         (lambda: commands.session(True), "tkn must be a Session or an int, not bool"),
         (lambda: commands.session_exists([1.5]), "tkn must be a Session or an int, not float"),  # type: ignore[list-item]

@@ -194,7 +194,8 @@ def load_keys_count(name: str) -> Request[int]:
 def create_session(
     duration: int, delete_session: bool, extend_on_set_add: bool, extend_on_get: bool
 ) -> Request[Session]:
-    if type(duration) is not int:
+    if not isinstance(duration, int | float):
+        # A float is for the server to refuse.
         raise TypeError(f"durationSeconds must be an int, not a {type(duration).__name__}")
     if duration < 0:
         raise ValueError("durationSeconds is negative; 0 means that the session never expires")
