@@ -327,6 +327,28 @@ def test_a_process_that_cannot_start_says_one_line(tmp_path: Path) -> None:
     assert "'evening'" in process_that_fails("--data-dir", str(tmp_path), "--load", "evening")
 
 
+def test_a_file_is_utf_8_in_any_locale(tmp_path: Path) -> None:
+    path = tmp_path / "ndb.toml"
+    path.write_text("data-dir = '/proc/é'", encoding="utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    assert r"data folder /proc/\xe9" in process_that_fails("--config", str(path), **ascii_only)
+
+
+def test_a_url_that_cannot_be_printed_stops_the_start() -> None:
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "ndb_server", "--port", "0"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=BOUND,
+            check=False,
+        )
+    assert process.returncode == 2
+    [line] = process.stderr.splitlines()
+    assert line == "ndb-server: cannot print the URL on standard output: No space left on device"
+
+
 OPTIONS = ["host", "port", "log-level", "data-dir", "load", "loop", "config", "version", "help"]
 
 

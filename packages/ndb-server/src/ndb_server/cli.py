@@ -130,7 +130,7 @@ def _read(config: Path) -> dict[str, Any]:
     cyclopts would take ``5`` for a path, and pass over keys that are options of its own.
     """
     try:
-        options = tomllib.loads(config.read_text())
+        options = tomllib.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StartError(f"cannot read configuration {config}: {error}") from error
     for key, value in options.items():

@@ -170,7 +170,13 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
     # What is here by now stays: the collector need not walk through it. Sessions it never sees.
     gc.collect()
     gc.freeze()
-    ready(url)
-    sys.stdout.flush()
+    try:
+        ready(url)
+        sys.stdout.flush()
+    except OSError as error:
+        await server.stop()
+        # Python tries again to write it when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise StartError(f"cannot print the URL on standard output: {error.strerror}") from error
     await stopping.wait()
     await server.stop()
