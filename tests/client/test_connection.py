@@ -10,8 +10,10 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 from ndb import (
     ConnectError,
     ConnectionLost,
@@ -25,6 +27,7 @@ from ndb import (
     connection,
 )
 from ndb.core import OutOfStep
+from ndb.frames import frame_bounds
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode, Opcode
 from websockets.uri import parse_uri
@@ -256,6 +259,7 @@ async def test_bytes_may_be_cut_anywhere() -> None:
             stream = handshake + frames
             if cut < len(handshake):
                 pending.data_received(handshake[:cut])
+                assert not pending.opened.done()
                 pending.data_received(handshake[cut:])
             else:
                 pending.data_received(handshake)
@@ -334,6 +338,40 @@ async def test_a_large_reply_arrives_whole() -> None:
 
     async with connected(handler) as client:
         assert await client.keys() == keys
+
+
+async def test_a_reply_is_looked_at_once_it_is_whole_and_the_next_one_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[int] = []
+
+    def counting(data: bytes, start: int) -> tuple[int, int] | None:
+        looks.append(start)
+        return frame_bounds(data, start)
+
+    async def handler(server: RawPeer) -> None:
+        for _ in range(2):
+            await server.request()
+        arrived.set()
+        await close_properly(server)
+
+    monkeypatch.setattr("ndb.connection.frame_bounds", counting)
+    arrived = asyncio.Event()
+    long = text(reply("KV_KEYS", keys=["k" * 10_000]))
+    async with connected(handler) as client:
+        link = client._connection
+        assert link is not None
+        keys, count = asyncio.create_task(client.keys()), asyncio.create_task(client.count())
+        await arrived.wait()
+        looks.clear()
+        for at in range(0, len(long), 10):
+            link.data_received(long[at : at + 10])
+        assert await keys == ["k" * 10_000]
+        assert len(looks) == 2
+        # How much the long one took says nothing of the next.
+        for byte in text(COUNT):
+            link.data_received(bytes([byte]))
+        assert await count == 1
 
 
 async def test_a_ping_is_answered() -> None:
@@ -632,6 +670,86 @@ async def test_a_call_may_wait_longer_than_its_client() -> None:
         await asyncio.gather(client.count(timeout=BOUND), patient)
 
 
+@pytest.mark.parametrize("timeout", [math.nan, "1"])
+async def test_a_timeout_that_is_no_number_is_refused_before_anything_is_sent(timeout: Any) -> None:
+    async def handler(server: RawPeer) -> None:
+        assert (await server.event()).opcode is Opcode.CLOSE
+        await server.send(b"".join(server.websocket.data_to_send()))
+
+    said = f"timeout must be a number of seconds, not {timeout!r}"
+    async with connected(handler) as client:
+        with pytest.raises(ValueError, match=said):
+            await client.count(timeout=timeout)
+        client.timeout = timeout
+        with pytest.raises(ValueError, match=said):
+            await client.count()
+    with pytest.raises(ValueError, match=said):
+        await client.open()
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_call_may_have_no_limit_on_any_event_loop(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def handler(server: RawPeer) -> None:
+        await server.request()
+        await server.send(text(COUNT))
+        await close_properly(server)
+
+    async def ask() -> int:
+        async with connected(handler) as client:
+            client.timeout = 0.02
+            return await client.count(timeout=math.inf)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(ask()) == 1
+
+
+async def test_a_reply_that_comes_at_the_moment_of_its_timeout_is_delivered() -> None:
+    async with connected(close_properly) as client:
+        link = client._connection
+        assert link is not None
+        asked = asyncio.create_task(client.count(timeout=0))
+        await asyncio.sleep(0)
+        # In its next turn the loop sends the request, reads the reply and finds the time over.
+        asyncio.get_running_loop().call_soon(link.data_received, text(COUNT))
+        assert await asked == 1
+
+
+@pytest.fixture
+async def timers(monkeypatch: pytest.MonkeyPatch) -> list[asyncio.TimerHandle]:
+    """What the test's event loop is told to do later."""
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+    timers: list[asyncio.TimerHandle] = []
+
+    def recording(*args: Any, **options: Any) -> asyncio.TimerHandle:
+        timers.append(call_later(*args, **options))
+        return timers[-1]
+
+    monkeypatch.setattr(loop, "call_later", recording)
+    return timers
+
+
+async def test_no_timer_outlives_its_request_or_its_connection(
+    timers: list[asyncio.TimerHandle],
+) -> None:
+    async def handler(server: RawPeer) -> None:
+        await server.request()
+        await server.send(text(COUNT))
+        assert (await server.event()).opcode is Opcode.CLOSE
+        # Asks for an answer while the client waits for the end.
+        await server.send(frame(Opcode.PING, b"") + b"".join(server.websocket.data_to_send()))
+
+    async with connected(handler) as client:
+        await client.count(timeout=1000)
+        assert len(timers) == 1
+        assert timers[0].cancelled()
+        await client.close()
+    assert len(timers) == 2
+    assert timers[1].cancelled()
+
+
 # Losing the connection.
 
 
@@ -717,6 +835,29 @@ async def test_a_server_that_says_goodbye_and_stays_is_left(
 
 
 # Closing.
+
+
+async def test_a_server_that_closes_before_it_read_everything_disturbs_no_close() -> None:
+    goodbye, ended = asyncio.Event(), asyncio.Event()
+
+    async def handler(server: RawPeer) -> None:
+        await goodbye.wait()
+        await server.send(frame(Opcode.CLOSE, b"\x03\xe9"))
+        server.writer.write_eof()
+        await ended.wait()
+        await read_to_end(server)
+
+    async with connected(handler) as client:
+        link = client._connection
+        assert link is not None
+        asked = asyncio.create_task(client.set({"k": "x" * 8_000_000}))
+        await until(lambda: link._paused)
+        goodbye.set()
+        with pytest.raises(ConnectionLost, match="going away"):
+            await asked
+        await until(link._transport.is_closing)
+        ended.set()
+        await client.close()
 
 
 async def test_close_ends_the_connection_in_order() -> None:

@@ -171,6 +171,17 @@ def test_a_wrong_value_is_a_value_error(build: Callable[[], Any]) -> None:
         (lambda: commands.get_either(commands.KV, "name", None), "keys must be a list"),
         (lambda: commands.arr_append(commands.KV, "k", "abc", None), "items must be a list"),
         (lambda: commands.set(commands.KV, ["a"]), "keys must be a dict"),  # type: ignore[arg-type]
+        (lambda: commands.get(commands.KV, None), "keys must be a list, not a NoneType"),  # type: ignore[arg-type]
+        (lambda: commands.session_exists(Session(5)), "tkns must be a list, not a Session"),  # type: ignore[arg-type]
+        (lambda: commands.save_sessions("name", 5), "tkns must be a list, not a int"),  # type: ignore[arg-type]
+        (
+            lambda: commands.create_session("5", False, False, False),  # type: ignore[arg-type]
+            "durationSeconds must be an int, not a str",
+        ),
+        (
+            lambda: commands.create_session(None, False, False, False),  # type: ignore[arg-type]
+            "durationSeconds must be an int, not a NoneType",
+        ),
         (lambda: commands.session("5"), "tkn must be a Session or an int, not str"),  # type: ignore[arg-type]
         (lambda: commands.session(True), "tkn must be a Session or an int, not bool"),
         (lambda: commands.session_exists([1.5]), "tkn must be a Session or an int, not float"),  # type: ignore[list-item]

@@ -88,6 +88,32 @@ def check(message: bytes) -> None:
     assert msgspec.json.decode(encode_reply(reply_name, m.Reply(st=status, m=sentence)))
 
 
+@pytest.mark.parametrize(
+    ("value", "at"),
+    [
+        (r"\ud800", 24),
+        (r"\uD800x", 24),
+        (r"\udfff", 24),
+        (r"\ud83d\ude00\ud800\u0041", 36),
+        (r"\udc00\ud800", 24),
+        (r"\\\n\ud8ff\n", 28),
+    ],
+)
+def test_half_a_surrogate_pair_is_named_and_where_it_stands(value: str, at: int) -> None:
+    message = f'{{"KV_SET":{{"keys":{{"a":"{value}"}}}}}}'.encode()
+    assert outcome(decode_request, message) == (
+        "ERR",
+        Status.JSON_INVALID,
+        f"the message is not JSON: the escape at byte {at} is half of a surrogate pair",
+    )
+
+
+@pytest.mark.parametrize("value", [r"\\ud800", r"\ud83d\ude00", r"\u0041", ""])
+def test_a_message_with_whole_pairs_that_is_truncated_is_called_so(value: str) -> None:
+    _, _, sentence = outcome(decode_request, f'{{"KV_SET":{{"keys":{{"a":"{value}'.encode())
+    assert sentence == "the message is not JSON: Input data was truncated"
+
+
 @given(st.binary())
 def test_any_bytes_are_a_request_or_a_named_error(message: bytes) -> None:
     check(message)

@@ -275,8 +275,6 @@ class Model:
     def do_find(self, mine: Keys, path: Path | None, rsp: str, keys: list[str]) -> ModelReply:
         path = self.valid(path)
         searched = [key for key in dict.fromkeys(keys or mine) if key in mine]
-        for key in searched:
-            self.usable(mine[key])
         found = {key: select(mine[key], path) for key in searched}
         found = {key: nodes for key, nodes in found.items() if nodes}
         if rsp == "keys":

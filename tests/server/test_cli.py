@@ -82,7 +82,11 @@ BAD_VALUES = [
     ("port", "", '""'),
     ("log-level", "loud", '"loud"'),
     ("loop", "fast", '"fast"'),
-    ("host", "", '""'),
+    ("loop", "", '""'),
+    ("host", "", "Must not be empty"),
+    ("data-dir", "", "Must not be empty"),
+    ("load", "", "Must not be empty"),
+    ("config", "", "Must not be empty"),
 ]
 
 
@@ -113,13 +117,19 @@ def test_a_bad_value_in_the_environment_is_named(
 @pytest.mark.parametrize(
     ("option", "value", "named"),
     [
-        *((option, f'"{value}"', named) for option, value, named in BAD_VALUES),
+        ("port", "-1", "-1"),
         ("port", "65536", "65536"),
-        ("port", "1.5", "1.5"),
-        ("port", "true", "True"),
-        ("port", "[1]", "[1]"),
-        ("host", "['a', 'b']", "host"),
-        ("log-level", "5", "5"),
+        ("log-level", "'loud'", '"loud"'),
+        ("loop", "'fast'", '"fast"'),
+        ("host", "''", "Must not be empty"),
+        ("data-dir", "''", "Must not be empty"),
+        ("load", "''", "Must not be empty"),
+        *(("port", value, "must be an integer") for value in ("1.5", "true", "'1'", "[1]", "{}")),
+        *(
+            (option, value, "must be a string")
+            for option in ("host", "log-level", "data-dir", "load", "loop")
+            for value in ("5", "false", "1979-05-27", "['a']", "{a = 'b'}")
+        ),
     ],
 )
 def test_a_bad_value_in_the_file_is_named(
@@ -141,6 +151,7 @@ def test_a_bad_value_in_the_file_is_named(
         (["--config"], "--config"),
         (["--host", NOT_OURS, "--port", "4321"], f"{NOT_OURS} port 4321"),
         (["--host", "nowhere.invalid"], "nowhere.invalid"),
+        (["--host", "a" * 64 + ".invalid"], "label"),
         (["--load", "evening"], "'evening'"),
     ],
 )
@@ -154,6 +165,10 @@ def test_what_is_wrong_with_a_command_line_is_named(
     ("text", "named"),
     [
         ("bogus = 1", "bogus"),
+        ("config = 'other.toml'", "config"),
+        ("version = true", "version"),
+        ("'--help' = true", "--help"),
+        ("data_dir = '/tmp'", "data_dir"),
         ("[server]\nport = 1", "server"),
         ("port = x", "line 1"),
         ("port = 1\nport = 2\n", "line 2"),
@@ -232,7 +247,16 @@ def test_a_folder_that_takes_no_file_is_named(capfd: pytest.CaptureFixture[str])
     assert "/proc/self" in error_of(capfd, "--data-dir", "/proc/self")
 
 
-@pytest.mark.parametrize("name", ["evening", "../evening", ""])
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("option", ["host", "data-dir"])
+def test_a_name_that_the_system_cannot_be_told_is_named(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, option: str, loop: str
+) -> None:
+    config = configuration(tmp_path, f'{option} = "a\\u0000b"\nloop = "{loop}"\nport = 0')
+    assert re.search("cannot (listen on|use data folder) a\0b", error_of(capfd, "--config", config))
+
+
+@pytest.mark.parametrize("name", ["evening", "../evening"])
 def test_a_dataset_that_cannot_be_loaded_is_named(
     capfd: pytest.CaptureFixture[str], tmp_path: Path, name: str
 ) -> None:
@@ -301,6 +325,28 @@ def test_a_process_that_cannot_start_says_one_line(tmp_path: Path) -> None:
     assert "--bogus" in process_that_fails("--bogus")
     assert "NDB_PORT" in process_that_fails(NDB_PORT="x")
     assert "'evening'" in process_that_fails("--data-dir", str(tmp_path), "--load", "evening")
+
+
+def test_a_file_is_utf_8_in_any_locale(tmp_path: Path) -> None:
+    path = tmp_path / "ndb.toml"
+    path.write_text("data-dir = '/proc/é'", encoding="utf-8")
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    assert r"data folder /proc/\xe9" in process_that_fails("--config", str(path), **ascii_only)
+
+
+def test_a_url_that_cannot_be_printed_stops_the_start() -> None:
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "ndb_server", "--port", "0"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=BOUND,
+            check=False,
+        )
+    assert process.returncode == 2
+    [line] = process.stderr.splitlines()
+    assert line == "ndb-server: cannot print the URL on standard output: No space left on device"
 
 
 OPTIONS = ["host", "port", "log-level", "data-dir", "load", "loop", "config", "version", "help"]

@@ -3,6 +3,7 @@
 import gc
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -47,7 +48,8 @@ def counts(engine: Engine, now: int) -> tuple[int, int]:
 def held(engine: Engine) -> tuple[int, int, int]:
     """Return how many sessions, keys and entries of deadlines are in memory."""
     deadlines = engine._deadlines
-    entries = sum(map(len, deadlines._buckets.values())) + len(deadlines._open)
+    waiting = sum(map(len, deadlines._buckets.values()))
+    entries = waiting + len(deadlines._open) + len(deadlines._soon)
     assert len(deadlines._coming) == len(deadlines._buckets)
     keys = sum(len(unpack(session.packed)) for session in engine._sessions.values())
     return len(engine._sessions), keys, entries
@@ -405,13 +407,30 @@ def test_reaping_in_slices_does_at_most_the_limit_and_says_whether_more_may_be_d
         new(engine, START, 1, deleteSession=True)
     new(engine, START, 2, deleteSession=True)
     now = START + SECOND
-    assert not engine.reap(now - 1, 4)
+    assert not engine.reap(START, 4)
     for left in (7, 3):
         assert engine.reap(now, 4)
         assert held(engine)[0] == left
     assert not engine.reap(now, 4)
     assert held(engine)[0] == 1
     assert engine.reap(now, 0)
+
+
+@pytest.mark.parametrize("what", ["expired", "extended", "ended", "not due yet"])
+def test_a_slice_of_reaping_is_as_much_work_among_many_of_one_deadline(what: str) -> None:
+    def largest_slice(sessions: int) -> int:
+        engine = Engine()
+        due = START + SECOND
+        for _ in range(sessions):
+            token = new(engine, START, 1, deleteSession=True, extendOnSetAdd=True)
+            if what == "extended":
+                put(engine, token, due - 1, "a")
+            elif what == "ended":
+                run(engine, "SH_END", START, tkn=token)
+        now = due - 1 if what == "not due yet" else due
+        return max(calls(partial(engine.reap, now, 10)) for _ in range(sessions // 10))
+
+    assert largest_slice(3000) < 1.1 * largest_slice(30)
 
 
 def test_what_is_overdue_between_two_slices_is_seen_expired_all_the_same() -> None:

@@ -132,12 +132,23 @@ def test_find_refuses_a_path_that_does_not_parse_even_where_there_is_nothing_to_
     assert caught.value.status is Status.PATH_INVALID
 
 
-def test_find_refuses_to_search_a_value_it_cannot_read_and_searches_the_others() -> None:
-    values = {"good": b"[1]", "bad": b"[1E400]"}
+def test_find_searches_numbers_beyond_a_double_as_infinite() -> None:
+    values = {"one": b"[1]", "huge": b"[1E400, -1E400]", "long": b"1%b" % (b"0" * 400)}
+    assert read("FIND", values, path="$[0]", rsp="keys").keys == ["one", "huge"]
+    assert read("FIND", values, path="$[?@ > 1e308]", rsp="paths").paths == ["$[0]"]
+    assert read("FIND", values, path="$[?@ < -1e308]", rsp="paths").paths == ["$[1]"]
+    assert read("FIND", values, path="$[?@ < 2]", rsp="kv").keys == {
+        "one": Raw(b"[1]"),
+        "huge": Raw(b"[1E400, -1E400]"),
+    }
+
+
+def test_find_refuses_to_search_a_value_that_nests_too_deeply_and_searches_the_others() -> None:
+    values = {"good": b"[1]", "deep": b"[" * 50_000 + b"]" * 50_000}
     with pytest.raises(RefusedError) as caught:
         read("FIND", values, path="$", rsp="keys")
     assert caught.value.status is Status.VALUE_TYPE_INVALID
-    assert "'bad'" in caught.value.message
+    assert "'deep'" in caught.value.message
     assert read("FIND", values, path="$", rsp="keys", keys=["good"]).keys == ["good"]
 
 

@@ -285,6 +285,30 @@ def test_of_members_with_one_name_the_last_is_selected_and_replaced() -> None:
     assert json.loads(update("$.a", text, b"3")) == {"a": 3}
 
 
+@pytest.mark.parametrize("earlier", ["1", "[]", "{}", '{ "b": 0, "b": [ ] }', "[7]", '"{"'])
+def test_members_before_the_last_of_their_name_are_left_alone(earlier: str) -> None:
+    text = '{"a":%s,"c":1,"a":{"b":2}}'
+    changed = update("$['a','c']['b',0]", (text % earlier).encode(), b"3")
+    assert changed == (text % earlier).replace("2", "3").encode()
+
+
+def test_a_node_is_found_without_reading_anything_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    parse = paths._value_at
+
+    def counting(text: str, begin: int) -> tuple[object, int]:
+        value, end = parse(text, begin)
+        read.append(end - begin)
+        return value, end
+
+    monkeypatch.setattr(paths, "_value_at", counting)
+    for depth in (10, 100):
+        text = b'{"pad":["long"],"in":' * depth + b"1" + b"}" * depth
+        read.clear()
+        assert update("$" + ".in" * depth, text, b"2") == text.replace(b"1", b"2")
+        assert sum(read) == depth * len('["long"]') + len("1")
+
+
 def test_strings_that_look_like_json_are_left_alone() -> None:
     text = rb'{"a":"{\"a\":1}","b":"]},\\","c":["[\"",1]}'
     assert update("$.c[1]", text, b"2") == rb'{"a":"{\"a\":1}","b":"]},\\","c":["[\"",2]}'

@@ -88,7 +88,9 @@ class BaseClient:
     def _limit(self, timeout: float | None, default: float | None = None) -> float | None:
         for limit in (timeout, self.timeout, default):
             if limit is not None:
-                return None if limit == math.inf else limit
+                if not isinstance(limit, int | float) or math.isnan(limit):
+                    raise ValueError(f"timeout must be a number of seconds, not {limit!r}")
+                return limit
         return None
 
     async def _run(self, request: Request[T], timeout: float | None) -> T:

@@ -39,8 +39,8 @@ def session(tkn: Tkn) -> KeySpace:
 
 
 def _array(name: str, items: Iterable[Any]) -> list[Any]:
-    if isinstance(items, str | bytes):
-        # It is iterable, character by character, which nobody means.
+    # Text is iterable, character by character, which nobody means.
+    if isinstance(items, str | bytes) or not isinstance(items, Iterable):
         raise TypeError(f"{name} must be a list, not a {type(items).__name__}: use [{name}]")
     return list(items)
 
@@ -66,6 +66,10 @@ def _key_values(keys: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(keys, Mapping):
         raise TypeError(f"keys must be a dict of keys and values, not a {type(keys).__name__}")
     return dict(keys)
+
+
+def _tokens(tkns: Iterable[Tkn]) -> list[int]:
+    return [token_of(tkn) for tkn in _array("tkns", tkns)]
 
 
 def _dataset(name: str) -> str:
@@ -190,6 +194,9 @@ def load_keys_count(name: str) -> Request[int]:
 def create_session(
     duration: int, delete_session: bool, extend_on_set_add: bool, extend_on_get: bool
 ) -> Request[Session]:
+    if not isinstance(duration, int | float):
+        # A float is for the server to refuse.
+        raise TypeError(f"durationSeconds must be an int, not a {type(duration).__name__}")
     if duration < 0:
         raise ValueError("durationSeconds is negative; 0 means that the session never expires")
     flags = {
@@ -221,7 +228,7 @@ def end_all_sessions() -> Request[int]:
 
 
 def session_exists(tkns: Iterable[Tkn]) -> Request[list[int]]:
-    return Request("SH_EXISTS", {"tkns": list(map(token_of, tkns))}, lambda body: body["exist"])
+    return Request("SH_EXISTS", {"tkns": _tokens(tkns)}, lambda body: body["exist"])
 
 
 def session_info(tkn: Tkn) -> Request[Body]:
@@ -235,7 +242,7 @@ def session_info_all() -> Request[Body]:
 def save_sessions(name: str, tkns: Iterable[Tkn]) -> Request[Body]:
     """Save the sessions of `tkns`, all of them if there are none."""
     params: dict[str, Any] = {"name": _dataset(name)}
-    if tokens := list(map(token_of, tkns)):
+    if tokens := _tokens(tkns):
         params["tkns"] = tokens
     return Request("SH_SAVE", params, _without_status)
 

@@ -98,7 +98,6 @@ class Connection(asyncio.Protocol):
         self._unread = bytearray()
         self._needed = 0
         self._fragments: list[bytes] = []
-        self._reading = True
         self._flush_is_due = False
         self._paused = False
         self._close_timer: asyncio.TimerHandle | None = None
@@ -170,10 +169,9 @@ class Connection(asyncio.Protocol):
 
     def fail(self, code: CloseCode, reason: str) -> None:
         """Fail the connection because of what the server sent (RFC 6455, section 7.1.7)."""
-        if self._reading:
-            self._websocket.fail(code, reason)
-            self._write_control()
-            self._finish(f"the server broke the protocol: {reason}")
+        self._websocket.fail(code, reason)
+        self._write_control()
+        self._finish(f"the server broke the protocol: {reason}")
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -217,7 +215,7 @@ class Connection(asyncio.Protocol):
     def _take(self, data: bytes) -> int:
         """Process the frames at the beginning of `data`; return how many bytes they have."""
         self._needed = start = 0
-        while self._reading and start < len(data):
+        while start < len(data):
             if self._websocket.state is State.CONNECTING:
                 # What follows the last line of the handshake are frames.
                 stop = data.find(b"\n", start) + 1 or len(data)
@@ -319,7 +317,6 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, reason: str) -> None:
         """Tell everyone who waits that nothing more will come."""
-        self._reading = False
         self.ended = self.ended or reason
         if not self.opened.done():
             self.opened.set_result(None)

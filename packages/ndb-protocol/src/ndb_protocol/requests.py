@@ -92,6 +92,21 @@ def decode_request(message: bytes) -> tuple[Command, Params]:
         return _read_request(message)
 
 
+# Every escape is taken in turn; the group is half a pair that stands alone (RFC 8259, section 7).
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
+)
+
+
+def _why_not_json(message: bytes, error: Exception) -> str:
+    # Of one half, msgspec says that the message is truncated.
+    for escape in _ESCAPE.finditer(message):
+        if escape[1]:
+            return f"the escape at byte {escape.start()} is half of a surrogate pair"
+    return str(error)
+
+
 _as_raw = msgspec.json.Decoder(Raw).decode
 _as_object = msgspec.json.Decoder(dict[str, Raw]).decode
 
@@ -110,7 +125,9 @@ def _read_request(message: bytes) -> tuple[Command, Params]:
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RequestError(
-            NO_COMMAND, Status.JSON_INVALID, f"the message is not JSON: {error}"
+            NO_COMMAND,
+            Status.JSON_INVALID,
+            f"the message is not JSON: {_why_not_json(message, error)}",
         ) from None
     except RecursionError:
         raise RequestError(

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from cyclopts import App, CoercionError, CycloptsError, Parameter, Token
 from cyclopts.config import Dict, Env
@@ -41,12 +41,13 @@ def _whole_number(_: object, tokens: Sequence[Token]) -> int:
         raise CoercionError(token=tokens[0], target_type=int) from None
 
 
-def _not_empty(_: object, value: str) -> None:
-    if not value:
-        # As an address to listen on it would mean all there are.
+def _not_empty(_: object, value: str | None) -> None:
+    if value == "":
+        # As an address it would mean all there are, as a path the current folder.
         raise ValueError("Must not be empty.")
 
 
+Text = Annotated[str, Parameter(validator=_not_empty)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Loop = Literal["auto", "uvloop", "asyncio"]
 
@@ -54,13 +55,13 @@ Loop = Literal["auto", "uvloop", "asyncio"]
 @app.default
 def run(
     *,
-    host: Annotated[str, Parameter(validator=_not_empty)] = "127.0.0.1",
+    host: Text = "127.0.0.1",
     port: Annotated[
         int, Parameter(converter=_whole_number, validator=Number(gte=0, lte=65535))
     ] = DEFAULT_PORT,
     log_level: LogLevel = "info",
-    data_dir: Path | None = None,
-    load: str | None = None,
+    data_dir: Text | None = None,
+    load: Text | None = None,
     loop: Loop = "auto",
 ) -> None:
     """Run the server until SIGINT or SIGTERM.
@@ -80,9 +81,8 @@ def run(
         level=log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    if data_dir is not None:
-        _prepare(data_dir)
-    options = Options(host=host, port=port, data_dir=data_dir, load=load)
+    folder = None if data_dir is None else _prepare(Path(data_dir))
+    options = Options(host=host, port=port, data_dir=folder, load=load)
     with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
         runner.run(serve(options))
 
@@ -101,22 +101,51 @@ def _loop_factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _prepare(data_dir: Path) -> None:
+def _prepare(data_dir: Path) -> Path:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         next(data_dir.iterdir(), None)
         with TemporaryFile(dir=data_dir):
             pass
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        # A path with a null character is a ValueError.
+        reason = error.strerror if isinstance(error, OSError) else error
         raise StartError(
-            f"cannot use data folder {data_dir}: {error.strerror}; it must be readable and writable"
+            f"cannot use data folder {data_dir}: {reason}; it must be readable and writable"
         ) from error
+    return data_dir
+
+
+_IN_FILE = {
+    name.replace("_", "-"): (int, "an integer") if hint is int else (str, "a string")
+    for name, hint in get_type_hints(run).items()
+    if name != "return"
+}
+"""Of which type each key of the configuration file is, and what to call it."""
+
+
+def _read(config: Path) -> dict[str, Any]:
+    """Return the options in the file `config`.
+
+    cyclopts would take ``5`` for a path, and pass over keys that are options of its own.
+    """
+    try:
+        options = tomllib.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StartError(f"cannot read configuration {config}: {error}") from error
+    for key, value in options.items():
+        if key not in _IN_FILE:
+            raise StartError(f"unknown option [{key}] in {config}; there are {', '.join(_IN_FILE)}")
+        kind, must_be = _IN_FILE[key]
+        if type(value) is not kind:
+            raise StartError(f"[{key}] in {config} must be {must_be}, not {value}")
+    return options
 
 
 @app.meta.default
 def configure(
     *arguments: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    config: Path | None = None,
+    config: Text | None = None,
 ) -> None:
     """Read the configuration, then run.
 
@@ -125,11 +154,8 @@ def configure(
         config: TOML file with options.
     """
     if config is not None:
-        try:
-            options = tomllib.loads(config.read_text())
-        except (OSError, ValueError) as error:
-            raise StartError(f"cannot read configuration {config}: {error}") from error
-        app.config = [_ENVIRONMENT, Dict(options, source=str(config), use_commands_as_keys=False)]
+        file = Dict(_read(Path(config)), source=config, use_commands_as_keys=False)
+        app.config = [_ENVIRONMENT, file]
     app(arguments, exit_on_error=False, print_error=False)
 
 

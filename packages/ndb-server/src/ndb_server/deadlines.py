@@ -2,7 +2,8 @@
 
 A session has one entry, in the bucket of the deadline it had when the entry was made. Extending a
 session only writes its new deadline; the entry moves when its bucket comes up. So an extension
-costs nothing here, and a bucket is sorted only when its time has come, while it is small.
+costs nothing here, and what happens to an entry is found out when its turn has come, one at a time:
+a bucket of a million is worked off in as small pieces as one of ten.
 
 The entry of a session that ends stays until its bucket comes up. So no entry is made further ahead
 than `HORIZON_MS`, however long its session may live: it moves on when it comes up.
@@ -10,6 +11,8 @@ than `HORIZON_MS`, however long its session may live: it moves on when it comes 
 
 from collections.abc import Callable
 from heapq import heappop, heappush
+
+from ndb_protocol import NO_TOKEN
 
 BUCKET_MS = 16
 """Deadlines a bucket spans: at 100,000 expiries a second it holds 1,600 entries."""
@@ -20,7 +23,7 @@ sessions made at once do not come up at once again."""
 
 
 class Deadlines:
-    """Tokens in the order of their sessions' deadlines.
+    """Tokens in the order of their sessions' deadlines, bucket by bucket.
 
     Args:
         deadline_of: returns the present deadline of a token's session in ms, None if it has gone
@@ -31,56 +34,64 @@ class Deadlines:
         self._deadline_of = deadline_of
         self._buckets: dict[int, list[int]] = {}
         self._coming: list[int] = []
-        # The bucket being worked off, its latest deadline first.
-        self._open: list[tuple[int, int]] = []
+        # The bucket being worked off, and who got another entry meanwhile.
+        self._open: list[int] = []
+        self._opened = -1
+        self._moved: set[int] = set()
+        # Entries of that bucket and those before whose deadline is still to come, a heap.
+        self._soon: list[tuple[int, int]] = []
 
     def add(self, token: int, deadline: int, now: int) -> None:
-        """Enter `token`, whose session expires at `deadline` ms.
-
-        A deadline in the bucket that is being worked off would be found only after it: it lies at
-        least a bucket after `now`, as it does while no session lives less than a second.
-        """
+        """Enter `token`, whose session expires at `deadline` ms."""
+        if self._open:
+            self._moved.add(token)
         horizon = now + HORIZON_MS - token % (HORIZON_MS // 2)
         number = min(deadline, horizon) // BUCKET_MS
         bucket = self._buckets.get(number)
-        if bucket is None:
+        if bucket is not None:
+            bucket.append(token)
+        elif number > self._opened:
             self._buckets[number] = [token]
             heappush(self._coming, number)
         else:
-            bucket.append(token)
+            heappush(self._soon, (deadline, token))
 
-    def pop_due(self, now: int) -> int | None:
-        """Take out and return a token whose deadline is not after `now`; None if there is none."""
-        while True:
-            while self._open:
-                if self._open[-1][0] > now:
-                    return None
-                _, token = self._open.pop()
-                deadline = self._deadline_of(token)
-                if deadline is None:
-                    continue
-                if deadline <= now:
-                    return token
-                self.add(token, deadline, now)
+    def pop(self, now: int) -> int | None:
+        """Take out the next entry that has come up, and enter it anew if its session lives on.
+
+        Returns:
+            A token whose deadline is not after `now`; `NO_TOKEN` if the entry's session has gone or
+            lives on; None if no entry has come up.
+        """
+        token = self._next(now)
+        if token is None:
+            return None
+        deadline = self._deadline_of(token)
+        if deadline is None:
+            return NO_TOKEN
+        if deadline > now or deadline // BUCKET_MS > self._opened:
+            # In a late bucket, entries of one token meet; they would not if it were due here.
+            self.add(token, deadline, now)
+            return NO_TOKEN
+        return token
+
+    def _next(self, now: int) -> int | None:
+        if self._soon and self._soon[0][0] <= now:
+            return heappop(self._soon)[1]
+        if not self._open:
             if not self._coming or self._coming[0] * BUCKET_MS > now:
                 return None
-            self._open_next(now)
-
-    def _open_next(self, now: int) -> None:
-        number = heappop(self._coming)
+            self._opened = heappop(self._coming)
+            self._open = self._buckets.pop(self._opened)
+            self._moved.clear()
+        token = self._open.pop()
         # A token is there twice if its session ended and was loaded again: two entries meet.
-        for token in set(self._buckets.pop(number)):
-            deadline = self._deadline_of(token)
-            if deadline is None:
-                continue
-            if deadline // BUCKET_MS > number:
-                self.add(token, deadline, now)
-            else:
-                self._open.append((deadline, token))
-        self._open.sort(reverse=True)
+        return NO_TOKEN if token in self._moved else token
 
     def clear(self) -> None:
         """Forget every entry."""
         self._buckets.clear()
         self._coming.clear()
         self._open.clear()
+        self._moved.clear()
+        self._soon.clear()

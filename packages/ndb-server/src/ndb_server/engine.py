@@ -139,18 +139,23 @@ class Engine:
         return None if session is None or session.expiry is None else session.deadline
 
     def reap(self, now: int, limit: int | None = None) -> bool:
-        """Let sessions whose deadline has come expire, at most `limit` of them.
+        """Let sessions whose deadline has come expire.
+
+        Args:
+            now: the time in ms.
+            limit: how many entries of deadlines to look at, at most; None = all that have come up.
 
         Returns:
             Whether there may be more at `now`.
         """
         while limit is None or limit > 0:
-            token = self._deadlines.pop_due(now)
+            token = self._deadlines.pop(now)
             if token is None:
                 return False
-            session = self._expire(token, self._sessions[token], now)
-            if session is not None:
-                self._deadlines.add(token, session.deadline, now)
+            if token != NO_TOKEN:
+                session = self._expire(token, self._sessions[token], now)
+                if session is not None:
+                    self._deadlines.add(token, session.deadline, now)
             if limit is not None:
                 limit -= 1
         return True

@@ -44,14 +44,14 @@ def find(packed: Packed, params: m.Find) -> m.Reply:
     paths.parse_path(params.path)
     searched = params.keys or values
     found = {
-        key: nodes
+        key: selected
         for key in searched
-        if key in values and (nodes := paths.select(params.path, key, bytes(values[key])))
+        if key in values and (selected := paths.find(params.path, key, bytes(values[key])))
     }
     if params.rsp == "keys":
         return m.KeyListReply(keys=list(found))
     if params.rsp == "paths":
-        return m.PathsReply(paths=[path for nodes in found.values() for _, path in nodes])
+        return m.PathsReply(paths=[path for selected in found.values() for path in selected])
     return m.ValuesReply(keys={key: values[key] for key in found})
 
 

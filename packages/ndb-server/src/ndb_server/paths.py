@@ -24,6 +24,7 @@ Location = tuple[str | int, ...]
 
 _encode = msgspec.json.Encoder().encode
 _parse = msgspec.json.Decoder().decode
+_parse_rounding = msgspec.json.Decoder(float_hook=float).decode
 _as_array = msgspec.json.Decoder(list[Raw]).decode
 
 
@@ -75,11 +76,29 @@ def select(path: str, key: str, text: bytes) -> list[tuple[Location, str]]:
     """Return location and normalized path of each node of `text` that `path` selects.
 
     Raises:
-        RefusedError: `path` does not parse (4), or `text` can't be read (41).
+        RefusedError: `path` does not parse (4), or `text` can't be read exactly (41).
     """
     query = parse_path(path)
     with _reading(key):
         return [(node.location, node.path()) for node in query.find(_parse(text))]
+
+
+def find(path: str, key: str, text: bytes) -> list[str]:
+    """Return the normalized path of each node of `text` that `path` selects.
+
+    A number beyond a double's range is compared as infinite.
+
+    Raises:
+        RefusedError: `path` does not parse (4), or `text` nests too deeply (41).
+    """
+    query = parse_path(path)
+    with _reading(key):
+        try:
+            value = _parse(text)
+        except msgspec.DecodeError:
+            # It takes longer, and hardly any value needs it.
+            value = _parse_rounding(text)
+        return [node.path() for node in query.find(value)]
 
 
 def replace(key: str, text: bytes, locations: Sequence[Location], value: bytes) -> bytes:
@@ -94,39 +113,63 @@ def replace(key: str, text: bytes, locations: Sequence[Location], value: bytes) 
         return _replace(text.decode(), locations, value.decode()).encode()
 
 
+_Wanted = dict[str | int, "_Wanted"]
+"""Which nodes below a node are wanted, by the next step to them; none: the node itself."""
+
+
 def _replace(text: str, locations: Sequence[Location], value: str) -> str:
     if () in locations:
         return value
-    inner: dict[str | int, list[Location]] = {}
-    for head, *rest in locations:
-        inner.setdefault(head, []).append(tuple(rest))
-    spans = _spans(text)
+    wanted: _Wanted = {}
+    for location in sorted(locations, key=len):
+        node = wanted
+        for step in location:
+            if step in node and not node[step]:
+                break
+            node = node.setdefault(step, {})
     pieces: list[str] = []
     at = 0
-    for (begin, end), rests in sorted((spans[head], rests) for head, rests in inner.items()):
-        pieces += text[at:begin], _replace(text[begin:end], rests, value)
+    for begin, end in sorted(_spans(text, wanted)):
+        pieces += text[at:begin], value
         at = end
     return "".join([*pieces, text[at:]])
 
 
 # What stands before a member or an element; the name of a member, in quotes, is its one group.
-_LEAD = re.compile(r'\s*[{[,]\s*(?:("(?:[^"\\]|\\.)*")\s*:\s*)?')
+_LEAD = re.compile(r'\s*[{[,]\s*(?=[^\s\]}])(?:("(?:[^"\\]|\\.)*")\s*:\s*)?')
+_CLOSE = re.compile(r"\s*[{[]?\s*[\]}]")
+_SPACE = re.compile(r"\s*")
 # Finds the end of a value; its numbers stay text, so any there is will do.
 _value_at = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
 
 
-def _spans(text: str) -> dict[str | int, tuple[int, int]]:
-    """Return begin and end of each value in `text`, an object or array that is not empty.
+def _match_end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    match = pattern.match(text, at)
+    assert match
+    return match.end()
 
-    Of members with one name, the last one counts, as it does where the value is parsed.
+
+def _spans(text: str, wanted: _Wanted) -> list[tuple[int, int]]:
+    """Return begin and end of each node of `text` that is wanted."""
+    return _spans_at(text, _match_end(_SPACE, text, 0), wanted)[0]
+
+
+def _spans_at(text: str, begin: int, wanted: _Wanted | None) -> tuple[list[tuple[int, int]], int]:
+    """Return the spans of the wanted nodes of the value at `begin`, and where the value ends.
+
+    Every character is read once: a value with something wanted in it is not parsed as a whole.
     """
-    spans: dict[str | int, tuple[int, int]] = {}
-    at = 0
+    if not wanted or text[begin] not in "{[":
+        _, end = _value_at(text, begin)
+        return [] if wanted is None or wanted else [(begin, end)], end
+    # Of members with one name, the last one counts, as it does where the value is parsed.
+    found: dict[str | int, list[tuple[int, int]]] = {}
+    count, at = 0, begin
     while lead := _LEAD.match(text, at):
-        name = lead[1]
-        _, at = _value_at(text, lead.end())
-        spans[len(spans) if name is None else _parse(name)] = lead.end(), at
-    return spans
+        step = count if lead[1] is None else _parse(lead[1])
+        found[step], at = _spans_at(text, lead.end(), wanted.get(step))
+        count += 1
+    return [span for spans in found.values() for span in spans], _match_end(_CLOSE, text, at)
 
 
 def append(key: str, text: bytes, items: Sequence[Raw], name: str | None) -> bytes:
@@ -144,7 +187,7 @@ def append(key: str, text: bytes, items: Sequence[Raw], name: str | None) -> byt
         else:
             if isinstance(value, dict) and isinstance(value.get(name), list):
                 members = text.decode()
-                begin, end = _spans(members)[name]
+                [(begin, end)] = _spans(members, {name: {}})
                 array = _append(members[begin:end].encode(), items).decode()
                 return (members[:begin] + array + members[end:]).encode()
             what = f"no object with an array at 'name' ({show(name)})"

@@ -114,10 +114,13 @@ class Server:
                 options.host,
                 options.port,
             )
-        except OSError as error:
-            # asyncio's own text repeats the address; errors of name look-ups have no errno text.
-            number = error.errno or 0
-            reason = os.strerror(number) if number > 0 else error.strerror
+        except (OSError, ValueError) as error:
+            # A host that no resolver can be asked for is a ValueError.
+            reason: object = error
+            if isinstance(error, OSError):
+                # asyncio's own text repeats the address; name look-ups have no errno text.
+                number = error.errno or 0
+                reason = os.strerror(number) if number > 0 else error.strerror
             raise StartError(
                 f"cannot listen on {options.host} port {options.port}: {reason}; "
                 "choose others with --host and --port"
@@ -170,7 +173,13 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
     # What is here by now stays: the collector need not walk through it. Sessions it never sees.
     gc.collect()
     gc.freeze()
-    ready(url)
-    sys.stdout.flush()
+    try:
+        ready(url)
+        sys.stdout.flush()
+    except OSError as error:
+        await server.stop()
+        # Python tries again to write it when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise StartError(f"cannot print the URL on standard output: {error.strerror}") from error
     await stopping.wait()
     await server.stop()
