@@ -1,4 +1,4 @@
-"""The parameters and replies of every command, as types (``protocol.md``, sections 4 to 6).
+"""The parameters and replies of every command, as types (docs/reference/protocol).
 
 A parameter's type says what msgspec accepts on the short way through the codec: exactly the
 messages that need no second look. Its `Rule` says how to read the parameter when the message is

@@ -1,9 +1,9 @@
 """Requests: message bytes to a command with typed parameters, and parameters to message bytes.
 
 Nearly every message is plainly right, and one typed decode takes it. Whatever that decode does not
-accept is read again, step by step in the order of checks of ``protocol.md`` section 2, to find out
-what to answer; this second way also takes what the first can't express, such as tokens sent as
-text and arrays with elements to ignore.
+accept is read again, step by step in the order of checks of docs/reference/protocol/messages.md, to
+find out what to answer; this second way also takes what the first can't express, such as tokens
+sent as text and arrays with elements to ignore.
 """
 
 import re
