@@ -15,7 +15,7 @@ from docutils import nodes
 from msgspec import Raw, UnsetType
 from ndb.bench_command import app as client_command
 from ndb_protocol import COMMANDS, COMMON_STATUSES, Command, Role, Status
-from ndb_protocol.messages import TOKEN, Params, Reply, Rule
+from ndb_protocol.messages import TOKEN, Params, Reply, rules_of
 from ndb_server.cli import app as server_command
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -76,10 +76,9 @@ def structs_of(annotation: Any) -> Iterator[type[msgspec.Struct]]:
 
 
 def parameter_rows(params: type[Params], within: str = "") -> Iterator[list[str]]:
-    hints = get_type_hints(params, include_extras=True)
+    hints, rules = get_type_hints(params), rules_of(params)
     for field in msgspec.structs.fields(params):
-        hint = hints[field.name]
-        rule = next(mark for mark in hint.__metadata__ if isinstance(mark, Rule))
+        rule = rules[field.name]
         bound = f"; {rule.within}, otherwise {int(rule.status)}" if rule.within else ""
         if rule is TOKEN:
             bound = f", otherwise {int(Status.SESSION_NOT_EXIST)}"
@@ -89,7 +88,7 @@ def parameter_rows(params: type[Params], within: str = "") -> Iterator[list[str]
             rule.must + bound,
             "" if field.required or field.default is msgspec.UNSET else default_of(field),
         ]
-        for struct in structs_of(hint):
+        for struct in structs_of(hints[field.name]):
             yield from parameter_rows(struct, f"{field.name}.")  # type: ignore[arg-type]
 
 
