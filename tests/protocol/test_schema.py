@@ -1,5 +1,6 @@
 """The JSON Schemas say of every message what the codec says."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -8,8 +9,17 @@ from typing import Any, Protocol, runtime_checkable
 import pytest
 import regress
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from ndb_protocol import COMMANDS, NO_TOKEN, RequestError, Status, decode_request, parse_token
+from ndb_protocol import (
+    COMMANDS,
+    NO_TOKEN,
+    TOKEN_MAX,
+    RequestError,
+    Status,
+    decode_request,
+    parse_token,
+)
 from ndb_protocol.schema import json_schema
 from ndb_protocol.vectors import Exchange, load_vectors
 
@@ -127,6 +137,16 @@ def test_any_request_is_valid_if_the_codec_takes_it(message: str) -> None:
     refused = refusal(message)
     if refused is not Status.JSON_INVALID:
         assert is_valid("AnyRequest", message) == (refused is None)
+
+
+TOKENS = st.integers(-1, 2**66) | st.sampled_from([2**63, TOKEN_MAX, TOKEN_MAX + 1])
+
+
+@settings(max_examples=500)
+@given(TOKENS | TOKENS.map(str) | TOKENS.map(lambda token: f"0{token}") | st.text(max_size=3))
+def test_a_token_is_valid_if_the_codec_takes_it(value: int | str) -> None:
+    is_token = parse_token(value) != NO_TOKEN
+    assert is_valid("Token", json.dumps(value)) == is_token
 
 
 def test_every_reply_of_the_vectors_is_valid() -> None:

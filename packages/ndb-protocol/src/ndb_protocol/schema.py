@@ -117,13 +117,13 @@ _NO_SUCH_COMMAND: Schema = {
 def _digits_up_to(maximum: int) -> str:
     """Return a pattern of the decimal digits of 1 to `maximum`, without leading zeros."""
     digits = str(maximum)
-    forms = [f"[1-9][0-9]{{0,{len(digits) - 2}}}"]
-    for at, digit in enumerate(digits):
-        lowest = 1 if at == 0 else 0
-        if int(digit) > lowest:
-            rest = len(digits) - at - 1
-            forms.append(f"{digits[:at]}[{lowest}-{int(digit) - 1}][0-9]{{{rest}}}")
-    return f"^({'|'.join([*forms, digits])})$"
+    # As long and equal up to a place where the digit is less, or shorter, or the same.
+    forms = [
+        f"{digits[:at]}[{'0' if at else '1'}-{int(digit) - 1}][0-9]{{{len(digits) - at - 1}}}"
+        for at, digit in enumerate(digits)
+        if int(digit) > (0 if at else 1)
+    ]
+    return f"^([1-9][0-9]{{0,{len(digits) - 2}}}|{'|'.join(forms)}|{digits})$"
 
 
 _TOKEN: Schema = {
