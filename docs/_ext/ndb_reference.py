@@ -18,10 +18,9 @@ from msgspec import Raw, UnsetType
 from ndb.bench_command import app as client_command
 from ndb_protocol import COMMANDS, COMMON_STATUSES, Command, Role, Status
 from ndb_protocol.messages import TOKEN, Params, Reply, rules_of
-from ndb_protocol.vectors import Advance, Vector, load_vectors
+from ndb_protocol.vectors import Exchange, Vector, load_vectors
 from ndb_server.cli import app as server_command
 from sphinx.application import Sphinx
-from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
@@ -132,12 +131,12 @@ def vector(file: str, name: str) -> Vector:
     """Return the vector of this name.
 
     Raises:
-        ExtensionError: there is none.
+        LookupError: there is none.
     """
     for candidate in VECTORS:
         if (candidate.file, candidate.name) == (file, name):
             return candidate
-    raise ExtensionError(f"{file}.json has no vector '{name}'")
+    raise LookupError(f"{file}.json has no vector '{name}'")
 
 
 def example(command: Command) -> Vector:
@@ -148,13 +147,17 @@ def example(command: Command) -> Vector:
 
 def conversation(shown: Vector, until: str = "") -> Iterator[str]:
     """Yield the lines of a block of what is said in a vector, until its last word on `until`."""
-    last = max(at for at, step in enumerate(shown.steps) if until in repr(step))
+    last = max(
+        at
+        for at, step in enumerate(shown.steps)
+        if isinstance(step, Exchange) and until in step.send
+    )
     yield "```text"
     for step in shown.steps[: last + 1]:
-        if isinstance(step, Advance):
-            yield f"  {step.advance_ms} ms pass"
-        else:
+        if isinstance(step, Exchange):
             yield from (f"→ {filled(step.send)}", f"← {filled(step.expect)}")
+        else:
+            yield f"  {step.advance_ms} ms pass"
     yield from ("```", "")
 
 
@@ -207,7 +210,10 @@ class Generated(SphinxDirective):
         raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
-        text = "\n".join(self.lines())
+        try:
+            text = "\n".join(self.lines())
+        except LookupError as error:
+            raise self.error(str(error)) from error
         return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 

@@ -139,7 +139,8 @@ def test_any_request_is_valid_if_the_codec_takes_it(message: str) -> None:
         assert is_valid("AnyRequest", message) == (refused is None)
 
 
-TOKENS = st.integers(-1, 2**66) | st.sampled_from([2**63, TOKEN_MAX, TOKEN_MAX + 1])
+_NEAR_THE_LAST = [TOKEN_MAX + sign * 10**place for place in range(20) for sign in (-1, 1)]
+TOKENS = st.integers(-1, 2**66) | st.sampled_from([TOKEN_MAX, *_NEAR_THE_LAST])
 
 
 @settings(max_examples=500)
@@ -170,6 +171,7 @@ def test_every_reply_of_the_vectors_is_valid() -> None:
         ("KV_SET_RSP", '{"KV_SET_RSP":{"st":26,"m":""}}'),
         ("KV_SAVE_RSP", '{"KV_SAVE_RSP":{"st":141,"name":"a","keys":1,"duration":0}}'),
         ("KV_GET_RSP", '{"KV_GET_RSP":{"st":1}}'),
+        ("KV_GET_RSP", '{"KV_GET_RSP":{"st":1,"m":"why"}}'),
         ("KV_COUNT_RSP", '{"KV_COUNT_RSP":{"st":1,"cnt":-1}}'),
         ("SH_NEW_RSP", '{"SH_NEW_RSP":{"st":1,"tkn":0}}'),
         ("SH_NEW_RSP", '{"SH_NEW_RSP":{"st":1,"tkn":18446744073709551616}}'),
