@@ -196,8 +196,7 @@ def _parameter(rule: m.Rule, described: Schema) -> Schema:
 def _member(described: Schema) -> Schema:
     """Return the schema of a member of a reply: no number on the wire is negative."""
     match described:
-        case {"anyOf": _}:
-            # The one union on the wire.
+        case {"anyOf": [{"type": "integer"}, {"type": "string"}]}:
             return _ref("Token")
         case {"type": "integer" | "number" as kind}:
             return {"type": kind, "minimum": 0}
