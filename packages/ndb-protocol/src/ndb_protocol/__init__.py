@@ -1,6 +1,6 @@
 """The wire protocol of NDB: messages, status values, tokens and the codec of both sides."""
 
-from .commands import COMMANDS, COMMON_STATUSES, Command, Extends, Role
+from .commands import COMMANDS, COMMON_STATUSES, Command, Extends, Role, Scope
 from .replies import ReplyError, decode_reply, encode_reply, with_text_tokens
 from .requests import RequestError, decode_request, encode_request
 from .status import SUCCESS, Status
@@ -24,6 +24,7 @@ __all__ = [
     "ReplyError",
     "RequestError",
     "Role",
+    "Scope",
     "Status",
     "decode_reply",
     "decode_request",

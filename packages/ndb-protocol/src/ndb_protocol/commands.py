@@ -17,6 +17,15 @@ class Extends(Enum):
     ON_SET_ADD = "extendOnSetAdd"
 
 
+class Scope(Enum):
+    """What a command looks at or changes."""
+
+    SESSION = "one session"
+    KEYS = "the independent keys"
+    STORE = "the whole store"
+    SERVER = "none of what is stored"
+
+
 class Role(Enum):
     """Who may be expected to use a command."""
 
@@ -40,6 +49,7 @@ class Command:
         repeatable: sending it twice leaves the store as sending it once does, and the second
             reply misleads nobody (of `SH_END`, 100 says just as well that the session is gone).
         role: who may be expected to use it.
+        scope: what it looks at or changes.
         extends: the setting by which it moves a session's deadline.
     """
 
@@ -52,6 +62,7 @@ class Command:
     changes: bool
     repeatable: bool
     role: Role
+    scope: Scope
     extends: Extends | None = None
 
 
@@ -83,8 +94,12 @@ def _row(
     own = set(statuses)
     if not own & {_S.SAVE_COMPLETE, _S.LOAD_COMPLETE}:
         own.add(_S.OK)
+    if changes and _S.LOAD_COMPLETE not in own:
+        own.add(_S.NOT_DURABLE)
+    scope = {"KV": Scope.KEYS, "SV": Scope.SERVER}.get(name[:2], Scope.STORE)
     if "tkn" in params.__struct_fields__:
         own.add(_S.SESSION_NOT_EXIST)
+        scope = Scope.SESSION
     return Command(
         name,
         f"{name}_RSP",
@@ -95,6 +110,7 @@ def _row(
         changes,
         repeatable,
         role,
+        scope,
         extends,
     )
 

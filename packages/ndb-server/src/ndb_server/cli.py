@@ -15,6 +15,7 @@ from cyclopts.validators import Number
 from ndb_protocol import DEFAULT_PORT
 
 from .server import VERSION, Options, StartError, serve
+from .store import Durability
 
 USAGE_ERROR = 2
 """Exit status when the server can't be started as asked."""
@@ -61,6 +62,7 @@ def run(
     ] = DEFAULT_PORT,
     log_level: LogLevel = "info",
     data_dir: Text | None = None,
+    durability: Durability = "strict",
     load: Text | None = None,
     loop: Loop = "auto",
 ) -> None:
@@ -72,7 +74,11 @@ def run(
         host: Address to listen on.
         port: Port to listen on; 0 takes any free one.
         log_level: Least severe level to log.
-        data_dir: Folder for saves, made if it does not exist; without it saving is disabled.
+        data_dir: Folder that keeps everything, made if it does not exist; without it all data goes
+            with the process, and saving is disabled.
+        durability: What the reply to a change promises, with a data folder: strict, that it is
+            there after a power cut; relaxed, that it is there after the process is killed, and
+            after a power cut if it was a second ago.
         load: Name of a saved dataset to load before connections are accepted.
         loop: Event loop: uvloop, asyncio's own, or by default uvloop where it is installed.
     """
@@ -82,7 +88,7 @@ def run(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     folder = None if data_dir is None else _prepare(Path(data_dir))
-    options = Options(host=host, port=port, data_dir=folder, load=load)
+    options = Options(host=host, port=port, data_dir=folder, durability=durability, load=load)
     with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
         runner.run(serve(options))
 

@@ -10,41 +10,38 @@ import asyncio
 import os
 import re
 import sqlite3
+import sys
+import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeVar
+from typing import TypeVar
 
-import msgspec
-from msgspec import UNSET, Meta, Raw
-from ndb_protocol import Status, parse_token
+from msgspec import UNSET, Raw
+from ndb_protocol import NO_TOKEN, Status
 from ndb_protocol import messages as m
-from ndb_protocol.messages import Expiry, is_dataset_name
+from ndb_protocol.messages import is_dataset_name
 
+from . import tables
 from .edits import Edit
-from .engine import Engine, Session
+from .engine import Engine
 from .errors import RefusedError
-from .packing import unpack
+from .journal import Journal
+from .packing import Packed, unpack
+from .rows import Row, row_of, settings_of, signed, unsigned
+from .sessions import Session
+from .store import Store
+from .tables import PUT_SESSIONS, DamageError, connect, put_keys
 
 _T = TypeVar("_T")
 
 FORMAT = "ndb dataset"
 VERSION = 1
 
-_SCHEMA = """
-CREATE TABLE dataset (format TEXT, version INTEGER, kind TEXT);
-CREATE TABLE sessions (
-    tkn TEXT PRIMARY KEY,
-    duration INTEGER,
-    delete_session INTEGER,
-    extend_on_set_add INTEGER,
-    extend_on_get INTEGER
-) WITHOUT ROWID;
-CREATE TABLE keys (tkn TEXT, key TEXT, value TEXT);
-"""
+_TABLES = tables.TABLES + "CREATE TABLE dataset (format TEXT, version INTEGER, kind TEXT);"
 
 _SLICE = 500
 """Sessions or keys loaded between two turns of the event loop."""
@@ -57,14 +54,6 @@ KEYS = "keys"
 
 class DatasetError(Exception):
     """A dataset that can't be written or read; says why."""
-
-
-class SavedSession(NamedTuple):
-    """A session as a dataset has it."""
-
-    token: int
-    expiry: Expiry
-    values: dict[str, Raw]
 
 
 class Folder:
@@ -102,8 +91,15 @@ class Folder:
         return sorted(numbered, key=lambda path: int(path.stem))
 
     @contextmanager
-    def writing(self, kind: str, name: str) -> Iterator[sqlite3.Connection]:
+    def writing(
+        self, kind: str, name: str, store: Store | None = None
+    ) -> Iterator[sqlite3.Connection]:
         """Give an empty dataset to fill; it becomes the newest one when that has succeeded.
+
+        Args:
+            kind: what it holds.
+            name: what it is called.
+            store: what can be read as ``store``, as it is at one moment.
 
         Raises:
             DatasetError: it could not be written; nothing of it remains.
@@ -117,14 +113,20 @@ class Folder:
             partial = path.with_suffix(".partial")
             partial.unlink(missing_ok=True)
             try:
-                with closing(sqlite3.connect(partial, isolation_level=None)) as database:
+                with closing(connect(partial)) as database:
                     # The file is of use only when complete: it needs no journal, only a sync.
                     database.execute("PRAGMA journal_mode = OFF")
                     database.execute("PRAGMA synchronous = OFF")
-                    database.executescript(f"BEGIN; {_SCHEMA}")
+                    if store is not None:
+                        database.execute("ATTACH ? AS store", (store.path.as_uri(),))
+                    database.executescript(f"BEGIN; {_TABLES}")
                     database.execute(
                         "INSERT INTO dataset VALUES (?, ?, ?)", (FORMAT, VERSION, kind)
                     )
+                    if store is not None:
+                        # Who has begun to read goes on to see what was there then.
+                        look = "SELECT count(*) FROM store.sqlite_master"
+                        store.at_rest(lambda: database.execute(look).fetchone())
                     yield database
                     database.execute("COMMIT")
                 _sync(partial)
@@ -146,15 +148,15 @@ class Folder:
         """
         path = self._newest(kind, name)
         try:
-            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            with closing(connect(path, read_only=True)) as database:
                 found = database.execute("SELECT format, version, kind FROM dataset").fetchone()
-                if found != (FORMAT, VERSION, kind):
+                if found != (FORMAT.encode(), VERSION, kind.encode()):
                     raise DatasetError(f"{path.name} is no dataset of {kind}, version {VERSION}")
                 [(verdict,)] = database.execute("PRAGMA integrity_check(1)")
-                if verdict != "ok":
-                    raise DatasetError(f"{path.name} is damaged: {verdict}")
+                if verdict != b"ok":
+                    raise DatasetError(f"{path.name} is damaged: {verdict.decode()}")
                 yield database
-        except (OSError, sqlite3.Error, msgspec.MsgspecError, RecursionError) as error:
+        except (OSError, sqlite3.Error, DamageError) as error:
             raise DatasetError(f"{path.name} can't be read: {error}") from error
 
 
@@ -166,86 +168,79 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-# Whoever damaged a dataset need not have kept to the types of its columns.
-_SessionRow = tuple[str, Annotated[int, Meta(ge=0, le=m.DURATION_MAX)], int, int, int]
-_SessionKeyRow = tuple[str, str, str]
-_KeyRow = tuple[str, str]
-
-_as_raw = msgspec.json.Decoder(Raw).decode
+Counts = dict[str, int]
+"""How many sessions and keys a dataset has."""
 
 
-def _value(text: str) -> Raw:
-    return _as_raw(text.encode())
-
-
-def write_sessions(folder: Folder, name: str, sessions: Iterable[tuple[int, Session]]) -> None:
+def write_sessions(folder: Folder, name: str, sessions: Iterable[tuple[int, Session]]) -> Counts:
     """Save `sessions`.
 
     Raises:
         DatasetError: they could not be saved.
     """
     with folder.writing(SESSIONS, name) as database:
-        for token, session in sessions:
-            expiry = session.expiry or Expiry(duration=0)
-            database.execute(
-                "INSERT INTO sessions VALUES (?, ?, ?, ?, ?)",
-                (
-                    str(token),
-                    expiry.duration,
-                    expiry.deleteSession,
-                    expiry.extendOnSetAdd,
-                    expiry.extendOnGet,
-                ),
-            )
-            database.executemany(
-                "INSERT INTO keys VALUES (?, ?, ?)",
-                (
-                    (str(token), key, bytes(value).decode())
-                    for key, value in unpack(session.packed).items()
-                ),
-            )
+        for some in _slices(sessions):
+            rows = [row_of(token, session) for token, session in some]
+            PUT_SESSIONS.run(database, rows)
+            for token, session in some:
+                if isinstance(session.packed, dict):
+                    put_keys(database, signed(token), session.packed.items())
+        return _counts(database)
 
 
-def read_sessions(folder: Folder, name: str) -> list[SavedSession]:
+def copy_sessions(folder: Folder, name: str, store: Store) -> Counts:
+    """Save all sessions that are on disk.
+
+    Raises:
+        DatasetError: they could not be saved.
+    """
+    with folder.writing(SESSIONS, name, store) as database:
+        database.execute(
+            "INSERT INTO sessions SELECT tkn, duration, flags, NULL, keys FROM store.sessions"
+        )
+        database.execute("INSERT INTO keys SELECT * FROM store.keys WHERE tkn <> 0")
+        return _counts(database)
+
+
+def copy_keys(folder: Folder, name: str, store: Store) -> Counts:
+    """Save all independent keys that are on disk.
+
+    Raises:
+        DatasetError: they could not be saved.
+    """
+    with folder.writing(KEYS, name, store) as database:
+        database.execute("INSERT INTO keys SELECT * FROM store.keys WHERE tkn = 0")
+        return {"keys": _counts(database)["keys"]}
+
+
+def _counts(database: sqlite3.Connection) -> Counts:
+    [(sessions,)] = database.execute("SELECT count(*) FROM main.sessions")
+    [(packed,)] = database.execute(
+        "SELECT count(*) FROM main.sessions AS s, json_each(s.keys) WHERE s.keys IS NOT NULL"
+    )
+    [(others,)] = database.execute("SELECT count(*) FROM main.keys")
+    return {"sessions": sessions, "keys": packed + others}
+
+
+def read_sessions(folder: Folder, name: str) -> list[tuple[Row, Packed]]:
     """Return the sessions of the newest dataset of that name.
 
     Raises:
         DatasetError: there is none, or it can't be read.
     """
     with folder.reading(SESSIONS, name) as database:
-        sessions: dict[str, SavedSession] = {}
-        for row in database.execute("SELECT * FROM sessions"):
-            text, duration, *flags = msgspec.convert(row, _SessionRow)
-            token = parse_token(text)
-            if not token:
-                raise DatasetError(f"dataset '{name}' has a session whose token is none")
-            delete_session, extend_on_set_add, extend_on_get = map(bool, flags)
-            expiry = Expiry(
-                duration=duration,
-                deleteSession=delete_session,
-                extendOnSetAdd=extend_on_set_add,
-                extendOnGet=extend_on_get,
-            )
-            sessions[text] = SavedSession(token, expiry, {})
-        for row in database.execute("SELECT * FROM keys ORDER BY rowid"):
-            text, key, value = msgspec.convert(row, _SessionKeyRow)
-            if text not in sessions:
-                raise DatasetError(f"dataset '{name}' has a key of a session that it has not")
-            sessions[text].values[key] = _value(value)
-        return list(sessions.values())
+        return list(tables.read_sessions(database))
 
 
-def write_keys(folder: Folder, name: str, values: dict[str, Raw]) -> None:
+def write_keys(folder: Folder, name: str, values: dict[str, Raw]) -> Counts:
     """Save independent keys.
 
     Raises:
         DatasetError: they could not be saved.
     """
     with folder.writing(KEYS, name) as database:
-        database.executemany(
-            "INSERT INTO keys VALUES (NULL, ?, ?)",
-            ((key, bytes(value).decode()) for key, value in values.items()),
-        )
+        put_keys(database, NO_TOKEN, values.items())
+        return {"keys": len(values)}
 
 
 def read_keys(folder: Folder, name: str) -> dict[str, Raw]:
@@ -255,9 +250,7 @@ def read_keys(folder: Folder, name: str) -> dict[str, Raw]:
         DatasetError: there is none, or it can't be read.
     """
     with folder.reading(KEYS, name) as database:
-        rows = database.execute("SELECT key, value FROM keys ORDER BY rowid")
-        pairs = (msgspec.convert(row, _KeyRow) for row in rows)
-        return {key: _value(value) for key, value in pairs}
+        return tables.read_keys(database)
 
 
 class Datasets:
@@ -267,17 +260,30 @@ class Datasets:
         engine: whose sessions and keys.
         path: the data folder; without one nothing is saved, and there is nothing to load.
         clock: returns the time in ms since the epoch.
+        store: what is on disk, to save from; without it, what is in memory is saved.
+        journal: makes what is loaded durable.
 
     Attributes:
         handlers: runs each command, by its name.
     """
 
-    def __init__(self, engine: Engine, path: Path | None, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        path: Path | None,
+        clock: Callable[[], int],
+        store: Store | None = None,
+        journal: Journal | None = None,
+    ) -> None:
         self._engine = engine
+        self._store = store
+        self._journal = journal
         self._folder = None if path is None else Folder(path)
         self._clock = clock
         # One thread: saves of one name don't meet, and they leave a core to the event loop.
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="datasets")
+        self._thread = ThreadPoolExecutor(
+            max_workers=1, thread_name_prefix="datasets", initializer=_be_modest
+        )
         self.handlers = {
             "SH_SAVE": self._save_sessions,
             "SH_LOAD": self._load_sessions,
@@ -310,54 +316,55 @@ class Datasets:
         except DatasetError as error:
             raise RefusedError(status, str(error)) from error
 
-    # Each save takes its snapshot before it returns: the dataset is of the moment of the request.
+    # What is saved from memory is of the moment of the request. What is saved from disk is of a
+    # moment between the request and the reply: other clients go on meanwhile.
 
     def _save_sessions(self, params: m.SaveSessions, now: int) -> Awaitable[m.Reply]:
-        folder = self._to_save()
-        tokens = None if params.tkns is UNSET else params.tkns
-        return self._write_sessions(folder, params.name, self._engine.snapshot(now, tokens))
-
-    async def _write_sessions(
-        self, folder: Folder, name: str, sessions: list[tuple[int, Session]]
-    ) -> m.Reply:
-        begin = time.monotonic()
-        await self._run(Status.SAVE_ERROR, write_sessions, folder, name, sessions)
-        return m.SessionsDatasetReply(
-            st=Status.SAVE_COMPLETE,
-            name=name,
-            sessions=len(sessions),
-            keys=sum(len(unpack(session.packed)) for _, session in sessions),
-            duration=_milliseconds_since(begin),
-        )
+        folder, name = self._to_save(), params.name
+        if self._store is None or params.tkns is not UNSET:
+            tokens = None if params.tkns is UNSET else params.tkns
+            sessions = self._engine.snapshot(now, tokens)
+            return self._save(m.SessionsDatasetReply, name, write_sessions, folder, name, sessions)
+        self._engine.reap(now)
+        store = self._store
+        return self._save(m.SessionsDatasetReply, name, copy_sessions, folder, name, store)
 
     def _save_keys(self, params: m.Dataset, _: int) -> Awaitable[m.Reply]:
-        return self._write_keys(self._to_save(), params.name, self._engine.snapshot_keys())
+        folder, name = self._to_save(), params.name
+        if self._store is None:
+            values = self._engine.snapshot_keys()
+            return self._save(m.KeysDatasetReply, name, write_keys, folder, name, values)
+        return self._save(m.KeysDatasetReply, name, copy_keys, folder, name, self._store)
 
-    async def _write_keys(self, folder: Folder, name: str, values: dict[str, Raw]) -> m.Reply:
+    async def _save(
+        self, reply: Callable[..., m.Reply], name: str, work: Callable[..., Counts], *args: object
+    ) -> m.Reply:
         begin = time.monotonic()
-        await self._run(Status.SAVE_ERROR, write_keys, folder, name, values)
-        return m.KeysDatasetReply(
-            st=Status.SAVE_COMPLETE,
-            name=name,
-            keys=len(values),
-            duration=_milliseconds_since(begin),
+        if self._journal is not None:
+            await self._journal.flush()
+        counts = await self._run(Status.SAVE_ERROR, work, *args)
+        return reply(
+            st=Status.SAVE_COMPLETE, name=name, **counts, duration=_milliseconds_since(begin)
         )
 
     async def _load_sessions(self, params: m.Dataset, _: int) -> m.Reply:
         begin = time.monotonic()
         found = await self._run(Status.LOAD_ERROR, read_sessions, self._to_load(), params.name)
-        sessions = keys = 0
-        for some in _slices(found):
-            now = self._clock()
-            for saved in some:
-                if self._engine.restore(saved.token, saved.expiry, saved.values, now):
-                    sessions += 1
-                    keys += len(saved.values)
-            await asyncio.sleep(0)
+        keys = 0
+        loaded: list[int] = []
+        async with self._all_or_nothing(lambda: self._engine.end(loaded)):
+            for some in _slices(found):
+                now = self._clock()
+                for row, packed in some:
+                    token = unsigned(row[0])
+                    if self._engine.restore(token, settings_of(row), packed, now):
+                        loaded.append(token)
+                        keys += len(unpack(packed))
+                await asyncio.sleep(0)
         return m.SessionsDatasetReply(
             st=Status.LOAD_COMPLETE,
             name=params.name,
-            sessions=sessions,
+            sessions=len(loaded),
             keys=keys,
             duration=_milliseconds_since(begin),
         )
@@ -365,15 +372,29 @@ class Datasets:
     async def _load_keys(self, params: m.Dataset, _: int) -> m.Reply:
         begin = time.monotonic()
         values = await self._run(Status.LOAD_ERROR, read_keys, self._to_load(), params.name)
-        for some in _slices(values.items()):
-            self._engine.edit_keys(Edit(dict(some)))
-            await asyncio.sleep(0)
+        before = self._engine.snapshot_keys()
+        async with self._all_or_nothing(lambda: self._engine.put_back_keys(values, before)):
+            for some in _slices(values.items()):
+                self._engine.edit_keys(Edit(dict(some)))
+                await asyncio.sleep(0)
         return m.KeysDatasetReply(
             st=Status.LOAD_COMPLETE,
             name=params.name,
             keys=len(values),
             duration=_milliseconds_since(begin),
         )
+
+    @asynccontextmanager
+    async def _all_or_nothing(self, take_back: Callable[[], None]) -> AsyncIterator[None]:
+        """Take back what is loaded if not all of it can be made durable."""
+        journal = self._journal
+        before = 0 if journal is None else journal.undone
+        yield
+        if journal is not None:
+            await journal.flush()
+            if journal.undone != before:
+                take_back()
+                raise RefusedError(Status.LOAD_ERROR, f"not durable: {journal.trouble}")
 
     async def load(self, name: str) -> None:
         """Load the sessions and the independent keys saved as `name`.
@@ -393,6 +414,12 @@ class Datasets:
             await self._load_sessions(params, self._clock())
         if KEYS in kinds:
             await self._load_keys(params, self._clock())
+
+
+def _be_modest() -> None:
+    """Let this thread use what processor time the others leave."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _milliseconds_since(begin: float) -> int:

@@ -7,7 +7,9 @@ machine. In the first case nothing here costs a coroutine.
 import logging
 import secrets
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ndb_protocol import (
@@ -23,7 +25,9 @@ from ndb_protocol.messages import Reply
 from ndb_protocol.replies import encode_body, reply_opening
 from ndb_protocol.requests import BEGINNING, NO_COMMAND, SHORT_WAY, UNREADABLE
 
+from .batches import Batch, Hold
 from .errors import RefusedError
+from .journal import Journal
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +44,11 @@ NOT_TEXT = encode_reply(
 """The answer to a binary message."""
 
 
+NOT_DURABLE = Reply(
+    st=Status.NOT_DURABLE,
+    m="the change could not be made durable, so it was not made; the server's log says why",
+)
+
 ENOUGH = 2**18
 """Bytes of replies after which no further request is run at once."""
 
@@ -49,9 +58,13 @@ class Dispatcher:
 
     Args:
         handlers: runs each command, by its name.
+        journal: tells which replies have to wait until a change is durable; None if none has to.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, handlers: Mapping[str, Handler], journal: Journal | None = None) -> None:
+        self._pending: Mapping[int, object] = {} if journal is None else journal.pending
+        self._awaited = _nothing if journal is None else journal.awaited
+        self._newest = _nothing if journal is None else journal.open_batch
         self._rows = {
             name: (handler, reply_opening(COMMANDS[name].reply_name), COMMANDS[name])
             for name, handler in handlers.items()
@@ -63,8 +76,8 @@ class Dispatcher:
         }
 
     def dispatch(
-        self, messages: Iterable[bytes], now: int, text_tokens: bool = False
-    ) -> list[bytes | Awaitable[bytes]]:
+        self, messages: Sequence[bytes], now: int, text_tokens: bool = False
+    ) -> tuple[list[bytes | Awaitable[bytes]], Hold | None]:
         """Run the requests that `messages` (valid UTF-8) are, in their order.
 
         Stops behind one that is answered later, as those that follow have to wait for it, and once
@@ -76,9 +89,13 @@ class Dispatcher:
             text_tokens: write tokens as decimal strings (subprotocol ``ndb.v1.text``).
 
         Returns:
-            The replies to those that were run. The last one may come later.
+            The replies to those that were run; the last one may come later. And what those from
+            one on have to wait for, if they have to.
         """
         replies: list[bytes | Awaitable[bytes]] = []
+        pending, newest = self._pending, self._newest()
+        batch: Batch[Any] | None = None
+        first = 0
         size = 0
         short_way = self._short_way
         for message in messages:
@@ -103,11 +120,36 @@ class Dispatcher:
                 text = opening + encode_body(reply) + b"}"
             except Exception as error:
                 text = _refusal(command, error)
+            if pending and batch is not newest:
+                awaited = self._awaited(command.scope, params)
+                if awaited is not None:
+                    if batch is None:
+                        first = len(replies)
+                    batch = awaited
             replies.append(text)
             size += len(text)
             if size >= ENOUGH:
                 break
-        return replies
+        if batch is None:
+            return replies, None
+        return replies, Hold(first, batch, partial(self._instead, messages, text_tokens))
+
+    def _instead(
+        self, messages: Sequence[bytes], text_tokens: bool, number: int, now: int
+    ) -> bytes:
+        """Return the reply to a message whose batch was undone: what was read is read again."""
+        message = messages[number]
+        with suppress(RequestError):
+            command, _ = decode_request(message)
+            if command.changes:
+                return encode_reply(command.reply_name, NOT_DURABLE)
+        [reply], _ = self.dispatch([message], now, text_tokens)
+        assert isinstance(reply, bytes)
+        return reply
+
+
+def _nothing(*_: object) -> None:
+    """What waits for nothing."""
 
 
 async def _later(command: Command, coming: Awaitable[Reply], text_tokens: bool) -> bytes:

@@ -4,7 +4,7 @@ A key maps to the JSON text of its value, kept as sent. The values of an edit ma
 the whole message they came in alive. Who keeps them keeps copies: see `Edit.owned`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from msgspec import Raw, Struct
@@ -29,3 +29,30 @@ class Edit(Struct, frozen=True, gc=False):
         """Return the same change with values that keep nothing but themselves alive."""
         put = {key: value.copy() for key, value in self.put.items()}
         return Edit(put, self.remove, self.clear)
+
+
+class MapChange(Struct, gc=False):
+    """Edits to a map of keys, one after the other, as one: `removed` out, then `put` in.
+
+    Attributes:
+        removed: keys to take out, whether they are there or not.
+        put: keys to put in, in this order; one that is there keeps its place.
+        clear: everything goes out first.
+    """
+
+    removed: dict[str, None]
+    put: dict[str, Raw]
+    clear: bool = False
+
+    @classmethod
+    def whole(cls, values: Mapping[str, Raw]) -> "MapChange":
+        """Return the change that makes `values` of whatever is there."""
+        return cls({}, dict(values), clear=True)
+
+    def then(self, remove: Iterable[str], put: Mapping[str, Raw]) -> None:
+        """Add a change that comes after."""
+        for key in remove:
+            # Put in again, it stands at the end.
+            self.put.pop(key, None)
+            self.removed[key] = None
+        self.put.update(put)

@@ -7,65 +7,32 @@ A session expires at its deadline, to the millisecond, because whoever looks a s
 its deadline with `now` first (`_live`). `reap` gives back the memory of those nobody looks up.
 """
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw
 from ndb_protocol import COMMANDS, NO_TOKEN, Extends, Status, new_token
 from ndb_protocol import messages as m
 from ndb_protocol.messages import Expiry
 
+from .batches import Batch
 from .deadlines import Deadlines
 from .edits import Edit
 from .errors import RefusedError
 from .journal import Journal
 from .keyspace import READS, WRITES
-from .packing import EMPTY, Packed, copied, edited, pack, unpack
+from .packing import EMPTY, Packed, copied, edited, unpack
+from .sessions import NEVER, Session, deadline_after, settings
 
 _OK = int(Status.OK)
-
-NEVER = 2**62
-"""The deadline of a session that does not expire: later than any `now`."""
 
 Handler = Callable[[Any, int], m.Reply]
 """Runs a command, given its parameters and `now`."""
 
 
-class Session(Struct, gc=False):
-    """A session: its settings (None if it never expires), its deadline and its keys, packed."""
-
-    expiry: Expiry | None
-    deadline: int
-    packed: Packed
-
-
-@lru_cache(maxsize=1024)
-def _shared(
-    duration: int, delete_session: bool, extend_on_set_add: bool, extend_on_get: bool
-) -> Expiry:
-    return Expiry(
-        duration=duration,
-        deleteSession=delete_session,
-        extendOnSetAdd=extend_on_set_add,
-        extendOnGet=extend_on_get,
-    )
-
-
-def settings(expiry: Expiry) -> Expiry | None:
-    """Return `expiry` as a session holds it: None if it says never, else shared by those alike.
-
-    A service makes its sessions with few different settings, and an object of its own for each
-    session would be a fifth of its memory.
-    """
-    if expiry.duration == 0:
-        return None
-    return _shared(expiry.duration, expiry.deleteSession, expiry.extendOnSetAdd, expiry.extendOnGet)
-
-
-def deadline_after(expiry: Expiry | None, now: int) -> int:
-    """Return the deadline in ms of a period of `expiry` that begins at `now`."""
-    return NEVER if expiry is None else now + expiry.duration * 1000
+_STEPS = 8
+"""How often in a duration a deadline that moves is told to the journal: reading is no writing."""
 
 
 class Engine:
@@ -118,21 +85,27 @@ class Engine:
         """Do what the deadline of `session` demands; return it if it lives on."""
         expiry = session.expiry
         assert expiry is not None
+        if self._journal is not None:
+            self._journal.timed(token)
         if expiry.deleteSession:
-            self._drop(token, session)
+            self._remove(token, session)
             return None
-        if session.packed != EMPTY:
-            self._edit(token, session, unpack(session.packed), Edit(clear=True))
+        self._session_keys -= len(unpack(session.packed))
+        session.packed = EMPTY
         # The next period began at the deadline, and perhaps others have passed since.
         period = expiry.duration * 1000
         periods = (now - session.deadline) // period + 1
-        self._move_deadline(token, session, session.deadline + periods * period)
+        session.deadline += periods * period
         return session
 
-    def _move_deadline(self, token: int, session: Session, deadline: int) -> None:
-        session.deadline = deadline
-        if self._journal is not None:
-            self._journal.extended(token, deadline)
+    def _extend(self, token: int, session: Session, expiry: Expiry, now: int) -> None:
+        period = expiry.duration * 1000
+        before = session.deadline
+        session.deadline = now + period
+        if self._journal is not None and session.deadline * _STEPS // period > (
+            before * _STEPS // period
+        ):
+            self._journal.timed(token)
 
     def _deadline_of(self, token: int) -> int | None:
         session = self._sessions.get(token)
@@ -161,29 +134,28 @@ class Engine:
         return True
 
     def _insert(self, token: int, session: Session, now: int) -> None:
+        if self._journal is not None:
+            self._journal.changing(token, None)
+        self._put_in(token, session, now)
+
+    def _put_in(self, token: int, session: Session, now: int) -> None:
         self._sessions[token] = session
-        values = unpack(session.packed)
-        self._session_keys += len(values)
+        self._session_keys += len(unpack(session.packed))
         if session.expiry is not None:
             self._deadlines.add(token, session.deadline, now)
-        if self._journal is not None:
-            self._journal.created(token, session.expiry, session.deadline)
-            if values:
-                # A journal may keep what it is told; the session's own keys go on changing.
-                self._journal.edited(token, Edit(values.copy()))
 
-    def _drop(self, token: int, session: Session) -> None:
+    def _remove(self, token: int, session: Session) -> None:
         del self._sessions[token]
         self._session_keys -= len(unpack(session.packed))
-        if self._journal is not None:
-            self._journal.ended(token)
 
     def _edit(self, token: int, session: Session, values: dict[str, Raw], edit: Edit) -> None:
+        if type(session.packed) is dict:
+            edit = edit.owned()
+        if self._journal is not None:
+            self._journal.changing(token, session, edit)
         before = len(values)
         session.packed = edited(session.packed, values, edit)
-        self._session_keys += len(values) - before
-        if self._journal is not None:
-            self._journal.edited(token, edit)
+        self._session_keys += len(edit.put if edit.clear else values) - before
 
     # Commands on sessions
 
@@ -196,17 +168,22 @@ class Engine:
         return m.TokenReply(tkn=token)
 
     def _end(self, params: m.OfSession, now: int) -> m.TokenReply:
-        self._drop(params.tkn, self._live(params.tkn, now))
+        self._end_one(params.tkn, self._live(params.tkn, now))
         return m.TokenReply(tkn=params.tkn)
+
+    def _end_one(self, token: int, session: Session) -> None:
+        if self._journal is not None:
+            self._journal.changing(token, session)
+        self._remove(token, session)
 
     def _end_all(self, _: m.Empty, now: int) -> m.CountReply:
         self.reap(now)
         count = len(self._sessions)
-        self._sessions.clear()
-        self._session_keys = 0
-        self._deadlines.clear()
         if self._journal is not None:
-            self._journal.ended_all()
+            self._journal.ending_all((self._sessions, self._session_keys, self._deadlines))
+        self._sessions = {}
+        self._session_keys = 0
+        self._deadlines = Deadlines(self._deadline_of)
         return m.CountReply(cnt=count)
 
     def _exists(self, params: m.Sessions, now: int) -> m.ExistReply:
@@ -254,7 +231,7 @@ class Engine:
             if extends:
                 expiry = session.expiry
                 if expiry is not None and expiry.extendOnGet:
-                    self._move_deadline(params.tkn, session, now + expiry.duration * 1000)
+                    self._extend(params.tkn, session, expiry, now)
             return reply
 
         return run
@@ -275,7 +252,7 @@ class Engine:
             if extends:
                 expiry = session.expiry
                 if expiry is not None and expiry.extendOnSetAdd:
-                    self._move_deadline(params.tkn, session, now + expiry.duration * 1000)
+                    self._extend(params.tkn, session, expiry, now)
             return reply
 
         return run
@@ -307,7 +284,7 @@ class Engine:
         """Return the independent keys of this moment, as a copy."""
         return self._keys.copy()
 
-    def restore(self, token: int, expiry: Expiry | None, values: dict[str, Raw], now: int) -> bool:
+    def restore(self, token: int, expiry: Expiry | None, packed: Packed, now: int) -> bool:
         """Begin a session that was saved, with its full duration; not if it exists already.
 
         Returns:
@@ -316,12 +293,67 @@ class Engine:
         if self._is_live(token, now):
             return False
         kept = None if expiry is None else settings(expiry)
-        self._insert(token, Session(kept, deadline_after(kept, now), pack(values)), now)
+        self._insert(token, Session(kept, deadline_after(kept, now), packed), now)
         return True
 
     def edit_keys(self, edit: Edit) -> None:
         """Change the independent keys."""
         edit = edit.owned()
-        edit.apply(self._keys)
         if self._journal is not None:
-            self._journal.edited(NO_TOKEN, edit)
+            self._journal.changing(NO_TOKEN, Session(None, NEVER, self._keys), edit)
+        if edit.clear:
+            self._keys = dict(edit.put)
+        else:
+            edit.apply(self._keys)
+
+    def end(self, tokens: Iterable[int]) -> None:
+        """End those of `tokens` that exist."""
+        for token in tokens:
+            session = self._sessions.get(token)
+            if session is not None:
+                self._end_one(token, session)
+
+    def put_back_keys(self, loaded: Mapping[str, Raw], before: Mapping[str, Raw]) -> None:
+        """Make of the keys that are as they were loaded what they were before."""
+        same = [key for key, value in loaded.items() if self._keys.get(key) == value]
+        put = {key: before[key] for key in same if key in before}
+        self.edit_keys(Edit(put, tuple(key for key in same if key not in before)))
+
+    def totals(self) -> tuple[int, int]:
+        """Return how many sessions there are, and how many keys they have."""
+        return len(self._sessions), self._session_keys
+
+    # For what is on disk
+
+    def resume(self, token: int, session: Session, now: int) -> None:
+        """Go on with a session that is on disk; whatever its deadline, it is not in the journal."""
+        self._put_in(token, session, now)
+
+    def resume_keys(self, keys: dict[str, Raw]) -> None:
+        """Go on with the independent keys that are on disk."""
+        self._keys = keys
+
+    def current(self, token: int) -> Session | None:
+        """Return a session as it is; for `NO_TOKEN`, the independent keys as if they were one."""
+        if token == NO_TOKEN:
+            return Session(None, NEVER, self._keys)
+        return self._sessions.get(token)
+
+    def undo(self, batch: Batch[Any]) -> None:
+        """Put back what `batch` found. What time has done to it meanwhile, it does again."""
+        self._put_back(batch, batch.before)
+        if batch.all_before is not None:
+            self._sessions, self._session_keys, self._deadlines = batch.all_before
+            self._put_back(batch, batch.before_all)
+
+    def _put_back(self, batch: Batch[Any], before: Mapping[int, Session | None]) -> None:
+        for token, image in batch.images(before):
+            if token == NO_TOKEN:
+                assert image is not None
+                self._keys = image.packed  # type: ignore[assignment]
+                continue
+            session = self._sessions.get(token)
+            if session is not None:
+                self._remove(token, session)
+            if image is not None:
+                self._put_in(token, image, image.deadline)

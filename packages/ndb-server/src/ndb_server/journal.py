@@ -1,30 +1,185 @@
-"""The seam behind the engine: what changed, told in the order in which it changed."""
+"""The seam behind the engine: what changes, gathered in batches that become durable together.
 
-from typing import Protocol
+The engine says what it is about to change, and the journal keeps what was there. All that changes
+in a turn of the event loop is one batch; while a batch is being written the next one gathers. Until
+a batch is on disk nobody may see what it changed: replies that depend on it wait for it. If it
+can't be written, it and the one behind it are undone, newest first, and memory is what the disk is.
 
-from ndb_protocol.messages import Expiry
+What time does to sessions needs no such care: a deadline that moves or comes follows from what was
+known. It goes to disk with the next batch, nobody waits for it, and it is never undone.
+"""
 
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ndb_protocol import NO_TOKEN, Scope
+from ndb_protocol.messages import Params
+
+from .batches import Batch, Changed
 from .edits import Edit
+from .sessions import Session
+
+logger = logging.getLogger(__name__)
+
+RETRY = 1.0
+"""Seconds after which it is tried again whether changes can be written."""
+
+_ALL = -1
+"""What stands for every session, where tokens do."""
 
 
-class Journal(Protocol):
-    """Takes every change the engine makes; replaying them makes the same store again.
+class Memory(Protocol):
+    """Whose changes are written: the engine."""
 
-    Deadlines are milliseconds since the epoch. The independent keys are told of as those of
-    `ndb_protocol.NO_TOKEN`, which is no session's token.
+    def current(self, token: int) -> Session | None:
+        """Return a session as it is, or the independent keys as one."""
+
+    def undo(self, batch: Batch[Any]) -> None:
+        """Put back what `batch` found; time has gone on."""
+
+
+class Journal:
+    """Gathers changes, has them written, and tells who waits.
+
+    Args:
+        write: begins to write a batch, and calls back in this thread when it is on disk, with None,
+            or when it is certain not to be, with the reason.
+        later: calls something after so many seconds; after none, once this turn is over.
+
+    Attributes:
+        memory: whose changes they are.
+        pending: the batch that changed a session last and is not done, by token.
+        trouble: why the last batch could not be written, if so.
+        undone: how many batches have been undone.
     """
 
-    def created(self, token: int, expiry: Expiry | None, deadline: int) -> None:
-        """A session began, without keys."""
+    memory: Memory
 
-    def edited(self, token: int, edit: Edit) -> None:
-        """Keys changed."""
+    def __init__(
+        self,
+        write: Callable[[Changed, Callable[[str | None], None]], None],
+        later: Callable[[float, Callable[[], None]], object],
+    ) -> None:
+        self._write = write
+        self._later = later
+        self._open: Batch[Any] = Batch()
+        self._writing: Batch[Any] | None = None
+        self._sending = False
+        self.pending: dict[int, Batch[Any]] = {}
+        self.trouble: str | None = None
+        self.undone = 0
 
-    def extended(self, token: int, deadline: int) -> None:
-        """A session's deadline moved."""
+    # For the engine
 
-    def ended(self, token: int) -> None:
-        """A session went, with its keys."""
+    def changing(self, token: int, session: Session | None, edit: Edit | None = None) -> None:
+        """Take note: what a client asked for is about to change, end or (None) begin a session.
 
-    def ended_all(self) -> None:
-        """Every session went, with its keys."""
+        Args:
+            token: the session's, or `NO_TOKEN` for the independent keys.
+            session: what is there.
+            edit: what is done to its keys.
+        """
+        batch = self._open
+        batch.changing(token, session, edit)
+        self.pending[token] = batch
+        if not self._sending:
+            self._send_soon()
+
+    def ending_all(self, sessions: object) -> None:
+        """Take note: every session is about to end; `sessions` is what puts them back."""
+        self._open.ending_all(sessions)
+        self.pending[_ALL] = self._open
+        self._send_soon()
+
+    def timed(self, token: int) -> None:
+        """Take note: the deadline of a session moved or came."""
+        self._open.timed.add(token)
+        self._send_soon()
+
+    # For who answers
+
+    def open_batch(self) -> Batch[Any]:
+        """Return the batch that gathers: none is newer."""
+        return self._open
+
+    def awaited(self, scope: Scope, params: Params) -> Batch[Any] | None:
+        """Return the batch that has to be done before the reply to a request may leave."""
+        if scope is Scope.SESSION:
+            return self.pending.get(params.tkn) or self.pending.get(_ALL)  # type: ignore[attr-defined]
+        if scope is Scope.KEYS:
+            return self.pending.get(NO_TOKEN)
+        return self._newest() if scope is Scope.STORE else None
+
+    def _newest(self) -> Batch[Any] | None:
+        return self._open if self._open.awaited else self._writing
+
+    async def flush(self) -> None:
+        """Wait until all that has changed by now is on disk or was undone."""
+        batch = self._open if self._open else self._writing
+        if batch is not None:
+            waiter = _Waiter()
+            batch.waiting[waiter] = None
+            await waiter.future
+
+    # Writing
+
+    def _send_soon(self) -> None:
+        if not self._sending and self._writing is None:
+            self._sending = True
+            self._later(0, self._send)
+
+    def _send(self) -> None:
+        self._sending = False
+        # Without any change it tells whether the trouble is over.
+        if self._writing is None and (self._open or self.trouble):
+            batch, self._open = self._open, Batch()
+            self._writing = batch
+            self._write(batch.changed(self.memory.current), self._written)
+
+    def _written(self, trouble: str | None) -> None:
+        batch, self._writing = self._writing, None
+        assert batch is not None
+        if trouble is None:
+            if self.trouble is not None:
+                logger.warning("changes are durable again")
+            pending = self.pending
+            for token in [token for token, of in pending.items() if of is batch]:
+                del pending[token]
+            self._settle(batch, done=True)
+        else:
+            if trouble != self.trouble:
+                logger.error("changes can't be made durable and are refused: %s", trouble)
+            self._undo(batch)
+        self.trouble = trouble
+        if self._open.awaited or (self._open and trouble is None):
+            self._send()
+        elif trouble is not None:
+            self._later(RETRY, self._send)
+
+    def _undo(self, batch: Batch[Any]) -> None:
+        undone = (self._open, batch)
+        self.undone += len(undone)
+        self._open = Batch()
+        self.pending.clear()
+        for each in undone:
+            self.memory.undo(each)
+            self._open.timed |= each.timed
+            self._open.rewritten |= {*each.rewritten, *each.reordered()}
+        for each in reversed(undone):
+            self._settle(each, done=False)
+
+    def _settle(self, batch: Batch[Any], *, done: bool) -> None:
+        batch.done = done
+        for waiting in batch.waiting:
+            waiting.settled()
+
+
+class _Waiter:
+    def __init__(self) -> None:
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settled(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)

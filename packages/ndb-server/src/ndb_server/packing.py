@@ -97,12 +97,15 @@ def pack(values: dict[str, Raw]) -> Packed:
 
 
 def edited(packed: Packed, values: dict[str, Raw], edit: Edit) -> Packed:
-    """Make `edit` in `values`, which `unpack(packed)` returned; return them as they are kept."""
-    if type(packed) is dict and not edit.clear:
-        edit.owned().apply(values)
-        return packed
+    """Make `edit`, owned if they are a dict, in `values`, which `unpack(packed)` returned.
+
+    Returns:
+        The keys as they are kept: those of a dict that is not cleared in that dict.
+    """
+    if edit.clear:
+        return pack(dict(edit.put))
     edit.apply(values)
-    return pack(values)
+    return packed if type(packed) is dict else pack(values)
 
 
 def copied(packed: Packed) -> Packed:

@@ -2,9 +2,12 @@
 
 import asyncio
 import gc
+import logging
 import os
 import signal
+import sqlite3
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,12 +17,20 @@ from typing import Any
 from ndb_protocol import DEFAULT_PORT, PROTOCOL_VERSION
 from ndb_protocol import messages as m
 
+from .batches import Changed
 from .clock import Clock
 from .datasets import Datasets
 from .dispatch import NOT_TEXT, Dispatcher
 from .engine import Engine
 from .errors import RefusedError
+from .journal import Journal
+from .rows import deadline_of, settings_of, unsigned
+from .sessions import Session, deadline_after
+from .store import Durability, Store, StoreError
+from .tables import DamageError
 from .transport import MAX_MESSAGE_SIZE, Connection, Timeouts
+
+logger = logging.getLogger(__name__)
 
 VERSION = version("ndb-server")
 
@@ -48,7 +59,8 @@ class Options:
     Attributes:
         host: address to listen on.
         port: port to listen on; 0 for any free one.
-        data_dir: folder for datasets; without it saving is disabled.
+        data_dir: folder for everything that is kept; without it all goes with the process.
+        durability: what a reply promises of the change that it acknowledges.
         load: name of a dataset to load before connections are accepted.
         timeouts: how long to wait for clients.
     """
@@ -56,6 +68,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     data_dir: Path | None = None
+    durability: Durability = "strict"
     load: str | None = None
     timeouts: Timeouts = Timeouts()
 
@@ -70,13 +83,23 @@ class Server:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._clock = Clock()
-        self._engine = Engine()
-        self._datasets = Datasets(self._engine, options.data_dir, self._clock)
+        self._loop = asyncio.get_running_loop()
+        self._store: Store | None = None
+        self._journal: Journal | None = None
+        if options.data_dir is not None:
+            self._store = Store(options.data_dir, options.durability)
+            self._journal = Journal(self._write, self._later)
+        self._engine = Engine(journal=self._journal)
+        if self._journal is not None:
+            self._journal.memory = self._engine
+        self._datasets = Datasets(
+            self._engine, options.data_dir, self._clock, self._store, self._journal
+        )
         self._dispatcher = Dispatcher(
-            {**self._engine.handlers, **self._datasets.handlers, "SV_INFO": self._info}
+            {**self._engine.handlers, **self._datasets.handlers, "SV_INFO": self._info},
+            self._journal,
         )
         self._connections: set[Connection] = set()
-        self._loop = asyncio.get_running_loop()
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
 
     def _info(self, _: m.Empty, __: int) -> m.ServerInfoReply:
@@ -90,13 +113,55 @@ class Server:
             features=FEATURES,
         )
 
+    def _write(self, changed: Changed, written: Callable[[str | None], None]) -> None:
+        assert self._store is not None
+
+        def written_here(trouble: str | None) -> None:
+            self._loop.call_soon_threadsafe(written, trouble)
+
+        self._store.write(changed, written_here)
+
+    def _later(self, delay: float, action: Callable[[], None]) -> None:
+        if delay:
+            self._loop.call_later(delay, action)
+        else:
+            self._loop.call_soon(action)
+
+    def _restore(self, store: Store) -> None:
+        """Go on with what is on disk."""
+        begin = time.monotonic()
+        now = self._clock()
+        try:
+            sessions, keys = store.read()
+            for row, packed in sessions:
+                # The clock may have been put back since.
+                expiry = settings_of(row)
+                deadline = min(deadline_of(row), deadline_after(expiry, now))
+                self._engine.resume(unsigned(row[0]), Session(expiry, deadline, packed), now)
+            self._engine.resume_keys(keys)
+        except (sqlite3.Error, DamageError) as error:
+            raise StartError(store.damaged(error)) from error
+        store.start()
+        totals = self._engine.totals()
+        logger.info(
+            "restored %d sessions with %d keys and %d independent keys from %s in %.2f s",
+            *(*totals, len(keys), store.path, time.monotonic() - begin),
+        )
+
     async def start(self) -> str:
-        """Load what is to be loaded, accept connections, and return the server's URL.
+        """Restore what is on disk, load what is to be loaded, accept connections.
+
+        Returns:
+            The server's URL.
 
         Raises:
             StartError: it can't.
         """
         options = self._options
+        if self._store is None:
+            logger.info("data is kept in memory only: without --data-dir it goes with the process")
+        else:
+            self._restore(self._store)
         if options.load is not None:
             try:
                 await self._datasets.load(options.load)
@@ -139,6 +204,9 @@ class Server:
         for timer in self._timers.values():
             timer.cancel()
         self._datasets.close()
+        if self._journal is not None and self._store is not None:
+            await self._journal.flush()
+            await self._loop.run_in_executor(None, self._store.close)
 
     def _again(self, delay: float, action: Callable[[], None]) -> None:
         self._timers[action] = self._loop.call_later(delay, action)
@@ -168,7 +236,10 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    server = Server(options)
+    try:
+        server = Server(options)
+    except StoreError as error:
+        raise StartError(str(error)) from error
     url = await server.start()
     # What is here by now stays: the collector need not walk through it. Sessions it never sees.
     gc.collect()

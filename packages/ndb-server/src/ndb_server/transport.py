@@ -14,6 +14,7 @@ nothing for `Timeouts.write` seconds is cut off.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -25,6 +26,8 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
+
+from .batches import Hold
 
 try:
     from websockets.speedups import apply_mask
@@ -39,11 +42,13 @@ _protocol_logger.setLevel(logging.WARNING)
 
 SUBPROTOCOLS = [Subprotocol(NDB_V1), Subprotocol(NDB_V1_TEXT)]
 
-Respond = Callable[[Sequence[bytes], int, bool], Sequence[bytes | Awaitable[bytes]]]
+Respond = Callable[
+    [Sequence[bytes], int, bool], tuple[Sequence[bytes | Awaitable[bytes]], Hold | None]
+]
 """Answers text messages (valid UTF-8), given the time in ms and whether tokens are to be text.
 
 It may stop early, but not before the first: it returns the replies to those that it has run. Only
-the last of them may be one that comes later.
+the last of them may be one that comes later. Beside them it returns what they have to wait for.
 """
 
 
@@ -66,6 +71,9 @@ class Timeouts:
 
 MAX_MESSAGE_SIZE = 4 * 2**20
 """The largest message taken, in bytes; a larger one closes the connection with 1009."""
+
+_HELD = 16
+"""Reads whose replies may be held before no more is read from a connection."""
 
 _READ_AHEAD = 2**16
 """Bytes taken in behind a request that is being answered; enough to see pings."""
@@ -188,6 +196,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._fragments: tuple[Opcode, bytearray] | None = None
         # The request whose answer takes a thread; those behind it wait.
         self._answering: asyncio.Future[None] | None = None
+        # Replies of reads, some of which wait until a change is durable, and how many were sent.
+        self._held: deque[tuple[Sequence[bytes], int, Hold | None]] = deque()
         # The client has until the timer to end the connection.
         self._ending = False
         # The client has ended its side; the server is shutting down.
@@ -225,7 +235,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             pending += data
             if len(pending) >= self._needed:
                 self._process_pending()
-        if self._write_paused or self._answering is not None:
+        if self._write_paused or self._answering is not None or self._held:
             self._proceed()
 
     def eof_received(self) -> bool:
@@ -242,17 +252,22 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._write_paused = False
         self._stop_watching()
-        self._process_pending()
-        self._proceed()
+        self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timer()
         self._stop_watching()
         self._connections.discard(self)
         self._pending.clear()
+        self._held.clear()
         self.closed.set_result(None)
 
     # Reading
+
+    def _go_on(self) -> None:
+        if not self.closed.done():
+            self._process_pending()
+            self._proceed()
 
     def _process_pending(self) -> None:
         if self._pending:
@@ -262,7 +277,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _proceed(self) -> None:
         """Do what follows once all that can be processed by now has been."""
-        waiting = self._write_paused or self._answering is not None
+        waiting = self._write_paused or self._answering is not None or bool(self._held)
         if not waiting and self._at_eof:
             self._ws.receive_eof()
             self._transport.close()
@@ -271,8 +286,13 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._ws.send_close(CloseCode.GOING_AWAY, "server is shutting down")
             self._write_protocol()
         # Read from the socket only while what is read can be processed soon.
-        if self._write_paused or (
-            self._answering and (self._going_away or len(self._pending) >= _READ_AHEAD)
+        if (
+            self._write_paused
+            or len(self._held) >= _HELD
+            or (
+                (self._answering is not None or self._held)
+                and (self._going_away or len(self._pending) >= _READ_AHEAD)
+            )
         ):
             self._transport.pause_reading()
         else:
@@ -294,7 +314,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             if total - position < 2:
                 break
             first, second = data[position], data[position + 1]
-            if self._answering is not None and not (
+            if (self._answering is not None or self._held) and not (
                 first in (_PING, _PONG) and _MASKED <= second <= _MASKED + _CONTROL_PAYLOAD_SIZE
             ):
                 # Even a violation waits: the request in front of it is answered first.
@@ -396,34 +416,61 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _answer(self, messages: Sequence[bytes], now: int) -> int:
         """Answer `messages`, or the first of them; return how many were run."""
-        replies = self._respond(messages, now, self._text_tokens)
-        chunks: list[bytes] = []
-        for reply in replies:
-            if type(reply) is not bytes:
-                self._answering = asyncio.ensure_future(
-                    self._answer_later(cast(Awaitable[bytes], reply))
-                )
+        replies, hold = self._respond(messages, now, self._text_tokens)
+        run = len(replies)
+        last = replies[-1]
+        if type(last) is not bytes:
+            replies = replies[:-1]
+            self._answering = asyncio.ensure_future(
+                self._answer_later(cast(Awaitable[bytes], last))
+            )
+        texts = cast(Sequence[bytes], replies)
+        sent = 0
+        if not self._held:
+            sent = len(texts) if hold is None else hold.first
+            self._send(texts[:sent])
+        if sent < len(texts):
+            self._held.append((texts, sent, hold))
+        if hold is not None:
+            hold.batch.waiting[self] = None
+        return run
+
+    def settled(self) -> None:
+        """Send the replies that nothing holds any more."""
+        held, now = self._held, self._clock()
+        while held:
+            texts, sent, hold = held[0]
+            if hold is not None and hold.batch.done is None:
                 break
-            size = len(reply)
+            if hold is not None and hold.batch.done is False:
+                texts = [hold.instead(number, now) for number in range(len(texts))]
+            held.popleft()
+            self._send(texts[sent:])
+        # Not before everyone has been told what became of the batch.
+        self._loop.call_soon(self._go_on)
+
+    def _send(self, texts: Sequence[bytes]) -> None:
+        chunks: list[bytes] = []
+        for text in texts:
+            size = len(text)
             chunks.append(_SHORT_HEADERS[size] if size < 126 else text_header(size))
-            chunks.append(reply)
+            chunks.append(text)
         if chunks:
             self._write(chunks)
-        return len(replies)
 
     def _answer_binary(self, message: bytes) -> None:
-        self._write([text_header(len(self._not_text)), self._not_text])
+        self._send([self._not_text])
 
     async def _answer_later(self, reply: Awaitable[bytes]) -> None:
         message = await reply
         if self.closed.done():
             return
         self._answering = None
-        if self.closed.done():
-            return
-        self._write([text_header(len(message)), message])
-        self._process_pending()
-        self._proceed()
+        if self._held:
+            self._held.append(([message], 0, None))
+        else:
+            self._send([message])
+        self._go_on()
 
     # Writing
 

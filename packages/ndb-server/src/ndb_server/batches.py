@@ -1,0 +1,165 @@
+"""What a turn of the event loop changed: as it goes to disk, and as it was.
+
+The independent keys are those of `ndb_protocol.NO_TOKEN`, which is no session's token.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+from msgspec import Raw, Struct
+from ndb_protocol import NO_TOKEN
+
+from .edits import Edit, MapChange
+from .rows import Row, row_of
+from .sessions import Session
+
+T = TypeVar("T")
+
+
+class Changed(Struct, gc=False):
+    """What a batch changed, as it is to be on disk.
+
+    Attributes:
+        all_ended: every session goes first.
+        ended: sessions that go.
+        rows: sessions that are to be so.
+        maps: what became of keys that are not packed, by token.
+    """
+
+    all_ended: bool
+    ended: list[int]
+    rows: list[Row]
+    maps: dict[int, MapChange]
+
+
+class Waiting(Protocol):
+    """Who waits for batches."""
+
+    def settled(self) -> None:
+        """A batch has become durable, or was undone."""
+
+
+class Batch(Generic[T]):
+    """Changes that become durable together, or are undone together.
+
+    Attributes:
+        before: what was there of all that changed, by token; None where there was no session.
+        timed: sessions whose deadline moved or came: that is neither waited for nor undone.
+        rewritten: maps of keys that are to be on disk as they are in memory, all of them.
+        all_before: what was there when all sessions were ended, if they were; of what had changed
+            until then, `before_all` is what `before` was.
+        waiting: who is to be told when the batch is done.
+        done: None while the batch is on its way; then whether it is on disk.
+    """
+
+    def __init__(self) -> None:
+        self.before: dict[int, Session | None] = {}
+        self.timed: set[int] = set()
+        self.rewritten: set[int] = set()
+        self.all_before: T | None = None
+        self.before_all: dict[int, Session | None] = {}
+        self.waiting: dict[Waiting, None] = {}
+        self.done: bool | None = None
+        self._maps: dict[int, _MapHistory] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.awaited or self.timed or self.rewritten)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody has to wait for it."""
+        return bool(self.before) or self.all_before is not None
+
+    def changing(self, token: int, session: Session | None, edit: Edit | None) -> None:
+        """Note a session, or the independent keys, before they change by `edit`."""
+        if token not in self.before:
+            self.before[token] = session and Session(
+                session.expiry, session.deadline, session.packed
+            )
+        if session is not None and type(session.packed) is dict and edit is not None:
+            image = self.before[token]
+            # Another map than the one it began with is written as a whole.
+            if image is not None and image.packed is session.packed and not edit.clear:
+                self._maps.setdefault(token, _MapHistory()).note(session.packed, edit)
+
+    def ending_all(self, all_before: T) -> None:
+        """Note all sessions before they are ended."""
+        keys = self.before.pop(NO_TOKEN, None)
+        if self.all_before is None:
+            self.all_before = all_before
+            self.before_all = self.before
+        self.before = {} if keys is None else {NO_TOKEN: keys}
+        self.timed.clear()
+
+    def changed(self, current: Callable[[int], Session | None]) -> Changed:
+        """Return what is to be on disk, given how to look up what is in memory."""
+        changed = Changed(self.all_before is not None, [], [], {})
+        for token in {**self.before, **dict.fromkeys(self.timed | self.rewritten)}:
+            session = current(token)
+            if session is None:
+                changed.ended.append(token)
+                continue
+            if token != NO_TOKEN:
+                changed.rows.append(row_of(token, session))
+            if type(session.packed) is dict:
+                change = self._map_change(token, session.packed)
+                if change is not None:
+                    changed.maps[token] = change
+        return changed
+
+    def _map_change(self, token: int, values: dict[str, Raw]) -> MapChange | None:
+        if token in self.before:
+            image = self.before[token]
+            if image is None or image.packed is not values:
+                return MapChange.whole(values)
+        if token in self.rewritten:
+            return MapChange.whole(values)
+        history = self._maps.get(token)
+        return None if history is None else history.change
+
+    def images(self, before: Mapping[int, Session | None]) -> Iterator[tuple[int, Session | None]]:
+        """Yield what was there, of `before`, with its maps put back as they were."""
+        for token, image in before.items():
+            if image is not None and token in self._maps:
+                assert isinstance(image.packed, dict)
+                self._maps[token].put_back(image.packed)
+            yield token, image
+
+    def reordered(self) -> Iterator[int]:
+        """Yield the tokens of maps whose order is another when they are put back."""
+        return (token for token, history in self._maps.items() if history.change.removed)
+
+
+class Hold(Struct, gc=False):
+    """What replies of one read wait for.
+
+    Attributes:
+        first: the number of the first of them.
+        batch: what has to be done before they leave.
+        instead: returns what to answer to a message if it was undone, given its number and the time
+            in ms.
+    """
+
+    first: int
+    batch: Batch[Any]
+    instead: Callable[[int, int], bytes]
+
+
+class _MapHistory:
+    """How a map of keys changed, and how it was."""
+
+    def __init__(self) -> None:
+        self.change = MapChange({}, {})
+        self._old: dict[str, Raw | None] = {}
+
+    def note(self, values: Mapping[str, Raw], edit: Edit) -> None:
+        for key in (*edit.remove, *edit.put):
+            self._old.setdefault(key, values.get(key))
+        self.change.then(edit.remove, edit.put)
+
+    def put_back(self, values: dict[str, Raw]) -> None:
+        for key, old in self._old.items():
+            if old is None:
+                values.pop(key, None)
+            else:
+                values[key] = old

@@ -1,0 +1,161 @@
+"""The tables of the store on disk and of datasets, and how rows get in and out of them.
+
+Rows go in many to a statement. A statement that is called for each row gives the interpreter's lock
+away and takes it back each time; one for many rows gives the event loop a long moment instead.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import Meta, Raw, convert
+from ndb_protocol import NO_TOKEN
+from ndb_protocol.messages import DURATION_MAX
+
+from .packing import Packed
+from .rows import DELETE_SESSION, EXTEND_ON_GET, EXTEND_ON_SET_ADD, Row
+
+TABLES = """
+CREATE TABLE sessions (
+    tkn INTEGER PRIMARY KEY,
+    duration INTEGER NOT NULL,
+    flags INTEGER NOT NULL,
+    deadline INTEGER,
+    keys TEXT
+);
+CREATE TABLE keys (
+    id INTEGER PRIMARY KEY,
+    tkn INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    UNIQUE (tkn, key)
+);
+"""
+"""Sessions, and those keys that are not packed into their session's row.
+
+What the columns hold is described in docs/reference/data-folder.md.
+"""
+
+_AT_ONCE = (512, 64, 8, 1)
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Open a file of SQLite; text comes out as bytes."""
+    mode = "ro" if read_only else "rwc"
+    database = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=64,
+    )
+    database.text_factory = bytes
+    return database
+
+
+class Bulk(NamedTuple):
+    """A statement for many rows.
+
+    Attributes:
+        head: what stands before the rows.
+        row: the placeholders of one.
+        tail: what stands behind them.
+    """
+
+    head: str
+    row: str
+    tail: str = ""
+
+    def run(self, database: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """Execute it for `rows`."""
+        position = 0
+        for size in _AT_ONCE:
+            while len(rows) - position >= size:
+                values = [value for row in rows[position : position + size] for value in row]
+                placeholders = ",".join([self.row] * size)
+                database.execute(f"{self.head} {placeholders} {self.tail}", values)
+                position += size
+
+
+PUT_SESSIONS = Bulk("REPLACE INTO sessions VALUES", "(?,?,?,?,CAST(? AS TEXT))")
+END_SESSIONS = Bulk("DELETE FROM sessions WHERE tkn IN (", "?", ")")
+DROP_KEYS = Bulk("DELETE FROM keys WHERE tkn IN (", "?", ")")
+REMOVE_KEYS = Bulk("DELETE FROM keys WHERE (tkn, key) IN (VALUES", "(?,?)", ")")
+PUT_KEYS = Bulk(
+    "INSERT INTO keys (tkn, key, value) VALUES",
+    "(?,?,CAST(? AS TEXT))",
+    "ON CONFLICT (tkn, key) DO UPDATE SET value = excluded.value",
+)
+
+
+def put_keys(database: sqlite3.Connection, number: int, values: Iterable[tuple[str, Raw]]) -> None:
+    """Put keys into their table; those that are there keep their place."""
+    remaining = iter(values)
+    while some := [(number, key, value) for key, value in islice(remaining, _AT_ONCE[0])]:
+        PUT_KEYS.run(database, some)
+
+
+class DamageError(Exception):
+    """A table holds what cannot be there; says what."""
+
+
+_object = msgspec.json.Decoder(dict[str, Raw]).decode
+_value = msgspec.json.Decoder(Raw).decode
+
+# Whoever damaged a file need not have kept to the types of its columns.
+_Columns = tuple[
+    int,
+    Annotated[int, Meta(ge=0, le=DURATION_MAX)],
+    Annotated[int, Meta(ge=0, le=DELETE_SESSION | EXTEND_ON_SET_ADD | EXTEND_ON_GET)],
+    int | None,
+    bytes | None,
+]
+
+
+def read_sessions(database: sqlite3.Connection) -> Iterator[tuple[Row, Packed]]:
+    """Yield every session with its keys.
+
+    Raises:
+        DamageError: the tables hold what can't be.
+        sqlite3.Error: they can't be read.
+    """
+    in_table = database.cursor()
+    for columns in database.execute("SELECT tkn, duration, flags, deadline, keys FROM sessions"):
+        try:
+            number, duration, flags, deadline, packed = convert(columns, _Columns)
+            row = (number, duration, flags, deadline, None)
+            if number == NO_TOKEN:
+                raise DamageError("there is a session whose token is none")
+            if packed is None:
+                yield row, read_keys(in_table, number)
+            else:
+                _object(packed)
+                yield row, packed
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise DamageError(f"there is a session that can't be read: {error}") from None
+    orphan = database.execute(
+        "SELECT 1 FROM keys WHERE tkn <> 0"
+        " AND tkn NOT IN (SELECT tkn FROM sessions WHERE keys IS NULL) LIMIT 1"
+    ).fetchone()
+    if orphan:
+        raise DamageError("there is a key of a session that is not there")
+
+
+def read_keys(
+    database: sqlite3.Cursor | sqlite3.Connection, number: int = NO_TOKEN
+) -> dict[str, Raw]:
+    """Return the keys in their table of a session, or the independent keys, in their order.
+
+    Raises:
+        DamageError: the table holds what can't be.
+        sqlite3.Error: it can't be read.
+    """
+    rows = database.execute("SELECT key, value FROM keys WHERE tkn = ? ORDER BY id", (number,))
+    try:
+        pairs = (convert(row, tuple[bytes, bytes]) for row in rows)
+        return {key.decode(): _value(value) for key, value in pairs}
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DamageError(f"there is a key that can't be read: {error}") from None
