@@ -25,8 +25,8 @@ class Echo(Connection):
         self._write([Frame(Opcode.BINARY, message).serialize(mask=False)])
 
 
-def same(messages: Sequence[bytes], _: int, __: bool) -> Sequence[bytes]:
-    return messages
+def same(messages: Sequence[bytes], _: int, __: bool) -> tuple[Sequence[bytes], None]:
+    return messages, None
 
 
 async def send_back(connection: ServerConnection) -> None:

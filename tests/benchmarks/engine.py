@@ -26,7 +26,7 @@ def measure(size: int) -> dict[str, float]:
     now = 1_000_000_000
 
     def ask(message: str, at: int = now) -> dict[str, int]:
-        [reply] = dispatcher.dispatch([message.encode()], at)
+        [reply], _ = dispatcher.dispatch([message.encode()], at)
         assert isinstance(reply, bytes)
         [body] = json.loads(reply).values()
         assert body["st"] == 1, body

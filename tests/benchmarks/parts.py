@@ -60,7 +60,7 @@ async def measure(sessions: int) -> dict[str, float]:
     now = clock()
     messages = []
     for number in range(sessions):
-        [created] = dispatcher.dispatch([b'{"SH_NEW":{}}'], now)
+        [created], _ = dispatcher.dispatch([b'{"SH_NEW":{}}'], now)
         assert isinstance(created, bytes)
         token = json.loads(created)["SH_NEW_RSP"]["tkn"]
         keys = f'{{"SH_SET":{{"tkn":{token},"keys":{{{values(number)}}}}}}}'
@@ -84,8 +84,10 @@ async def measure(sessions: int) -> dict[str, float]:
         b"".join(frames[begin : begin + IN_A_READ])
         for begin in range(0, len(frames) - IN_A_READ, IN_A_READ)
     ]
-    [reply] = dispatcher.dispatch(messages[:1], now)
-    framing = microseconds(reading(lambda some, _, __: [reply] * len(some)), reads, IN_A_READ)
+    [reply], _ = dispatcher.dispatch(messages[:1], now)
+    framing = microseconds(
+        reading(lambda some, _, __: ([reply] * len(some), None)), reads, IN_A_READ
+    )
     everything = reading(dispatcher.dispatch)
     get = engine.handlers["SH_GET"]
     params = [decode_request(message)[1] for message in messages]

@@ -1,7 +1,9 @@
 """A server process that saves and loads while others ask."""
 
 import select
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -100,8 +102,14 @@ def test_two_clients_save_one_name_at_once(
         path = folder / "datasets" / "keys" / name / "000001.sqlite"
         path.parent.mkdir()
         (folder / "datasets" / "keys" / "a" / name).rename(path)
-        loaded = start_server("--data-dir", str(folder), "--load", name)
-        assert_loaded(loaded, "second", 17)
+        assert_loaded(start_elsewhere(start_server, folder, name), "second", 17)
+
+
+def start_elsewhere(start_server: StartServer, folder: Path, name: str) -> Server:
+    """Start a server that has the datasets of `folder` and nothing else, and load one."""
+    elsewhere = Path(tempfile.mkdtemp(dir=folder.parent))
+    shutil.copytree(folder / "datasets", elsewhere / "datasets")
+    return start_server("--data-dir", str(elsewhere), "--load", name)
 
 
 def assert_loaded(server: Server, which: str, count: int) -> None:
@@ -118,13 +126,12 @@ def test_a_server_killed_while_it_saves_leaves_what_was_saved_before(
         until(lambda: "000002.partial" in datasets(folder))
         server.kill()
     assert datasets(folder) == ["000001.sqlite", "000002.partial"]
-    restarted = start_server("--data-dir", str(folder), "--load", "a")
-    assert_loaded(restarted, "first", 1)
-    with opened(restarted.port) as client:
-        client.request("KV_SET", keys={"which": "third"})
+    assert_loaded(start_elsewhere(start_server, folder, "a"), "first", 1)
+    with opened(start_server("--data-dir", str(folder)).port) as client:
+        client.request("KV_CLEAR_SET", keys={"which": "third"})
         assert client.request("KV_SAVE", name="a")["st"] == 121
     assert datasets(folder) == ["000001.sqlite", "000002.sqlite"]
-    assert_loaded(start_server("--data-dir", str(folder), "--load", "a"), "third", 1)
+    assert_loaded(start_elsewhere(start_server, folder, "a"), "third", 1)
 
 
 def test_a_server_told_to_stop_while_it_saves_completes_the_save(
@@ -141,7 +148,7 @@ def test_a_server_told_to_stop_while_it_saves_completes_the_save(
         assert client.rest() == []
         client.socket.close()
     assert server.process.wait(BOUND) == 0
-    assert_loaded(start_server("--data-dir", str(folder), "--load", "a"), "second", 17)
+    assert_loaded(start_elsewhere(start_server, folder, "a"), "second", 17)
 
 
 def test_a_client_killed_while_it_saves_disturbs_nobody(server: Server, folder: Path) -> None:

@@ -14,7 +14,7 @@ from .conversation import Conversation, Mismatch, compact
 
 VECTORS = load_vectors()
 
-NOT_BY_TEXT = {Status.OP_CODE_INVALID, Status.SAVE_ERROR, Status.UNKNOWN}
+NOT_BY_TEXT = {Status.OP_CODE_INVALID, Status.SAVE_ERROR, Status.NOT_DURABLE, Status.UNKNOWN}
 """Statuses that no text message can provoke; the README names them."""
 
 OF_NO_COMMAND = {Status.JSON_INVALID, Status.COMMAND_SYNTAX, Status.COMMAND_NOT_EXIST}

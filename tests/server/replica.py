@@ -1,73 +1,81 @@
-"""A store made from nothing but what a journal is told."""
+"""A store made from nothing but what the journal has written."""
 
-from typing import Any
+from collections.abc import Callable
 
+from msgspec import Raw
 from ndb_protocol import NO_TOKEN
 from ndb_protocol.messages import Expiry
-from ndb_server.edits import Edit
+from ndb_server.batches import Changed
+from ndb_server.journal import Journal
+from ndb_server.packing import unpack
+from ndb_server.rows import deadline_of, settings_of, signed, unsigned
 
-ReplicaSession = tuple[Expiry | None, int, dict[str, bytes]]
-"""Settings, deadline and keys."""
+Keys = dict[str, bytes]
 
 
 class Replica:
-    """A journal that remembers what it is told; `replay` makes plain dictionaries of it."""
+    """A disk of plain dictionaries, with a journal that writes to it when the test says so."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[Any, ...]] = []
+        self.sessions: dict[int, tuple[Expiry | None, int]] = {}
+        self.keys: dict[int, Keys] = {NO_TOKEN: {}}
+        self._due: list[Callable[[], None]] = []
+        self._writing: list[tuple[Changed, Callable[[str | None], None]]] = []
+        self.journal = Journal(
+            lambda changed, written: self._writing.append((changed, written)),
+            lambda _, action: self._due.append(action),
+        )
 
-    def created(self, token: int, expiry: Expiry | None, deadline: int) -> None:
-        self.told.append(("created", token, expiry, deadline))
+    def send(self) -> None:
+        """End the turn of the event loop: what has changed in it goes to the disk."""
+        due, self._due = self._due, []
+        for action in due:
+            action()
 
-    def edited(self, token: int, edit: Edit) -> None:
-        self.told.append(("edited", token, edit))
+    @property
+    def is_writing(self) -> bool:
+        """Whether a batch is on its way to the disk."""
+        return bool(self._writing)
 
-    def extended(self, token: int, deadline: int) -> None:
-        self.told.append(("extended", token, deadline))
+    def succeed(self) -> None:
+        """Let the batch that is being written be written."""
+        changed, written = self._writing.pop()
+        self._apply(changed)
+        written(None)
 
-    def ended(self, token: int) -> None:
-        self.told.append(("ended", token))
+    def fail(self, trouble: str = "the disk is full") -> None:
+        """Let the batch that is being written not be written."""
+        _, written = self._writing.pop()
+        written(trouble)
 
-    def ended_all(self) -> None:
-        self.told.append(("ended_all",))
+    def settle(self) -> None:
+        """Write everything."""
+        self.send()
+        while self._writing:
+            self.succeed()
+            self.send()
+
+    def _apply(self, changed: Changed) -> None:
+        if changed.all_ended:
+            self.sessions.clear()
+            self.keys = {NO_TOKEN: self.keys[NO_TOKEN]}
+        for token in changed.ended:
+            self.sessions.pop(token, None)
+            self.keys.pop(token, None)
+        for row in changed.rows:
+            token = unsigned(row[0])
+            assert signed(token) == row[0]
+            self.sessions[token] = (settings_of(row), deadline_of(row))
+            if row[-1] is not None:
+                self.keys[token] = unpacked(row[-1])
+        for token, change in changed.maps.items():
+            keys = {} if change.clear else self.keys[token]
+            for key in change.removed:
+                keys.pop(key, None)
+            keys.update((key, bytes(value)) for key, value in change.put.items())
+            self.keys[token] = keys
 
 
-class Replay:
-    """Sessions and independent keys, as far as a replica's memory has been replayed.
-
-    A session that was told of twice, or changed after its end, is a `KeyError` or an
-    `AssertionError`.
-    """
-
-    def __init__(self, replica: Replica) -> None:
-        self._replica = replica
-        self._done = 0
-        self.sessions: dict[int, ReplicaSession] = {}
-        self.keys: dict[str, bytes] = {}
-
-    def catch_up(self) -> None:
-        told = self._replica.told
-        for event in told[self._done :]:
-            match event:
-                case ("created", token, expiry, deadline):
-                    assert token not in self.sessions
-                    self.sessions[token] = (expiry, deadline, {})
-                case ("edited", token, edit):
-                    self._edit(self.keys if token == NO_TOKEN else self.sessions[token][2], edit)
-                case ("extended", token, deadline):
-                    expiry, _, values = self.sessions[token]
-                    self.sessions[token] = (expiry, deadline, values)
-                case ("ended", token):
-                    del self.sessions[token]
-                case ("ended_all",):
-                    self.sessions.clear()
-                case _:
-                    raise AssertionError(event)
-        self._done = len(told)
-
-    def _edit(self, values: dict[str, bytes], edit: Edit) -> None:
-        if edit.clear:
-            values.clear()
-        for key in edit.remove:
-            del values[key]
-        values.update((key, bytes(value)) for key, value in edit.put.items())
+def unpacked(packed: Raw) -> Keys:
+    """Return the keys of a row, as bytes."""
+    return {key: bytes(value) for key, value in unpack(bytes(packed)).items()}

@@ -21,7 +21,7 @@ MESSAGE = json.dumps({"SH_SET": {"tkn": TOKEN, "keys": {"a": SECRET}}}).encode()
 async def answer(handler: Handler, message: bytes = MESSAGE, *, text: bool = False) -> str:
     """Return the reply to a message, when it has the command run by `handler`."""
     dispatcher = Dispatcher({"SH_SET": handler, "SH_NEW": handler})
-    [reply] = dispatcher.dispatch([message], 0, text_tokens=text)
+    [reply], _ = dispatcher.dispatch([message], 0, text_tokens=text)
     return (await reply if isinstance(reply, Awaitable) else reply).decode()
 
 

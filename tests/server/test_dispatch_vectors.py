@@ -44,7 +44,7 @@ async def test_dispatch_answers_as_the_vector_says(vector: Vector, tmp_path: Pat
                 clock.now += step.advance_ms
                 continue
             message = conversation.fill(step.send).encode()
-            [reply] = server.dispatch(
+            [reply], _ = server.dispatch(
                 [message], clock.now, text_tokens=vector.subprotocol == NDB_V1_TEXT
             )
             if isinstance(reply, Awaitable):

@@ -12,9 +12,10 @@ from msgspec import UNSET, Raw
 from ndb_protocol import COMMANDS, Extends, Status
 from ndb_protocol import messages as m
 from ndb_protocol.messages import Expiry
-from ndb_server.engine import Engine, Session
+from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
 from ndb_server.packing import unpack
+from ndb_server.sessions import Session
 
 START = 1_700_000_000_000
 SECOND = 1000

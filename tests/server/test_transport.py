@@ -162,8 +162,8 @@ def commands() -> Respond:
     return dispatcher.dispatch
 
 
-def echo(messages: Sequence[bytes], _: int, __: bool) -> Sequence[bytes]:
-    return messages
+def echo(messages: Sequence[bytes], _: int, __: bool) -> tuple[Sequence[bytes], None]:
+    return messages, None
 
 
 @asynccontextmanager
@@ -445,7 +445,7 @@ class Later:
 
     def __call__(
         self, messages: Sequence[bytes], _: int, __: bool
-    ) -> Sequence[bytes | Awaitable[bytes]]:
+    ) -> tuple[Sequence[bytes | Awaitable[bytes]], None]:
         replies: list[bytes | Awaitable[bytes]] = []
         for message in messages:
             if not message.startswith(b"later"):
@@ -453,8 +453,8 @@ class Later:
                 continue
             answer = asyncio.get_running_loop().create_future()
             self.asked.append((message, answer))
-            return [*replies, answer]
-        return replies
+            return [*replies, answer], None
+        return replies, None
 
     def answer(self, answer: bytes | None = None) -> None:
         message, asking = self.asked.pop(0)
@@ -712,9 +712,9 @@ async def test_shutting_down_waits_for_every_answer_that_takes_long() -> None:
 
 
 async def test_shutting_down_answers_what_a_slow_client_has_asked_for() -> None:
-    def respond(messages: Sequence[bytes], _: int, __: bool) -> Sequence[bytes]:
+    def respond(messages: Sequence[bytes], _: int, __: bool) -> tuple[Sequence[bytes], None]:
         # Not to all of them at once.
-        return [message * 100_000 for message in messages[:3]]
+        return [message * 100_000 for message in messages[:3]], None
 
     async with opened(respond) as peer:
         numbers = "0123456789"

@@ -319,9 +319,9 @@ class Engine:
         put = {key: before[key] for key in same if key in before}
         self.edit_keys(Edit(put, tuple(key for key in same if key not in before)))
 
-    def totals(self) -> tuple[int, int]:
-        """Return how many sessions there are, and how many keys they have."""
-        return len(self._sessions), self._session_keys
+    def totals(self) -> tuple[int, int, int]:
+        """Return how many sessions, keys of sessions and independent keys there are."""
+        return len(self._sessions), self._session_keys, len(self._keys)
 
     # For what is on disk
 

@@ -129,7 +129,6 @@ class Server:
 
     def _restore(self, store: Store) -> None:
         """Go on with what is on disk."""
-        begin = time.monotonic()
         now = self._clock()
         try:
             sessions, keys = store.read()
@@ -142,11 +141,6 @@ class Server:
         except (sqlite3.Error, DamageError) as error:
             raise StartError(store.damaged(error)) from error
         store.start()
-        totals = self._engine.totals()
-        logger.info(
-            "restored %d sessions with %d keys and %d independent keys from %s in %.2f s",
-            *(*totals, len(keys), store.path, time.monotonic() - begin),
-        )
 
     async def start(self) -> str:
         """Restore what is on disk, load what is to be loaded, accept connections.
@@ -157,11 +151,29 @@ class Server:
         Raises:
             StartError: it can't.
         """
-        options = self._options
+        begin = time.monotonic()
+        try:
+            if self._store is not None:
+                self._restore(self._store)
+            url = await self._listen()
+        except StartError:
+            if self._store is not None:
+                self._store.close()
+            raise
         if self._store is None:
             logger.info("data is kept in memory only: without --data-dir it goes with the process")
         else:
-            self._restore(self._store)
+            sessions, keys, independent = self._engine.totals()
+            logger.info(
+                "restored %d sessions with %d keys, and %d independent keys, from %s in %.2f s",
+                *(sessions, keys, independent, self._store.path, time.monotonic() - begin),
+            )
+        self._reap()
+        self._check_alive()
+        return url
+
+    async def _listen(self) -> str:
+        options = self._options
         if options.load is not None:
             try:
                 await self._datasets.load(options.load)
@@ -190,8 +202,6 @@ class Server:
                 f"cannot listen on {options.host} port {options.port}: {reason}; "
                 "choose others with --host and --port"
             ) from error
-        self._reap()
-        self._check_alive()
         host, port = self._listener.sockets[0].getsockname()[:2]
         return f"ws://[{host}]:{port}/" if ":" in host else f"ws://{host}:{port}/"
 

@@ -155,7 +155,7 @@ class Store:
 
     def __init__(self, folder: Path, durability: Durability = "strict") -> None:
         self._strict = durability == "strict"
-        self.path = folder / FILE
+        self.path = folder.absolute() / FILE
         self._seq = self._synced = 0
         self._synced_at = time.monotonic()
         self._unfolded = _Unfolded()
@@ -250,8 +250,11 @@ class Store:
 
     def close(self) -> None:
         """Finish what is to be written, and let go of the folder."""
-        self._jobs.put(None)
-        self._thread.join()
+        if self._thread.ident is None:
+            self._end()
+        else:
+            self._jobs.put(None)
+            self._thread.join()
 
     # For the start
 
@@ -313,6 +316,9 @@ class Store:
             self.fold()
         except sqlite3.Error as error:
             logger.warning("the log could not be folded: %s", error)
+        self._end()
+
+    def _end(self) -> None:
         self._database.close()
         os.close(self._lock)
 
