@@ -9,12 +9,15 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from ndb import (
     ConnectError,
     ConnectionLost,
+    ConnectionPolicy,
     InvalidState,
     KvClient,
     NdbException,
@@ -22,17 +25,21 @@ from ndb import (
     ResponseError,
     Status,
     UnreadableReply,
+    commands,
     connection,
 )
-from ndb.core import OutOfStep
+from ndb.core import Pipeline, Request, StrayReply
+from ndb.servers import parse_servers
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode, Opcode
-from websockets.uri import parse_uri
 
 from tests.client.peers import BOUND, HOST, RawPeer, frame, peer, raw_peer, reply, text, until
 
+T = TypeVar("T")
+
 CERTIFICATE = Path(__file__).parent / "certificates" / "localhost.pem"
 COUNT = reply("KV_COUNT", cnt=1)
+ONE_CONNECTION = ConnectionPolicy(reconnect_timeout=0)
 
 
 @asynccontextmanager
@@ -43,7 +50,11 @@ async def connected(handler: Callable[[RawPeer], Awaitable[None]]) -> AsyncItera
         await server.accept()
         await handler(server)
 
-    async with raw_peer(accepted) as url, asyncio.timeout(BOUND), KvClient(url) as client:
+    async with (
+        raw_peer(accepted) as url,
+        asyncio.timeout(BOUND),
+        KvClient(url, policy=ONE_CONNECTION) as client,
+    ):
         yield client
 
 
@@ -217,7 +228,7 @@ async def test_a_client_that_lost_its_connection_can_be_opened_again() -> None:
         await server.request()
 
     async with raw_peer(handler) as url, asyncio.timeout(BOUND):
-        client = KvClient(url)
+        client = KvClient(url, policy=ONE_CONNECTION)
         for _ in range(2):
             await client.open()
             with pytest.raises(ConnectionLost):
@@ -260,16 +271,16 @@ async def test_bytes_may_be_cut_anywhere() -> None:
             else:
                 pending.data_received(handshake)
             await pending.opened
-            asked = [asyncio.create_task(pending.ask(b'{"KV_COUNT":{}}', None)) for _ in range(4)]
+            count, keys = commands.count(commands.KV), commands.keys(commands.KV)
+            asked = [ask(pending, replace(request)) for request in (count, keys, count, count)]
             await until(lambda: len(pending._pipeline._in_flight) == 4)
             middle = max(cut, len(handshake))
             pending.data_received(stream[len(handshake) : middle])
             pending.data_received(stream[middle:])
             done = await asyncio.gather(*asked, return_exceptions=True)
-            assert done[:3] == [COUNT, long, COUNT]
+            assert done[:3] == [1, ["k" * 130], 1]
             assert isinstance(done[3], ConnectionLost)
             assert "1001 (going away) bye" in str(done[3])
-            assert not pending.is_open
             client.abort()
             return len(stream)
 
@@ -296,7 +307,8 @@ async def test_frames_may_follow_the_handshake_at_once() -> None:
             await until(lambda: bool(answers))
             pending.data_received(answers[0] + ping[:cut])
             pending.data_received(ping[cut:])
-            assert await pending.ask(b'{"KV_COUNT":{}}', None) == COUNT
+            await pending.opened
+            assert await ask(pending, commands.count(commands.KV)) == 1
             client.abort()
 
     for cut in range(len(ping) + 1):
@@ -317,11 +329,36 @@ async def start_opening(
     url: str,
 ) -> tuple[list[connection.Connection], asyncio.Transport]:
     """Return a connection that waits for the answer to its handshake."""
-    address = parse_uri(url)
+    [server] = parse_servers(url, None, None)
+    pipeline = Pipeline()
+
+    def lost(link: connection.Connection) -> None:
+        pipeline.abandon(str(link.ended))
+
     transport, made = await asyncio.get_running_loop().create_connection(
-        lambda: connection.Connection(address), address.host, address.port
+        lambda: connection.Connection(server, pipeline, ConnectionPolicy(), lost),
+        server.address.host,
+        server.address.port,
     )
     return [made], transport
+
+
+def ask(link: connection.Connection, request: Request[T]) -> asyncio.Future[T]:
+    """Make a request on a connection that has opened."""
+    if not link._started:
+        link.start()
+    request.message = request.encode()
+    request.deadline = math.inf
+    request.waiter = waiter = asyncio.get_running_loop().create_future()
+    link.wake(link._pipeline.add(request))
+    return waiter
+
+
+def link_of(client: KvClient) -> connection.Connection:
+    """Return the connection of a client that is connected."""
+    assert client._channel is not None
+    assert client._channel._connection is not None
+    return client._channel._connection
 
 
 async def test_a_large_reply_arrives_whole() -> None:
@@ -409,26 +446,25 @@ async def test_replies_out_of_step_are_not_given_to_anyone() -> None:
 
     async with connected(handler) as client:
         counts = await asyncio.gather(*(client.count() for _ in range(3)), return_exceptions=True)
-        assert [type(outcome) for outcome in counts] == [OutOfStep, OutOfStep, ConnectionLost]
+        assert [type(outcome) for outcome in counts] == [StrayReply, ConnectionLost, ConnectionLost]
 
 
-async def test_a_reply_that_can_not_be_read_disturbs_no_other() -> None:
+async def test_a_reply_that_python_can_not_hold_disturbs_no_other() -> None:
     async def handler(server: RawPeer) -> None:
-        for message in ("nonsense", '{"KV_COUNT_RSP":{"st":1,"cnt":1E400}}', COUNT):
+        for message in ('{"KV_COUNT_RSP":{"st":1,"cnt":1E400}}', COUNT):
             await server.request()
             await server.send(text(message))
         await close_properly(server)
 
     async with connected(handler) as client:
-        for said in ("malformed", "out of range"):
-            with pytest.raises(UnreadableReply, match=said):
-                await client.count()
+        with pytest.raises(UnreadableReply, match="out of range"):
+            await client.count()
         assert await client.count() == 1
 
 
 async def test_a_reply_named_err_refuses_the_request_whose_turn_it_is() -> None:
     async def handler(server: RawPeer) -> None:
-        for message in ('{"ERR":{"st":3,"m":"not JSON"}}', COUNT):
+        for message in ('{"ERR":{"st":10,"m":"unknown"}}', COUNT):
             await server.request()
             await server.send(text(message))
         await close_properly(server)
@@ -438,8 +474,31 @@ async def test_a_reply_named_err_refuses_the_request_whose_turn_it_is() -> None:
             client.count(), client.count(), return_exceptions=True
         )
         assert isinstance(refused, ResponseError)
-        assert refused.status is Status.JSON_INVALID
+        assert refused.status is Status.COMMAND_NOT_EXIST
         assert counted == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ("nonsense", UnreadableReply),
+        # The client sends JSON: where the server found none, it may have read two frames as one.
+        ('{"ERR":{"st":3,"m":"not JSON"}}', ResponseError),
+    ],
+)
+async def test_after_a_sign_of_being_out_of_step_no_reply_is_given_to_anyone(
+    message: str, error: type[NdbException]
+) -> None:
+    async def handler(server: RawPeer) -> None:
+        await server.request()
+        await server.request()
+        await server.send(text(message) + text(COUNT))
+        assert (await server.event()).opcode is Opcode.CLOSE
+
+    async with connected(handler) as client:
+        first, second = await asyncio.gather(client.count(), client.count(), return_exceptions=True)
+        assert isinstance(first, error)
+        assert isinstance(second, ConnectionLost)
 
 
 # Writing.
@@ -454,11 +513,10 @@ async def test_requests_of_one_turn_leave_together_sixteen_at_a_time(count: int,
         await close_properly(server)
 
     async with connected(handler) as client:
-        assert client._connection is not None
         asking = [asyncio.ensure_future(client.count()) for _ in range(count)]
         # Each of them has run up to its request, and the turn's flush has not come yet.
         await asyncio.sleep(0)
-        assert client._connection._pipeline.unsent == left
+        assert len(link_of(client)._pipeline._unsent) == left
         assert await asyncio.gather(*asking) == [1] * count
 
 
@@ -477,8 +535,7 @@ async def test_requests_wait_while_the_server_does_not_read() -> None:
         await close_properly(server)
 
     async with connected(handler) as client:
-        assert client._connection is not None
-        link = client._connection
+        link = link_of(client)
         sets = [asyncio.create_task(client.set(large)) for _ in range(10)]
         await until(lambda: link._paused)
         # What is not sent can be taken back, and says that it was.
@@ -504,8 +561,7 @@ async def test_a_connection_lost_under_back_pressure_tells_what_was_sent() -> No
         server.writer.transport.abort()
 
     async with connected(handler) as client:
-        link = client._connection
-        assert link is not None
+        link = link_of(client)
         sets = [asyncio.create_task(client.set({"k": "x" * 8_000_000})) for _ in range(3)]
         await until(lambda: link._paused)
         unsent = asyncio.create_task(client.count())
@@ -533,8 +589,7 @@ async def test_a_client_closed_under_back_pressure_sends_no_request_after_its_cl
         await close_properly(server)
 
     async with connected(handler) as client:
-        link = client._connection
-        assert link is not None
+        link = link_of(client)
         sent = asyncio.create_task(client.set({"k": "x" * 8_000_000}))
         await until(lambda: link._paused)
         unsent = asyncio.create_task(client.count())
@@ -709,8 +764,7 @@ async def test_a_server_that_says_goodbye_and_stays_is_left(
         await read_to_end(server)
 
     async with connected(handler) as client:
-        link = client._connection
-        assert link is not None
+        link = link_of(client)
         with pytest.raises(ConnectionLost):
             await client.count()
         await until(link._closed.done)
