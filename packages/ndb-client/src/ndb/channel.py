@@ -194,18 +194,18 @@ class Channel:
     def _lost(self, connection: Connection) -> None:
         assert connection.ended is not None
         self._connection = None
-        self._trouble = connection.ended
-        logger.info("the connection to %s was lost: %s", self._servers[0], connection.ended)
-        if self.ended is None and self._policy.reconnect_timeout == 0:
+        if self.ended is None:
+            self._trouble = connection.ended
+            logger.info("the connection to %s was lost: %s", self._servers[0], self._trouble)
+            if self._policy.reconnect_timeout > 0:
+                too_big = connection.close_code == CloseCode.MESSAGE_TOO_BIG
+                self._pipeline.lost(connection.ended, too_big=too_big)
+                if connection.was_of_use:
+                    self._backoff.reset()
+                self._reconnect()
+                return
             self.ended = connection.ended
-        if self.ended is not None:
-            self._pipeline.abandon(self.ended)
-            return
-        too_big = connection.close_code == CloseCode.MESSAGE_TOO_BIG
-        self._pipeline.lost(connection.ended, too_big=too_big)
-        if connection.was_of_use:
-            self._backoff.reset()
-        self._reconnect()
+        self._pipeline.abandon(self.ended)
 
     def _reconnect(self) -> None:
         self._reconnecting = self._loop.create_task(self._keep_connecting())

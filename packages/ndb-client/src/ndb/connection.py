@@ -254,11 +254,13 @@ class Connection(asyncio.Protocol):
         if unread:
             unread += data
             if len(unread) < self._needed:
-                self._heard = self._heard or self._needed > _LARGE
+                if self._needed > _LARGE:
+                    self._heard = True
                 return
             data = bytes(unread)
             unread.clear()
-        if taken := self._take(data):
+        taken = self._take(data)
+        if taken or self._needed > _LARGE:
             self._heard = True
         unread += memoryview(data)[taken:]
 
