@@ -23,8 +23,9 @@ from ndb import (
     SessionClient,
     channel,
 )
+from ndb.policy import Backoff
 from websockets.asyncio.server import ServerConnection
-from websockets.frames import CloseCode, Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 
 from tests.client.peers import BOUND, HOST, RawPeer, frame, peer, raw_peer, reply, text, until
 
@@ -285,6 +286,7 @@ async def test_a_request_is_sent_again_only_once() -> None:
 
 
 async def test_a_request_made_without_a_connection_waits_for_one_whatever_it_is() -> None:
+    connections = 0
     lost, come_back = asyncio.Event(), asyncio.Event()
 
     async def refuse(server: RawPeer) -> None:
@@ -300,7 +302,6 @@ async def test_a_request_made_without_a_connection_waits_for_one_whatever_it_is(
             await server.send(text(reply("KV_CLEAR", cnt=5)) + text(reply("KV_COUNT", cnt=0)))
             await close_properly(server)
 
-    connections = 0
     async with raw_peer(refuse) as url, KvClient(url, policy=QUICK) as client:
         await lost.wait()
         clearing = asyncio.create_task(client.clear())
@@ -347,6 +348,7 @@ async def test_requests_have_the_time_of_the_policy_if_nothing_else_is_said() ->
 
 
 async def test_waiting_requests_fail_when_there_is_no_server_and_the_next_starts_over() -> None:
+    connections = 0
     come_back = asyncio.Event()
 
     async def handler(server: RawPeer) -> None:
@@ -359,7 +361,6 @@ async def test_waiting_requests_fail_when_there_is_no_server_and_the_next_starts
             await server.accept()
             await counts(1)(server)
 
-    connections = 0
     policy = ConnectionPolicy(initial_backoff=0.001, max_backoff=0.01, reconnect_timeout=0.5)
     async with raw_peer(handler) as url, KvClient(url, policy=policy) as client:
         counting = asyncio.create_task(client.count())
@@ -397,7 +398,7 @@ async def test_a_server_that_lets_in_and_closes_at_once_is_not_asked_without_pau
 ) -> None:
     delays: list[float] = []
 
-    class Watched(channel.Backoff):
+    class Watched(Backoff):
         def delay(self) -> float:
             delays.append(self._most)
             return super().delay() * 0
@@ -442,6 +443,7 @@ async def test_close_ends_the_reconnecting() -> None:
 
 
 async def test_close_while_a_connection_is_being_made_ends_that_too() -> None:
+    connections = 0
     arrived, ended = asyncio.Event(), asyncio.Event()
 
     async def handler(server: RawPeer) -> None:
@@ -456,7 +458,6 @@ async def test_close_while_a_connection_is_being_made_ends_that_too() -> None:
             pass
         ended.set()
 
-    connections = 0
     async with raw_peer(handler) as url, asyncio.timeout(BOUND):
         client = KvClient(url, policy=QUICK)
         await client.open()
@@ -489,15 +490,23 @@ async def read_pings(server: RawPeer, pings: list[None], *, answer: bool) -> Non
         while data := await server.reader.read(65536):
             server.websocket.receive_data(data)
             events = server.websocket.events_received()
-            pings += [None for event in events if event.opcode is Opcode.PING]
+            opcodes = [event.opcode for event in events if isinstance(event, Frame)]
+            pings += [None] * opcodes.count(Opcode.PING)
             answers = b"".join(server.websocket.data_to_send())
-            closing = any(event.opcode is Opcode.CLOSE for event in events)
+            closing = Opcode.CLOSE in opcodes
             if answer or closing:
                 await server.send(answers)
             if closing:
                 return
     except ConnectionResetError:
         pass
+
+
+async def count_and_pong(server: RawPeer, number: int = 1) -> None:
+    """Answer pings, and then one KV_COUNT."""
+    while (await server.event()).opcode is Opcode.PING:
+        await server.send(b"".join(server.websocket.data_to_send()))
+    await server.send(text(reply("KV_COUNT", cnt=number)))
 
 
 async def test_a_silent_server_that_answers_pings_is_alive() -> None:
@@ -522,10 +531,7 @@ async def test_a_server_that_answers_no_ping_is_left_for_another_connection(aske
     async def answering(server: RawPeer) -> None:
         alive.set()
         for number in range(1 + asked):
-            while (event := await server.event()).opcode is Opcode.PING:
-                await server.send(b"".join(server.websocket.data_to_send()))
-            assert event.opcode is Opcode.TEXT
-            await server.send(text(reply("KV_COUNT", cnt=number)))
+            await count_and_pong(server, number)
         await read_pings(server, pings, answer=True)
 
     async with peers(silent, answering) as url, KvClient(url, policy=WATCHFUL) as client:
@@ -571,14 +577,6 @@ async def test_a_frame_that_never_becomes_whole_is_no_sign_of_life() -> None:
         KvClient(url, policy=WATCHFUL) as client,
     ):
         assert await client.count() == 1
-
-
-async def count_and_pong(server: RawPeer) -> None:
-    while (event := await server.event()).opcode is Opcode.PING:
-        await server.send(b"".join(server.websocket.data_to_send()))
-    assert event.opcode is Opcode.TEXT
-    await server.send(text(reply("KV_COUNT", cnt=1)))
-    await read_pings(server, [], answer=True)
 
 
 async def test_a_large_reply_may_come_slowly() -> None:
