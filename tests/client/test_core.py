@@ -256,6 +256,18 @@ def test_a_reply_that_can_not_be_read_is_an_error_of_the_client(message: str, sa
         COUNT.outcome(message)
 
 
+def test_a_session_that_is_gone_when_its_end_is_sent_again_was_ended() -> None:
+    request = commands.end_session(5)
+    gone = '{"SH_END_RSP":{"st":100}}'
+    request.sendings = 1
+    with pytest.raises(ResponseError):
+        request.outcome(gone)
+    request.sendings = 2
+    request.outcome(gone)
+    with pytest.raises(ResponseError):
+        request.outcome('{"SH_END_RSP":{"st":14}}')
+
+
 def test_a_refused_session_is_returned_as_invalid() -> None:
     request = commands.create_session(5, False, False, False)
     session = request.outcome('{"SH_NEW_RSP":{"st":103,"m":"too many"}}')

@@ -71,6 +71,7 @@ class Request(Generic[T]):
         params: its parameters.
         result: turns the body of a successful reply into the result.
         refused: turns a refusal into the result; raises it, unless the request says otherwise.
+        done: the refusal of a request sent again that says that it was executed the first time.
         message: what is sent; set when the request is made, as are the next two.
         waiter: who waits for the result.
         deadline: when a sweep ends the wait, by any clock; `math.inf` = something else does.
@@ -81,6 +82,7 @@ class Request(Generic[T]):
     params: dict[str, Any]
     result: Callable[[Body], T]
     refused: Callable[[ResponseError], T] = _raise
+    done: Status | None = None
     message: bytes = field(init=False)
     waiter: Waiter = field(init=False)
     deadline: float = field(init=False)
@@ -114,6 +116,8 @@ class Request(Generic[T]):
         if status not in SUCCESS:
             if name == "ERR" and status == Status.JSON_INVALID:
                 raise Misread(self.command, body)
+            if status == self.done and self.sendings > 1:
+                return self.result(body)
             # Under whatever name: it may be ``ERR``, and NemesisDB refuses commands that it does
             # not know under the name of the first of them.
             return self.refused(ResponseError(self.command, body))
