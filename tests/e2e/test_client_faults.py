@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -93,12 +94,8 @@ def told(result: Any) -> Any:
 
 async def prepare(client: NdbClient) -> Session:
     """Make the sessions and keys what they are before each call; return the session."""
-    await client.sh_end_all()
-    session = await client.sh_create(60)
-    await client.sh_set(session, KEYS)
-    await client.kv_clear_set(KEYS)
-    await client.kv_save("saved")
-    await client.sh_save("saved")
+    _, session = await asyncio.gather(client.sh_end_all(), client.sh_create(60))
+    await asyncio.gather(client.sh_set(session, KEYS), client.kv_clear_set(KEYS))
     return session
 
 
@@ -123,13 +120,11 @@ def commands_of(cls: type[BaseClient], session: Session) -> dict[str, str]:
     return dict(zip(methods(cls), asked, strict=True))
 
 
-@pytest.mark.parametrize("way", Way)
 @pytest.mark.parametrize("fault", Fault)
 @pytest.mark.parametrize("cls", [SessionClient, KvClient, NdbClient])
 async def test_every_method_gives_the_right_answer_or_says_what_happened(
     cls: type[SessionClient | KvClient | NdbClient],
     fault: Fault,
-    way: Way,
     start_server: StartServer,
     tmp_path: Path,
 ) -> None:
@@ -138,8 +133,8 @@ async def test_every_method_gives_the_right_answer_or_says_what_happened(
         request_timeout=0.3 if fault.corrupts else BOUND,
         initial_backoff=0.001,
         max_backoff=0.01,
-        ping_interval=0.05,
-        ping_timeout=0.05,
+        ping_interval=0.04,
+        ping_timeout=0.04,
     )
     async with (
         NdbClient(uri=server.url) as setting,
@@ -147,9 +142,11 @@ async def test_every_method_gives_the_right_answer_or_says_what_happened(
         proxied(server.port, Random(SEED)) as (proxy, url),
         cls(uri=url, policy=policy) as client,
     ):
+        await prepare(setting)
+        await asyncio.gather(setting.sh_save("saved"), setting.kv_save("saved"))
         commands = commands_of(cls, Session(1))
         assert len(commands) > 10
-        for name, command in commands.items():
+        for (name, command), way in product(commands.items(), Way):
             session = await prepare(setting)
             method = getattr(undisturbed, name)
             right = expected(await method(**arguments(method, session)), session)
@@ -160,13 +157,13 @@ async def test_every_method_gives_the_right_answer_or_says_what_happened(
             await proxy.happened()
             proxy.go_on()
             if isinstance(outcome, NdbException):
-                assert fault is not Fault.SPLIT, (name, outcome)
+                assert fault is not Fault.SPLIT, (name, way, outcome)
                 if not fault.corrupts:
-                    assert isinstance(outcome, ConnectionLost), (name, outcome)
-                    assert outcome.maybe_executed, name
-                    assert not COMMANDS[command].repeatable, (name, outcome)
+                    assert isinstance(outcome, ConnectionLost), (name, way, outcome)
+                    assert outcome.maybe_executed, (name, way)
+                    assert not COMMANDS[command].repeatable, (name, way, outcome)
             else:
-                assert expected(outcome, session) == right, name
+                assert expected(outcome, session) == right, (name, way)
             await usable(client)
 
 
