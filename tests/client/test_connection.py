@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from ndb import (
@@ -272,7 +272,8 @@ async def test_bytes_may_be_cut_anywhere() -> None:
                 pending.data_received(handshake)
             await pending.opened
             count, keys = commands.count(commands.KV), commands.keys(commands.KV)
-            asked = [ask(pending, replace(request)) for request in (count, keys, count, count)]
+            requests: list[Request[Any]] = [count, keys, replace(count), replace(count)]
+            asked = [ask(pending, request) for request in requests]
             await until(lambda: len(pending._pipeline._in_flight) == 4)
             middle = max(cut, len(handshake))
             pending.data_received(stream[len(handshake) : middle])

@@ -467,6 +467,21 @@ async def test_close_while_a_connection_is_being_made_ends_that_too() -> None:
         assert connections == 2
 
 
+async def test_a_program_that_cancels_every_task_does_not_stop_the_client_for_good() -> None:
+    async with peers(hang_up, counts(1)) as url:
+        policy = ConnectionPolicy(initial_backoff=1e9, max_backoff=1e9)
+        async with KvClient(url, policy=policy) as client:
+            with contextlib.suppress(RequestTimeout):
+                await client.count(timeout=0.05)
+            assert client._channel is not None
+            reconnecting = client._channel._reconnecting
+            assert reconnecting is not None
+            reconnecting.cancel()
+            await asyncio.wait([reconnecting])
+            client._channel._backoff = Backoff(QUICK, lambda: 0)
+            assert await client.count() == 1
+
+
 async def test_a_client_that_is_garbage_stops_reconnecting() -> None:
     async def end(server: RawPeer) -> None:
         server.writer.close()

@@ -67,10 +67,10 @@ def test_credentials_are_shown_to_every_server() -> None:
         (f"ws://:{SECRET}@host/", None, "empty or has a colon"),
         (HERE, ("a:b", SECRET), "empty or has a colon"),
         (HERE, ("", SECRET), "empty or has a colon"),
-        (HERE, f"{SECRET} more", "not a bearer token"),
-        (HERE, f"{SECRET}\r\nHost: evil", "not a bearer token"),
-        (HERE, f"{SECRET}\n", "not a bearer token"),
-        (HERE, "", "not a bearer token"),
+        (HERE, f"{SECRET} more", "no bearer token has such"),
+        (HERE, f"{SECRET}\r\nHost: evil", "no bearer token has such"),
+        (HERE, f"{SECRET}\n", "no bearer token has such"),
+        (HERE, "", "no bearer token has such"),
     ],
 )
 async def test_what_can_not_be_sent_is_a_value_error_that_does_not_show_it(
@@ -78,6 +78,17 @@ async def test_what_can_not_be_sent_is_a_value_error_that_does_not_show_it(
 ) -> None:
     with pytest.raises(ValueError, match=said) as refusal:
         await SessionClient(uri, credentials=credentials).open()
+    assert SECRET not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "credentials", [SECRET.encode(), ("ada", SECRET, ""), (SECRET,), ("ada", 5), {"ada": SECRET}]
+)
+def test_credentials_of_another_form_are_a_type_error_that_does_not_show_them(
+    credentials: Any,
+) -> None:
+    with pytest.raises(TypeError, match="pair of a name and its secret, or a token") as refusal:
+        parse_servers(HERE, credentials, None)
     assert SECRET not in str(refusal.value)
 
 

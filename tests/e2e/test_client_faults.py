@@ -1,6 +1,7 @@
 """The client lives through faults of the network, and the server's restart.
 
-`NDB_FAULTS` says how many random faults there are; CONTRIBUTING.md says when to choose more.
+`NDB_FAULTS` says how many random faults there are, and `NDB_FAULTS_SEED` which. CONTRIBUTING.md
+says when to choose others.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ from tests.conftest import Server, StartServer
 from tests.e2e.proxy import Fault, Proxy, Way, proxied
 
 FAULTS = int(os.environ.get("NDB_FAULTS", "400"))
-SEED = int(os.environ.get("NDB_FAULTS_SEED", "1"))
+SEED = os.environ.get("NDB_FAULTS_SEED", "1")
 
 QUICK = ConnectionPolicy(
     request_timeout=BOUND,

@@ -116,9 +116,9 @@ class Channel:
             return
         self.ended = self.ended or _CLOSED
         try:
-            if self._reconnecting is not None:
-                self._reconnecting.cancel()
-                await asyncio.wait([self._reconnecting])
+            if (reconnecting := self._reconnecting) is not None:
+                reconnecting.cancel()
+                await asyncio.wait([reconnecting])
             if self._connection is not None:
                 await self._connection.close()
         finally:
@@ -171,11 +171,7 @@ class Channel:
             else:
                 self._take(connection, server)
                 return
-        raise (
-            errors[0]
-            if len(errors) == 1
-            else ConnectError("; ".join(map(str, errors)), errors[-1].status)
-        )
+        raise ConnectError("; ".join(map(str, errors)), errors[-1].status) from errors[-1]
 
     def _take(self, connection: Connection, server: Server) -> None:
         # It is the first to be tried when the connection is lost, and then those behind it.
@@ -223,6 +219,10 @@ class Channel:
                         self._trouble = str(error)
                     else:
                         return
+        except asyncio.CancelledError:
+            # By `close`, or by who cancels every task there is: the next request starts over.
+            self._reconnecting = None
+            raise
         except TimeoutError:
             # The next request starts over.
             reason = f"no connection could be made for {seconds:g} s: {self._trouble}"

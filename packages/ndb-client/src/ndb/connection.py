@@ -214,8 +214,8 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"".join(map(text_frame, messages, self._mask_keys)))
 
     def _watch(self) -> None:
-        if self._policy.ping_interval != math.inf:
-            self._timer = self._loop.call_later(self._keepalive.delay, self._look)
+        if (delay := self._keepalive.delay) != math.inf:
+            self._timer = self._loop.call_later(delay, self._look)
 
     def _look(self) -> None:
         heard, self._heard = self._heard, False

@@ -45,6 +45,7 @@ def parse_servers(
     Raises:
         ValueError: there is no URI, or one of no WebSocket server, or the credentials can't be
             sent. No message holds any part of them.
+        TypeError: `credentials` is neither a pair of strings nor a string.
     """
     authorization = None if credentials is None else _authorization(credentials)
     servers = [_server(uri, context) for uri in ([uris] if isinstance(uris, str) else uris or [])]
@@ -79,11 +80,14 @@ def _server(uri: str, context: tls.SSLContext | None) -> Server:
 
 
 def _authorization(credentials: Credentials) -> str:
-    if isinstance(credentials, str):
-        if not _BEARER_TOKEN.fullmatch(credentials):
-            raise ValueError("credentials is not a bearer token: it has other characters than that")
-        return f"Bearer {credentials}"
-    name, secret = credentials
-    if not name or ":" in name:
-        raise ValueError("the name of the credentials is empty or has a colon in it")
-    return build_authorization_basic(name, secret)
+    match credentials:
+        case str():
+            if not _BEARER_TOKEN.fullmatch(credentials):
+                raise ValueError("credentials is a str, and no bearer token has such characters")
+            return f"Bearer {credentials}"
+        case (str(name), str(secret)):
+            if not name or ":" in name:
+                raise ValueError("the name of the credentials is empty or has a colon in it")
+            return build_authorization_basic(name, secret)
+        case _:
+            raise TypeError("credentials must be a pair of a name and its secret, or a token: str")
