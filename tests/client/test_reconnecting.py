@@ -21,7 +21,9 @@ from ndb import (
     KvClient,
     RequestTimeout,
     SessionClient,
+    UnreadableReply,
     channel,
+    connection,
 )
 from ndb.policy import Backoff
 from websockets.asyncio.server import ServerConnection
@@ -417,6 +419,34 @@ async def test_a_server_that_lets_in_and_closes_at_once_is_not_asked_without_pau
                 answered = await client.count() == 1
         assert delays == sorted(delays)
         assert delays[-1] == 8
+
+
+@pytest.mark.parametrize("broken", [b"\x83\x02{}", text("nonsense"), frame(Opcode.TEXT, b"\xff")])
+async def test_nothing_arrives_any_more_on_a_connection_that_was_given_up(
+    broken: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent again could be overtaken otherwise by what was sent first."""
+    monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 1e9)
+
+    async def break_the_protocol(server: RawPeer) -> None:
+        await server.request()
+        await server.send(broken)
+        # It ends without a word from here.
+        while await server.reader.read(65536):
+            pass
+
+    handlers = (break_the_protocol, answer_and_close)
+    async with peers(*handlers) as url, KvClient(url, policy=QUICK) as client:
+        with contextlib.suppress(UnreadableReply):
+            assert await client.count() == 1
+        assert await client.count() == 1
+
+
+async def answer_and_close(server: RawPeer) -> None:
+    while (event := await server.event()).opcode is Opcode.TEXT:
+        await server.send(text(reply("KV_COUNT", cnt=1)))
+    assert event.opcode is Opcode.CLOSE
+    await server.send(b"".join(server.websocket.data_to_send()))
 
 
 # Closing.

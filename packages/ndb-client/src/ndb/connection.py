@@ -390,8 +390,13 @@ class Connection(asyncio.Protocol):
         if not self._reading:
             return
         self._reading = False
-        self._leave()
         self.ended = self.ended or reason
+        if self._websocket.close_rcvd is not None:
+            self._leave()
+        else:
+            # Not even for the closing handshake: what is on its way to a server that has not closed
+            # would be executed, and that after it was sent again on another connection.
+            self._transport.abort()
         if not self.opened.done():
             self.opened.set_result(None)
         if self._started:
