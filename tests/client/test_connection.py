@@ -58,6 +58,14 @@ async def connected(handler: Callable[[RawPeer], Awaitable[None]]) -> AsyncItera
         yield client
 
 
+@asynccontextmanager
+async def in_time(client: KvClient) -> AsyncIterator[KvClient]:
+    """Open a client that has little time for a request, and take more for that."""
+    await client.open(timeout=BOUND)
+    yield client
+    await client.close()
+
+
 async def read_to_end(server: RawPeer) -> None:
     """Read until the client has ended the connection, in order or not."""
     with contextlib.suppress(ConnectionResetError):
@@ -661,7 +669,7 @@ async def test_a_timeout_disturbs_no_other_request(per_call: bool) -> None:
     async with (
         raw_peer(handler) as url,
         asyncio.timeout(BOUND),
-        KvClient(url, timeout=None if per_call else 0.05) as client,
+        in_time(KvClient(url, timeout=None if per_call else 0.05)) as client,
     ):
         with pytest.raises(RequestTimeout, match=r"no reply within 0\.05 s; .* may have been"):
             await client.count(timeout=0.05 if per_call else None)
@@ -680,7 +688,7 @@ async def test_a_call_may_wait_longer_than_its_client() -> None:
     async with (
         raw_peer(handler) as url,
         asyncio.timeout(BOUND),
-        KvClient(url, timeout=0.02) as client,
+        in_time(KvClient(url, timeout=0.02)) as client,
     ):
         patient = asyncio.create_task(client.count(timeout=math.inf))
         with pytest.raises(RequestTimeout):

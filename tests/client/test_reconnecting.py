@@ -121,6 +121,19 @@ async def test_open_tries_each_server_once_and_says_what_is_wrong_with_each() ->
     assert failure.value.status is None
 
 
+async def test_a_server_that_does_not_answer_leaves_time_for_the_next() -> None:
+    async def silent(server: RawPeer) -> None:
+        await server.reader.read()
+
+    async with raw_peer(silent) as first, peers(counts(1)) as second:
+        client = KvClient([first, second])
+        await client.open(timeout=1)
+        assert await client.count() == 1
+        await client.close()
+        with pytest.raises(ConnectError, match=r"no answer within 0\.05 s; .* within 0\.05 s"):
+            await client.open([first, first], timeout=0.1)
+
+
 @pytest.mark.parametrize(
     ("status", "credentials", "said"),
     [
