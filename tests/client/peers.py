@@ -28,6 +28,24 @@ async def peer(
         yield f"{scheme}://{'localhost' if ssl else HOST}:{socket.getsockname()[1]}/"
 
 
+@asynccontextmanager
+async def listening(
+    connected: Callable[[asyncio.StreamReader, asyncio.StreamWriter], None],
+) -> AsyncIterator[int]:
+    """Give each TCP connection to `connected`, and yield the port."""
+    server = await asyncio.start_server(connected, HOST, 0)
+    [listener] = server.sockets
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        # Up to Python 3.11, a connection that is being accepted as the server closes is left
+        # open. So no more are accepted first, and those that are get their two turns.
+        asyncio.get_running_loop().remove_reader(listener.fileno())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        server.close()
+
+
 class RawPeer:
     """The server's end of one TCP connection, byte by byte."""
 
@@ -73,6 +91,7 @@ async def raw_peer(handler: Callable[[RawPeer], Awaitable[None]]) -> AsyncIterat
     In the end every handler must have finished, and what one raised is raised.
     """
     handlers: list[asyncio.Task[None]] = []
+    writers: list[asyncio.StreamWriter] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -81,18 +100,21 @@ async def raw_peer(handler: Callable[[RawPeer], Awaitable[None]]) -> AsyncIterat
             writer.close()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         handlers.append(asyncio.create_task(handle(reader, writer)))
 
-    server = await asyncio.start_server(connected, HOST, 0)
     try:
-        yield f"ws://{HOST}:{server.sockets[0].getsockname()[1]}/"
-        async with asyncio.timeout(BOUND):
-            await asyncio.gather(*handlers)
+        async with listening(connected) as port:
+            yield f"ws://{HOST}:{port}/"
+            async with asyncio.timeout(BOUND):
+                await asyncio.gather(*handlers)
     finally:
-        server.close()
         for task in handlers:
             task.cancel()
         await asyncio.gather(*handlers, return_exceptions=True)
+        # A handler that was cancelled before it began has not closed its own.
+        for writer in writers:
+            writer.close()
 
 
 def frame(opcode: Opcode, data: bytes, **bits: bool) -> bytes:

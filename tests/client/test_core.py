@@ -1,11 +1,22 @@
 """The pure part of the client."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ndb import NdbException, ResponseError, Session, Status, UnreadableReply, commands
-from ndb.core import OutOfStep, Pipeline, Request
+from ndb import (
+    ConnectionLost,
+    NdbException,
+    RequestTimeout,
+    ResponseError,
+    Session,
+    Status,
+    UnreadableReply,
+    commands,
+)
+from ndb.core import Misread, Pipeline, Request, StrayReply
+from ndb_protocol import COMMANDS
 
 
 class Waiting:
@@ -13,27 +24,54 @@ class Waiting:
 
     def __init__(self) -> None:
         self.stopped = False
+        self.outcome: Any = None
 
     def done(self) -> bool:
         return self.stopped
+
+    def set_result(self, result: Any) -> None:
+        self.outcome, self.stopped = result, True
+
+    set_exception = set_result
 
 
 COUNT = commands.count(commands.KV)
 
 
+def ask(
+    pipeline: Pipeline,
+    message: str = "message",
+    command: str = "KV_COUNT",
+    deadline: float = math.inf,
+) -> Waiting:
+    """Make a request, and return who waits for its result."""
+    request = Request(command, {}, lambda body: body["cnt"])
+    request.message = message.encode()
+    request.waiter = waiter = Waiting()
+    request.deadline = deadline
+    pipeline.add(request)
+    return waiter
+
+
+def count(number: int) -> str:
+    return '{"KV_COUNT_RSP":{"st":1,"cnt":%d}}' % number
+
+
 def test_replies_are_matched_in_the_order_of_sending() -> None:
-    pipeline: Pipeline[Waiting] = Pipeline()
-    waiters = [Waiting() for _ in range(4)]
-    for number, waiter in enumerate(waiters):
-        pipeline.add(b"%d" % number, waiter)
+    pipeline = Pipeline()
+    waiters = [ask(pipeline, str(number)) for number in range(4)]
     assert pipeline.take(100) == [b"0", b"1", b"2", b"3"]
-    assert [pipeline.answered() for _ in range(5)] == [*waiters, None]
+    for number in range(4):
+        pipeline.answer(count(number))
+    assert [waiter.outcome for waiter in waiters] == [0, 1, 2, 3]
+    with pytest.raises(StrayReply, match="answers no request"):
+        pipeline.answer(count(5))
 
 
 def test_messages_are_taken_up_to_a_size_and_at_least_one() -> None:
-    pipeline: Pipeline[Waiting] = Pipeline()
-    for message in (b"long", b"ab", b"cd", b"ef"):
-        pipeline.add(message, Waiting())
+    pipeline = Pipeline()
+    for message in ("long", "ab", "cd", "ef"):
+        ask(pipeline, message)
     assert pipeline.take(3) == [b"long"]
     assert pipeline.take(3) == [b"ab", b"cd"]
     assert pipeline.take(3) == [b"ef"]
@@ -41,39 +79,126 @@ def test_messages_are_taken_up_to_a_size_and_at_least_one() -> None:
 
 
 def test_a_request_nobody_waits_for_any_more_is_not_sent() -> None:
-    pipeline: Pipeline[Waiting] = Pipeline()
-    gone, waiting = Waiting(), Waiting()
-    pipeline.add(b"gone", gone)
-    pipeline.add(b"waiting", waiting)
+    pipeline = Pipeline()
+    gone, waiting = ask(pipeline, "gone"), ask(pipeline, "waiting")
     gone.stopped = True
     assert pipeline.take(100) == [b"waiting"]
-    assert pipeline.answered() is waiting
+    pipeline.answer(count(1))
+    assert waiting.outcome == 1
 
 
 def test_a_reply_nobody_waits_for_any_more_is_matched_all_the_same() -> None:
-    pipeline: Pipeline[Waiting] = Pipeline()
-    gone, waiting = Waiting(), Waiting()
-    pipeline.add(b"gone", gone)
-    pipeline.add(b"waiting", waiting)
+    pipeline = Pipeline()
+    gone, waiting = ask(pipeline), ask(pipeline)
     pipeline.take(100)
     gone.stopped = True
-    assert pipeline.answered() is gone
-    assert pipeline.answered() is waiting
+    pipeline.answer(count(1))
+    pipeline.answer(count(2))
+    assert (gone.outcome, waiting.outcome) == (None, 2)
 
 
-def test_who_still_waits_at_the_end_is_told_apart_by_whether_it_was_sent() -> None:
-    pipeline: Pipeline[Waiting] = Pipeline()
-    sent, unsent, gone, gone_unsent = Waiting(), Waiting(), Waiting(), Waiting()
-    pipeline.add(b"sent", sent)
-    pipeline.add(b"gone", gone)
+def test_a_reply_out_of_step_is_noticed_even_if_nobody_waits_for_it() -> None:
+    pipeline = Pipeline()
+    gone = ask(pipeline)
     pipeline.take(100)
-    pipeline.add(b"unsent", unsent)
-    pipeline.add(b"gone unsent", gone_unsent)
-    assert [pipeline.is_sent(waiter) for waiter in (sent, gone, unsent)] == [True, True, False]
-    gone.stopped = gone_unsent.stopped = True
-    assert pipeline.abandon() == ([sent], [unsent])
-    assert pipeline.abandon() == ([], [])
-    assert pipeline.answered() is None
+    gone.stopped = True
+    with pytest.raises(StrayReply, match="KV_COUNT was answered by 'KV_GET_RSP'"):
+        pipeline.answer('{"KV_GET_RSP":{"st":1}}')
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_is_in_flight_is_sent_again_once_if_the_command_may_be_repeated(command: str) -> None:
+    pipeline = Pipeline()
+    waiter = ask(pipeline, command=command)
+    assert len(pipeline.take(100)) == 1
+    pipeline.lost("first")
+    if COMMANDS[command].repeatable:
+        assert waiter.outcome is None
+        assert len(pipeline.take(100)) == 1
+        pipeline.lost("second")
+    assert isinstance(waiter.outcome, ConnectionLost)
+    assert waiter.outcome.maybe_executed is True
+    assert "second" in str(waiter.outcome) or not COMMANDS[command].repeatable
+    assert pipeline.take(100) == []
+
+
+def test_what_is_sent_again_goes_in_its_order_in_front_of_what_was_not_sent() -> None:
+    pipeline = Pipeline()
+    sent = [ask(pipeline, name) for name in ("a", "b", "c", "d")]
+    pipeline.take(3)
+    pipeline.answer(count(1))
+    pipeline.take(1)
+    ask(pipeline, "e")
+    sent[2].stopped = True
+    pipeline.lost("reason")
+    assert pipeline.take(100) == [b"b", b"d", b"e"]
+    for number in (2, 4, 5):
+        pipeline.answer(count(number))
+    assert [waiter.outcome for waiter in sent] == [1, 2, None, 4]
+
+
+def test_what_was_not_sent_outlives_any_number_of_connections() -> None:
+    pipeline = Pipeline()
+    waiter = ask(pipeline, command="SH_NEW")
+    for _ in range(5):
+        pipeline.lost("reason")
+    assert waiter.outcome is None
+    assert pipeline.take(100) == [b"message"]
+
+
+def test_a_message_too_big_for_the_server_is_not_sent_again_but_what_is_behind_it_is() -> None:
+    pipeline = Pipeline()
+    big, small = ask(pipeline, "big"), ask(pipeline, "small")
+    pipeline.take(100)
+    pipeline.lost("1009 (message too big)", too_big=True)
+    assert isinstance(big.outcome, ConnectionLost)
+    assert small.outcome is None
+    assert pipeline.take(100) == [b"small"]
+
+
+def test_who_still_waits_at_the_end_is_told_whether_the_request_was_sent() -> None:
+    pipeline = Pipeline()
+    again, sent, gone, unsent = (ask(pipeline, name) for name in ("1", "2", "3", "4"))
+    pipeline.take(1)
+    pipeline.lost("reason")
+    pipeline.take(3)
+    gone.stopped = True
+    pipeline.abandon("closed")
+    told = [waiter.outcome.maybe_executed for waiter in (again, sent, unsent)]
+    assert told == [True, True, False]
+    assert gone.outcome is None
+    with pytest.raises(StrayReply):
+        pipeline.answer(count(1))
+    assert pipeline.take(100) == []
+
+
+def test_a_sweep_ends_the_waits_that_have_been_too_long_and_tells_the_next_deadline() -> None:
+    pipeline = Pipeline()
+    due, patient, later = ask(pipeline, deadline=5), ask(pipeline), ask(pipeline, deadline=7)
+    unsent = ask(pipeline, "unsent", deadline=8)
+    pipeline.take(len("message") * 3)
+    assert pipeline.sweep(4.9, 3, None) == 5
+    assert pipeline.sweep(5, 3, None) == 7
+    assert isinstance(due.outcome, RequestTimeout)
+    assert str(due.outcome) == "no reply within 3 s; the request may have been executed"
+    later.stopped = True
+    assert pipeline.sweep(8, 3, "not connected") == math.inf
+    assert str(unsent.outcome) == "no reply within 3 s: not connected; the request was not sent"
+    assert (patient.outcome, later.outcome) == (None, None)
+    # The replies still come, and find who waits.
+    for number in (1, 2, 3):
+        pipeline.answer(count(number))
+    assert patient.outcome == 2
+
+
+def test_a_request_that_was_to_be_sent_again_and_is_not_may_have_been_executed() -> None:
+    pipeline = Pipeline()
+    waiter = ask(pipeline, deadline=5)
+    pipeline.take(1)
+    pipeline.lost("reason")
+    assert pipeline.sweep(5, 3, "not connected") == math.inf
+    assert waiter.outcome.maybe_executed is True
+    assert pipeline.take(100) == []
 
 
 @pytest.mark.parametrize("status", [1, 121, 141])
@@ -95,8 +220,15 @@ def test_a_refusal_raises_whatever_name_it_comes_under(name: str) -> None:
 
 def test_a_refusal_without_a_sentence_says_what_its_status_means() -> None:
     with pytest.raises(ResponseError) as refusal:
+        COUNT.outcome('{"ERR":{"st":13}}')
+    assert refusal.value.message == Status.COMMAND_SYNTAX.meaning
+
+
+def test_a_server_that_read_no_json_did_not_read_what_was_sent() -> None:
+    with pytest.raises(Misread) as refusal:
         COUNT.outcome('{"ERR":{"st":3}}')
-    assert refusal.value.message == Status.JSON_INVALID.meaning
+    assert isinstance(refusal.value, ResponseError)
+    assert refusal.value.status is Status.JSON_INVALID
 
 
 def test_a_refusal_with_a_status_not_known_keeps_the_number() -> None:
@@ -107,7 +239,7 @@ def test_a_refusal_with_a_status_not_known_keeps_the_number() -> None:
 
 
 def test_a_success_of_another_command_is_out_of_step() -> None:
-    with pytest.raises(OutOfStep, match="KV_COUNT was answered by 'KV_GET_RSP'"):
+    with pytest.raises(StrayReply, match="KV_COUNT was answered by 'KV_GET_RSP'"):
         COUNT.outcome('{"KV_GET_RSP":{"st":1,"cnt":3}}')
 
 
@@ -122,6 +254,18 @@ def test_a_success_of_another_command_is_out_of_step() -> None:
 def test_a_reply_that_can_not_be_read_is_an_error_of_the_client(message: str, said: str) -> None:
     with pytest.raises(UnreadableReply, match=said):
         COUNT.outcome(message)
+
+
+def test_a_session_that_is_gone_when_its_end_is_sent_again_was_ended() -> None:
+    request = commands.end_session(5)
+    gone = '{"SH_END_RSP":{"st":100}}'
+    request.sendings = 1
+    with pytest.raises(ResponseError):
+        request.outcome(gone)
+    request.sendings = 2
+    request.outcome(gone)
+    with pytest.raises(ResponseError):
+        request.outcome('{"SH_END_RSP":{"st":14}}')
 
 
 def test_a_refused_session_is_returned_as_invalid() -> None:

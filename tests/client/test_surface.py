@@ -49,6 +49,17 @@ def test_every_method_takes_a_timeout_and_is_documented(cls: type[Any]) -> None:
         assert method.__doc__, name
 
 
+@pytest.mark.parametrize("cls", [KvClient, NdbClient])
+def test_every_client_is_made_with_the_same_arguments(cls: type[Any]) -> None:
+    parameters = dict(inspect.signature(cls).parameters)
+    parameters.pop("debug", None)
+    others = inspect.signature(SessionClient).parameters
+    assert list(parameters) == list(others)
+    for name, parameter in parameters.items():
+        assert parameter.default == others[name].default, name
+        assert parameter.annotation == others[name].annotation, name
+
+
 def test_the_modules_export_what_programs_import_from_them() -> None:
     for module in (sessionclient, client):
         assert module.Session is ndb.Session

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from ndb import ConnectionLost, KvClient, RequestTimeout, SessionClient
+from ndb import ConnectionLost, ConnectionPolicy, KvClient, RequestTimeout, SessionClient
 
 from tests.conftest import Server, StartServer
 
@@ -73,7 +73,7 @@ async def test_large_values_go_both_ways_at_once(server: Server) -> None:
 
 async def test_a_killed_server_fails_every_request_in_flight(start_server: StartServer) -> None:
     server = start_server()
-    async with KvClient(server.url) as client:
+    async with KvClient(server.url, policy=ConnectionPolicy(reconnect_timeout=0)) as client:
         await client.set({"k": 1})
         # A stopped process answers nothing any more.
         server.process.send_signal(signal.SIGSTOP)
@@ -92,7 +92,7 @@ async def test_a_killed_server_fails_every_request_in_flight(start_server: Start
 
 async def test_a_server_that_stops_says_goodbye(start_server: StartServer) -> None:
     server = start_server()
-    async with KvClient(server.url) as client:
+    async with KvClient(server.url, policy=ConnectionPolicy(reconnect_timeout=0)) as client:
         await client.set({"k": 1})
         await asyncio.to_thread(server.stop)
         with pytest.raises(ConnectionLost, match=r"closed the connection: 1001 \(going away\)"):

@@ -13,12 +13,14 @@ from .errors import (
     UnreadableReply,
 )
 from .kvclient import KvClient
+from .policy import ConnectionPolicy
 from .session import Session
 from .sessionclient import SessionClient
 
 __all__ = [
     "ConnectError",
     "ConnectionLost",
+    "ConnectionPolicy",
     "InvalidState",
     "KvClient",
     "NdbClient",

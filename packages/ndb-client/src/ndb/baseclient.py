@@ -1,76 +1,94 @@
-"""What every asyncio client is: a connection that is opened and closed, and requests on it."""
+"""What every asyncio client is: a channel that is opened and closed, and requests on it."""
 
 import math
+import ssl as tls
 from typing import Self, TypeVar
 
-from websockets.frames import CloseCode
-
-from .connection import Connection, connect
-from .core import OutOfStep, Request
+from .channel import Channel
+from .core import Request
 from .errors import InvalidState
+from .policy import DEFAULT_POLICY, ConnectionPolicy
+from .servers import Credentials, Uris, parse_servers
 
 T = TypeVar("T")
 
-OPEN_TIMEOUT = 10.0
-"""How long opening may take if the client has no timeout of its own, in seconds."""
-
 
 class BaseClient:
-    """A client of one server, over one connection.
+    """A client of one server, over one connection, which is made again when it is lost.
 
     Any number of coroutines of one event loop may use it at once: their requests are pipelined.
     Cancelling one disturbs no other. It is not for use by several threads.
 
     Args:
-        uri: what to open, where `open` is not told.
-        timeout: the most that a request may take, in seconds, where the request is not told;
-            None = no limit. `math.inf` as the timeout of one request lifts the client's.
+        uri: what to open, where `open` is not told: ``ws://HOST:PORT/``, or ``wss://…`` for TLS.
+            Of several the first that answers is used, and when that is lost, the next that does.
+            A name and a secret in it (``ws://NAME:SECRET@HOST:PORT/``) are sent as `credentials`.
+        timeout: the most that a request may take, in seconds, where the request is not told; None =
+            what the policy says. `math.inf` is no limit.
+        credentials: a pair of a name and its secret, sent as HTTP Basic; or a token, a str, sent as
+            Bearer.
+        ssl: how to use TLS, such as whom to trust and what client certificate to show; by default
+            who the system trusts is trusted.
+        policy: how long to wait for what, and what to do when the connection is lost.
     """
 
-    def __init__(self, uri: str | None = None, *, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        uri: Uris | None = None,
+        *,
+        timeout: float | None = None,
+        credentials: Credentials | None = None,
+        ssl: tls.SSLContext | None = None,
+        policy: ConnectionPolicy = DEFAULT_POLICY,
+    ) -> None:
         self.uri = uri
-        self.timeout = timeout
-        self._connection: Connection | None = None
+        self.timeout = _seconds(timeout)
+        self._credentials = credentials
+        self._ssl = ssl
+        self._policy = policy
+        self._channel: Channel | None = None
         self._opening = False
 
-    async def open(self, uri: str | None = None, *, timeout: float | None = None) -> bool:
-        """Connect to a server.
+    async def open(self, uri: Uris | None = None, *, timeout: float | None = None) -> bool:
+        """Connect to a server. Each URI is tried once; a failure is final.
 
         Args:
-            uri: ``ws://HOST:PORT/``, or ``wss://…`` for TLS; by default the client's.
-            timeout: the most that this may take, in seconds; by default the client's, or
-                `OPEN_TIMEOUT`.
+            uri: one URI or several, as the client takes; by default the client's.
+            timeout: the most that this may take, in seconds, shared out equally among several URIs;
+                by default the client's, or what the policy has as `connect_timeout` for each.
 
         Returns:
             True. What fails raises.
 
         Raises:
             ConnectError: no connection could be made; says what failed.
-            InvalidState: the client is open already.
-            ValueError: `uri` is not the URI of a WebSocket server.
+            InvalidState: the client is open already. It is while it reconnects, too.
+            ValueError: `uri` is not the URI of a WebSocket server, or the credentials are none.
         """
         uri = uri if uri is not None else self.uri
-        if not uri:
-            raise ValueError("no URI; use ws://HOST:PORT/")
-        if self._opening or (self._connection is not None and self._connection.is_open):
+        servers = parse_servers(uri, self._credentials, self._ssl)
+        if self._opening or (self._channel is not None and self._channel.is_open):
             raise InvalidState("the client is open already; close() it first")
+        limit = self.timeout if self.timeout is not None else self._policy.request_timeout
+        channel = Channel(servers, self._policy, limit)
         self._opening = True
         try:
-            self._connection = await connect(uri, self._limit(timeout, OPEN_TIMEOUT))
+            await channel.open(_seconds(timeout) if timeout is not None else self.timeout)
         finally:
             self._opening = False
+        self._channel = channel
         self.uri = uri
         return True
 
     async def close(self) -> None:
-        """Close the connection, if there is one.
+        """Close the connection if there is one, and stop reconnecting.
 
         Replies that come before the server closes it too are delivered; every other request in
         flight raises `ConnectionLost`. The client may be opened again.
         """
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -81,26 +99,26 @@ class BaseClient:
 
     def __del__(self) -> None:
         # Absent if the constructor was never run.
-        connection: Connection | None = getattr(self, "_connection", None)
-        if connection is not None:
-            connection.abandon()
-
-    def _limit(self, timeout: float | None, default: float | None = None) -> float | None:
-        for limit in (timeout, self.timeout, default):
-            if limit is not None:
-                if not isinstance(limit, int | float) or math.isnan(limit):
-                    raise ValueError(f"timeout must be a number of seconds, not {limit!r}")
-                return limit
-        return None
+        channel: Channel | None = getattr(self, "_channel", None)
+        if channel is not None:
+            channel.abandon()
 
     async def _run(self, request: Request[T], timeout: float | None) -> T:
-        message = request.encode()
-        connection = self._connection
-        if connection is None:
+        request.message = request.encode()
+        channel = self._channel
+        if channel is None:
             raise InvalidState("the client is not open; open() it first")
-        reply = await connection.ask(message, self._limit(timeout))
-        try:
-            return request.outcome(reply)
-        except OutOfStep as error:
-            connection.fail(CloseCode.PROTOCOL_ERROR, str(error))
-            raise
+        if timeout is None:
+            result: T = await channel.ask(request)
+        else:
+            result = await channel.ask_within(request, _seconds(timeout))
+        return result
+
+
+N = TypeVar("N", float, float | None)
+
+
+def _seconds(timeout: N) -> N:
+    if timeout is not None and (not isinstance(timeout, int | float) or math.isnan(timeout)):
+        raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
+    return timeout

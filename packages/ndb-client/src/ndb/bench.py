@@ -21,6 +21,7 @@ from ndb_protocol import Status
 
 from .errors import ConnectError, ConnectionLost, NdbException, ResponseError
 from .figures import Tally, total
+from .policy import ConnectionPolicy
 from .sessionclient import SessionClient
 
 T = TypeVar("T")
@@ -241,7 +242,9 @@ async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def _clients(plan: Plan) -> AsyncIterator[list[SessionClient]]:
-    clients = [SessionClient(plan.url) for _ in range(plan.clients)]
+    # What is measured is each request as it is: none is sent again, none is given up.
+    policy = ConnectionPolicy(reconnect_timeout=0, request_timeout=math.inf)
+    clients = [SessionClient(plan.url, policy=policy) for _ in range(plan.clients)]
     try:
         for client in clients:
             await client.open()

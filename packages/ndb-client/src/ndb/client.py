@@ -5,6 +5,7 @@ Programs written for the Python API of NemesisDB 0.7 run on it unchanged. One th
 """
 
 import logging
+import ssl as tls
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from .baseclient import BaseClient
 from .commands import KV, session
 from .core import logger
 from .errors import NdbException, ResponseError
+from .policy import DEFAULT_POLICY, ConnectionPolicy
+from .servers import Credentials, Uris
 from .session import Session, Tkn
 
 __all__ = ["NdbClient", "NdbException", "ResponseError", "Session"]
@@ -25,14 +28,25 @@ class NdbClient(BaseClient):
 
     Args:
         debug: log each command and the status of its reply to stderr.
-        uri: what to open, where `open` is not told.
-        timeout: the most that a request may take, in seconds; None = no limit.
+        uri: what to open, where `open` is not told; the other arguments are those of
+            `SessionClient`.
+        timeout: the most that a request may take, in seconds.
+        credentials: a name and its secret, or a token.
+        ssl: how to use TLS.
+        policy: how long to wait for what.
     """
 
     def __init__(
-        self, debug: bool = False, *, uri: str | None = None, timeout: float | None = None
+        self,
+        debug: bool = False,
+        *,
+        uri: Uris | None = None,
+        timeout: float | None = None,
+        credentials: Credentials | None = None,
+        ssl: tls.SSLContext | None = None,
+        policy: ConnectionPolicy = DEFAULT_POLICY,
     ) -> None:
-        super().__init__(uri, timeout=timeout)
+        super().__init__(uri, timeout=timeout, credentials=credentials, ssl=ssl, policy=policy)
         if debug:
             logger.setLevel(logging.DEBUG)
             if not logger.handlers:

@@ -7,7 +7,7 @@ keys.
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ndb_protocol import parse_token
+from ndb_protocol import Status, parse_token
 
 from .core import Body, Request
 from .errors import ResponseError
@@ -220,7 +220,8 @@ def _no_session(error: ResponseError) -> Session:
 
 
 def end_session(tkn: Tkn) -> Request[None]:
-    return Request("SH_END", {"tkn": token_of(tkn)}, _nothing)
+    params = {"tkn": token_of(tkn)}
+    return Request("SH_END", params, _nothing, done=Status.SESSION_NOT_EXIST)
 
 
 def end_all_sessions() -> Request[int]:

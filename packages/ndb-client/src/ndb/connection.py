@@ -9,20 +9,23 @@ at once it would run past messages that stand before a close frame, and past wha
 """
 
 import asyncio
-import contextlib
 import logging
+import math
 import ssl
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import cast
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidStatus, InvalidURI
+from websockets.exceptions import InvalidStatus
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
-from websockets.uri import WebSocketURI, parse_uri
 
-from .core import Pipeline
-from .errors import ConnectError, ConnectionLost, RequestTimeout
+from .core import OutOfStep, Pipeline
+from .errors import ConnectError
 from .frames import FINAL_TEXT, MASKED, frame_bounds, mask_keys, text_frame
+from .policy import ConnectionPolicy, Keepalive, Verdict
+from .servers import Server
 
 CLOSE_TIMEOUT = 5.0
 """How long the server may take to end the connection after a close frame, in seconds."""
@@ -34,109 +37,140 @@ server answers the first while the last are being made, and one client gets half
 _WRITE_SIZE = 256 * 1024
 """Requests are joined into writes of about this many bytes, with a look at back-pressure after."""
 
+_LARGE = 2**16
+"""A frame that is larger may take its time: while more of it comes, the server is alive. Of any
+other the whole has to come: its length may be wrong, and it never will."""
+
+_ABSURD = 2**40
+"""A frame of so many bytes can't be meant: its length is wrong."""
+
 # What websockets logs at DEBUG are frames and headers, and these carry tokens.
 _websocket_logger = logging.getLogger("ndb.websocket")
 _websocket_logger.setLevel(logging.INFO)
 
 
-async def connect(uri: str, timeout: float | None) -> "Connection":
-    """Return an open connection to the server at `uri`.
+async def connect(
+    server: Server, make: Callable[[], "Connection"], timeout: float | None
+) -> "Connection":
+    """Return an open connection to `server`.
+
+    The name of the server is looked up each time.
 
     Args:
-        uri: ``ws://HOST:PORT/``, or ``wss://…`` for TLS.
+        server: where to.
+        make: makes the connection.
         timeout: the most that all of it may take, in seconds; None = no limit.
 
     Raises:
-        ValueError: `uri` is not the URI of a WebSocket server.
         ConnectError: no connection could be made; says what failed.
     """
-    try:
-        address = parse_uri(uri)
-    except InvalidURI as error:
-        # Not the error itself: it repeats the URI, which may hold a password.
-        raise ValueError(f"not a WebSocket URI: {error.msg}; use ws://HOST:PORT/") from None
-    where = f"can't connect to {address.host}:{address.port}"
-    connection = Connection(address)
+    connection = make()
+    context = server.ssl or ssl.create_default_context() if server.address.secure else None
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
             await asyncio.get_running_loop().create_connection(
-                lambda: connection,
-                address.host,
-                address.port,
-                ssl=ssl.create_default_context() if address.secure else None,
+                lambda: connection, server.address.host, server.address.port, ssl=context
             )
             try:
                 await connection.opened
-            finally:
-                if not connection.is_open:
-                    connection.abort()
+            except BaseException:
+                connection.abort()
+                raise
     except (OSError, UnicodeError) as error:
         reason = f"no answer within {timeout:g} s" if limit.expired() else error
-        raise ConnectError(f"{where}: {reason}") from error
+        raise ConnectError(f"can't connect to {server}: {reason}") from error
     if connection.ended is not None:
-        raise ConnectError(f"{where}: {connection.ended}")
+        connection.abort()
+        raise ConnectError(f"can't connect to {server}: {connection.ended}", connection.status)
     return connection
 
 
 class Connection(asyncio.Protocol):
     """One connection to a server, from its opening handshake to its end.
 
+    Requests are sent on it once it is told to `start`.
+
+    Args:
+        server: where to.
+        pipeline: the requests.
+        policy: for how long the server may be silent.
+        lost: is called when no replies can come any more, if `start` was.
+
     Attributes:
         opened: done when the opening handshake is, whether it succeeded or not.
         ended: why no requests can be made any more; None while they can.
+        was_of_use: the server sent a whole frame beside the one that ended the connection.
     """
 
-    def __init__(self, address: WebSocketURI) -> None:
+    def __init__(
+        self,
+        server: Server,
+        pipeline: Pipeline,
+        policy: ConnectionPolicy,
+        lost: Callable[["Connection"], None],
+    ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._server = server
         # A reply is as large as what was stored: no limit.
-        self._websocket = ClientProtocol(address, max_size=None, logger=_websocket_logger)
+        self._websocket = ClientProtocol(server.address, max_size=None, logger=_websocket_logger)
         self._transport: asyncio.Transport  # From `connection_made` on.
-        self._pipeline: Pipeline[asyncio.Future[str]] = Pipeline()
+        self._pipeline = pipeline
+        self._policy = policy
+        self._lost = lost
         self._mask_keys = mask_keys()
         # Bytes that could not be processed yet, and how many there must be to go on.
         self._unread = bytearray()
         self._needed = 0
         self._fragments: list[bytes] = []
+        self._reading = True
+        self._started = False
         self._flush_is_due = False
         self._paused = False
-        self._close_timer: asyncio.TimerHandle | None = None
+        self._keepalive = Keepalive(policy)
+        self._heard = False
+        # For the next look at whether the server lives, and then for it to end the connection.
+        self._timer: asyncio.TimerHandle | None = None
+        self._leaving = False
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self.opened: asyncio.Future[None] = self._loop.create_future()
         self.ended: str | None = None
+        self.was_of_use = False
 
     @property
-    def is_open(self) -> bool:
-        """Whether requests can be made."""
-        return (
-            self._websocket.state is State.OPEN
-            and self.ended is None
-            and not self._loop.is_closed()
-        )
+    def is_closed(self) -> bool:
+        """Whether the TCP connection has ended."""
+        return self._closed.done()
 
-    async def ask(self, message: bytes, timeout: float | None) -> str:
-        """Send a request and return the text of its reply.
+    @property
+    def status(self) -> int | None:
+        """The HTTP status with which the server refused the opening handshake, if it did."""
+        refusal = self._websocket.handshake_exc
+        return refusal.response.status_code if isinstance(refusal, InvalidStatus) else None
 
-        Raises:
-            ConnectionLost: the connection has ended, or ended before the reply came.
-            RequestTimeout: the reply did not come within `timeout` seconds.
+    @property
+    def close_code(self) -> int | None:
+        """The code of the close frame that the server sent, if it did."""
+        return None if self._websocket.close_rcvd is None else self._websocket.close_rcvd.code
+
+    def start(self) -> None:
+        """Send what there is to send, and watch over the connection from now on."""
+        self._started = True
+        self._heard = False
+        self._watch()
+        self._flush()
+
+    def wake(self, unsent: int) -> None:
+        """See to it that requests are sent.
+
+        Args:
+            unsent: how many there are.
         """
-        if self.ended is not None:
-            raise ConnectionLost(self.ended, maybe_executed=False)
-        waiter: asyncio.Future[str] = self._loop.create_future()
-        self._pipeline.add(message, waiter)
-        if self._pipeline.unsent >= _WRITE_COUNT:
+        if unsent >= _WRITE_COUNT:
             self._flush()
         elif not self._flush_is_due:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
-        if timeout is None:
-            return await waiter
-        timer = self._loop.call_later(timeout, self._expire, waiter, timeout)
-        try:
-            return await waiter
-        finally:
-            timer.cancel()
 
     async def close(self) -> None:
         """Close the connection (RFC 6455, section 7.1.2).
@@ -144,8 +178,6 @@ class Connection(asyncio.Protocol):
         Requests made before are sent, and replies that come before the server's close frame are
         delivered. The server has `CLOSE_TIMEOUT` to end the connection; then this side does.
         """
-        if self._loop.is_closed():
-            return
         try:
             if self.ended is None:
                 self._flush()
@@ -158,20 +190,19 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End the connection at once."""
+        if self._timer is not None:
+            self._timer.cancel()
         # A transport that closed with something still to write can't be aborted afterwards.
         if not self._closed.done():
             self._transport.abort()
 
-    def abandon(self) -> None:
-        """End the connection when nobody can wait for it any more; from any thread."""
-        with contextlib.suppress(RuntimeError):  # The loop is closed, and the connection with it.
-            self._loop.call_soon_threadsafe(self.abort)
-
     def fail(self, code: CloseCode, reason: str) -> None:
         """Fail the connection because of what the server sent (RFC 6455, section 7.1.7)."""
-        self._websocket.fail(code, reason)
-        self._write_control()
-        self._finish(f"the server broke the protocol: {reason}")
+        if self._reading:
+            # A close frame has room for 123 bytes of it (RFC 6455, section 5.5).
+            self._websocket.fail(code, reason.encode()[:123].decode(errors="ignore"))
+            self._write_control()
+            self._finish(f"the server broke the protocol: {reason}")
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -182,16 +213,32 @@ class Connection(asyncio.Protocol):
         ):
             self._transport.write(b"".join(map(text_frame, messages, self._mask_keys)))
 
-    def _expire(self, waiter: asyncio.Future[str], timeout: float) -> None:
-        if not waiter.done():
-            sent = self._pipeline.is_sent(waiter)
-            waiter.set_exception(RequestTimeout(timeout, maybe_executed=sent))
+    def _watch(self) -> None:
+        if (delay := self._keepalive.delay) != math.inf:
+            self._timer = self._loop.call_later(delay, self._look)
+
+    def _look(self) -> None:
+        heard, self._heard = self._heard, False
+        self.was_of_use = self.was_of_use or heard
+        verdict = self._keepalive.look(heard)
+        if verdict is Verdict.DEAD:
+            silence = self._policy.ping_timeout
+            self._finish(f"the server did not answer a ping within {silence:g} s")
+            self.abort()
+            return
+        if verdict is Verdict.PING:
+            self._websocket.send_ping(b"")
+            self._write_control()
+        self._watch()
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._websocket.send_request(self._websocket.connect())
+        request = self._websocket.connect()
+        if self._server.authorization is not None:
+            request.headers["Authorization"] = self._server.authorization
+        self._websocket.send_request(request)
         self._write_control()
 
     def pause_writing(self) -> None:
@@ -207,15 +254,20 @@ class Connection(asyncio.Protocol):
         if unread:
             unread += data
             if len(unread) < self._needed:
+                if self._needed > _LARGE:
+                    self._heard = True
                 return
             data = bytes(unread)
             unread.clear()
-        unread += memoryview(data)[self._take(data) :]
+        taken = self._take(data)
+        if taken or self._needed > _LARGE:
+            self._heard = True
+        unread += memoryview(data)[taken:]
 
     def _take(self, data: bytes) -> int:
         """Process the frames at the beginning of `data`; return how many bytes they have."""
         self._needed = start = 0
-        while start < len(data):
+        while self._reading and start < len(data):
             if self._websocket.state is State.CONNECTING:
                 # What follows the last line of the handshake are frames.
                 stop = data.find(b"\n", start) + 1 or len(data)
@@ -227,6 +279,8 @@ class Connection(asyncio.Protocol):
                 payload, stop = bounds
                 if stop > len(data):
                     self._needed = stop - start
+                    if self._needed > _ABSURD:
+                        self.fail(CloseCode.MESSAGE_TOO_BIG, f"a frame of {self._needed} bytes")
                     break
                 if data[start] == FINAL_TEXT and data[start + 1] < MASKED and not self._fragments:
                     self._answer(data[payload:stop])
@@ -244,8 +298,8 @@ class Connection(asyncio.Protocol):
             self._finish(f"the connection broke: {exc}")
         self._websocket.receive_eof()
         self._finish(self._why() or "the connection was aborted")
-        if self._close_timer is not None:
-            self._close_timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._closed.set_result(None)
 
     # What the server sent.
@@ -281,30 +335,35 @@ class Connection(asyncio.Protocol):
         except UnicodeDecodeError as error:
             self.fail(CloseCode.INVALID_DATA, f"a reply is not UTF-8: {error.reason}")
             return
-        waiter = self._pipeline.answered()
-        if waiter is None:
-            self.fail(CloseCode.PROTOCOL_ERROR, "a reply came that answers no request")
-        elif not waiter.done():
-            waiter.set_result(text)
+        try:
+            self._pipeline.answer(text)
+        except OutOfStep as error:
+            self.fail(CloseCode.PROTOCOL_ERROR, str(error))
 
     def _write_control(self) -> None:
-        """Write what ClientProtocol has to send, and see to it that a closing connection ends."""
+        """Write what ClientProtocol has to send."""
         transport, websocket = self._transport, self._websocket
         for data in websocket.data_to_send():
             if data:
                 transport.write(data)
             else:
                 transport.close()
-        if websocket.close_expected() and self._close_timer is None:
-            self._close_timer = self._loop.call_later(CLOSE_TIMEOUT, transport.abort)
+        if websocket.close_expected():
+            self._leave()
+
+    def _leave(self) -> None:
+        """See to it that the connection ends."""
+        if not self._leaving:
+            self._leaving = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
 
     def _why(self) -> str | None:
         """Return why nothing more is to be read, if so."""
         websocket = self._websocket
         if isinstance(websocket.handshake_exc, InvalidStatus):
-            response = websocket.handshake_exc.response
-            status = f"{response.status_code} {response.reason_phrase}"
-            return f"the server answered the WebSocket handshake with HTTP {status}"
+            return self._refusal(websocket.handshake_exc)
         if websocket.handshake_exc is not None:
             return f"the WebSocket handshake failed: {websocket.handshake_exc}"
         if websocket.close_rcvd is not None:
@@ -315,11 +374,31 @@ class Connection(asyncio.Protocol):
             return f"the server broke the protocol: {websocket.parser_exc}"
         return None
 
+    def _refusal(self, refusal: InvalidStatus) -> str:
+        code = refusal.response.status_code
+        status = f"HTTP {code} {refusal.response.reason_phrase}"
+        if code == HTTPStatus.UNAUTHORIZED and self._server.authorization is None:
+            return f"the server asks for credentials, and there are none ({status})"
+        if code == HTTPStatus.UNAUTHORIZED:
+            return f"the server refused the credentials ({status})"
+        if code == HTTPStatus.FORBIDDEN:
+            return f"the server refused to let this client in ({status})"
+        return f"the server answered the WebSocket handshake with {status}"
+
     def _finish(self, reason: str) -> None:
-        """Tell everyone who waits that nothing more will come."""
+        """Tell whoever it concerns that nothing more will come."""
+        if not self._reading:
+            return
+        self._reading = False
         self.ended = self.ended or reason
+        if self._websocket.close_rcvd is not None:
+            self._leave()
+        else:
+            # Not even for the closing handshake: what is on its way to a server that has not closed
+            # would be executed, and that after it was sent again on another connection.
+            self._transport.abort()
         if not self.opened.done():
             self.opened.set_result(None)
-        for maybe_executed, waiters in zip((True, False), self._pipeline.abandon(), strict=True):
-            for waiter in waiters:
-                waiter.set_exception(ConnectionLost(self.ended, maybe_executed=maybe_executed))
+        if self._started:
+            self.was_of_use = self.was_of_use or self._heard
+            self._lost(self)

@@ -4,14 +4,24 @@ Pure: no I/O, no clock, no event loop. An asyncio and a blocking client can stan
 """
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
-from ndb_protocol import SUCCESS, ReplyError, decode_reply, encode_request
+from ndb_protocol import (
+    COMMANDS,
+    SUCCESS,
+    ReplyError,
+    Status,
+    UnreadableValue,
+    decode_reply,
+    encode_request,
+)
 
-from .errors import ResponseError, UnreadableReply
+from .errors import ConnectionLost, NdbException, RequestTimeout, ResponseError, UnreadableReply
 
 logger = logging.getLogger("ndb")
 
@@ -19,8 +29,32 @@ T = TypeVar("T")
 Body = dict[str, Any]
 
 
-class OutOfStep(UnreadableReply):
-    """A reply that belongs to another request: the connection can't be trusted any more."""
+class OutOfStep(NdbException):
+    """A sign that the next reply may be another request's: the connection can't be trusted."""
+
+
+class StrayReply(OutOfStep, UnreadableReply):
+    """What came is no reply, or the reply to another request."""
+
+
+class Misread(OutOfStep, ResponseError):
+    """The server could not read a request as JSON, which it was when it was sent."""
+
+
+class Waiter(Protocol):
+    """Who waits for a reply, such as a future."""
+
+    def done(self) -> bool:
+        """Tell whether it has stopped waiting."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """Tell it the result."""
+        ...
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Tell it what went wrong."""
+        ...
 
 
 def _raise(error: ResponseError) -> NoReturn:
@@ -37,12 +71,22 @@ class Request(Generic[T]):
         params: its parameters.
         result: turns the body of a successful reply into the result.
         refused: turns a refusal into the result; raises it, unless the request says otherwise.
+        done: the refusal of a request sent again that says that it was executed the first time.
+        message: what is sent; set when the request is made, as are the next two.
+        waiter: who waits for the result.
+        deadline: when a sweep ends the wait, by any clock; `math.inf` = something else does.
+        sendings: how many times it was handed to the socket.
     """
 
     command: str
     params: dict[str, Any]
     result: Callable[[Body], T]
     refused: Callable[[ResponseError], T] = _raise
+    done: Status | None = None
+    message: bytes = field(init=False)
+    waiter: Waiter = field(init=False)
+    deadline: float = field(init=False)
+    sendings: int = field(default=0, init=False)
 
     def encode(self) -> bytes:
         """Return the message to send.
@@ -57,80 +101,147 @@ class Request(Generic[T]):
 
         Raises:
             ResponseError: the server refused the request.
+            OutOfStep: no further reply can be trusted to be the one it should be.
             UnreadableReply: `message` is not a reply to this command, or has a value that Python
                 can't hold.
         """
         try:
             name, body = decode_reply(message)
-        except ReplyError as error:
+        except UnreadableValue as error:
             raise UnreadableReply(f"the reply to {self.command} can't be read: {error}") from None
+        except ReplyError as error:
+            raise StrayReply(f"the reply to {self.command} can't be read: {error}") from None
         status = body["st"]
         logger.debug("%s: status %d", self.command, status)
         if status not in SUCCESS:
+            if name == "ERR" and status == Status.JSON_INVALID:
+                raise Misread(self.command, body)
+            if status == self.done and self.sendings > 1:
+                return self.result(body)
             # Under whatever name: it may be ``ERR``, and NemesisDB refuses commands that it does
             # not know under the name of the first of them.
             return self.refused(ResponseError(self.command, body))
         if name != f"{self.command}_RSP":
-            raise OutOfStep(f"{self.command} was answered by {name[:64]!a}")
+            raise StrayReply(f"{self.command} was answered by {name[:64]!a}")
         try:
             return self.result(body)
         except KeyError as error:
             raise UnreadableReply(f"the reply to {self.command} has no member {error}") from None
 
 
-class Waiter(Protocol):
-    """Who waits for a reply, such as a future."""
+class Pipeline:
+    """The requests of a client, and whose reply is whose.
 
-    def done(self) -> bool:
-        """Tell whether it has stopped waiting."""
-        ...
-
-
-W = TypeVar("W", bound=Waiter)
-
-
-class Pipeline(Generic[W]):
-    """Matches replies to requests: they come in the order in which the requests were sent."""
+    Replies come in the order in which the requests were sent (on one connection). The pipeline
+    outlives connections: what is in flight when one is lost is sent again on the next, in its
+    order and in front of what was not sent yet, if the command may be repeated and this is the
+    first time. So nothing is ever sent more than twice.
+    """
 
     def __init__(self) -> None:
-        self._unsent: deque[tuple[bytes, W]] = deque()
-        self._in_flight: deque[W] = deque()
+        self._unsent: deque[Request[Any]] = deque()
+        self._in_flight: deque[Request[Any]] = deque()
 
-    @property
-    def unsent(self) -> int:
-        """How many requests wait to be sent."""
-        return len(self._unsent)
-
-    def add(self, message: bytes, waiter: W) -> None:
-        """Line up a request to be sent."""
-        self._unsent.append((message, waiter))
+    def add(self, request: Request[Any]) -> int:
+        """Line up a request to be sent; return how many wait to be."""
+        unsent = self._unsent
+        unsent.append(request)
+        return len(unsent)
 
     def take(self, size: int) -> list[bytes]:
         """Return the next messages to send, at least one and up to `size` bytes if there are any.
 
-        They count as sent. A request whose waiter has stopped waiting is dropped.
+        They count as sent. A request nobody waits for any more is dropped.
         """
         messages: list[bytes] = []
         while self._unsent and size > 0:
-            message, waiter = self._unsent.popleft()
-            if not waiter.done():
+            request = self._unsent.popleft()
+            if not request.waiter.done():
+                message = request.message
                 messages.append(message)
                 size -= len(message)
-                self._in_flight.append(waiter)
+                request.sendings += 1
+                self._in_flight.append(request)
         return messages
 
-    def answered(self) -> W | None:
-        """Return whose reply has come, waiting or not; None if no reply was due."""
-        return self._in_flight.popleft() if self._in_flight else None
+    def answer(self, reply: str) -> None:
+        """Give a reply to who waits for it, if anyone still does.
 
-    def is_sent(self, waiter: W) -> bool:
-        """Tell whether the request of `waiter` was sent."""
-        return all(waiter is not other for _, other in self._unsent)
+        Raises:
+            OutOfStep: it belongs to no request, or shows that the next ones can't be trusted to
+                be whose they should be. Who waited for it has been told.
+        """
+        if not self._in_flight:
+            raise StrayReply("a reply came that answers no request")
+        request = self._in_flight.popleft()
+        try:
+            result = request.outcome(reply)
+        except Exception as error:
+            _fail(request, error)
+            if isinstance(error, OutOfStep):
+                raise
+        else:
+            if not request.waiter.done():
+                request.waiter.set_result(result)
 
-    def abandon(self) -> tuple[list[W], list[W]]:
-        """Return those still waiting for a reply, of requests sent and unsent, and forget all."""
-        sent = [waiter for waiter in self._in_flight if not waiter.done()]
-        unsent = [waiter for _, waiter in self._unsent if not waiter.done()]
+    def lost(self, reason: str, *, too_big: bool = False) -> None:
+        """Line up again what may be sent again, now that the connection is lost.
+
+        Who waits for what may not be is told that the connection was lost.
+
+        Args:
+            reason: why the connection was lost.
+            too_big: it was lost because of the size of the first message in flight, which would
+                have the same effect again.
+        """
+        repeated: list[Request[Any]] = []
+        for number, request in enumerate(self._in_flight):
+            again = request.sendings == 1 and COMMANDS[request.command].repeatable
+            if again and not (too_big and number == 0):
+                repeated.append(request)
+            else:
+                _fail(request, ConnectionLost(reason, maybe_executed=True))
+        self._in_flight.clear()
+        self._unsent.extendleft(reversed(repeated))
+
+    def abandon(self, reason: str) -> None:
+        """Tell everyone who waits that the connection is lost for good, and forget all."""
+        for request in chain(self._in_flight, self._unsent):
+            _fail(request, ConnectionLost(reason, maybe_executed=request.sendings > 0))
         self._in_flight.clear()
         self._unsent.clear()
-        return sent, unsent
+
+    def sweep(self, now: float, seconds: float, trouble: str | None) -> float:
+        """End the wait for replies whose deadline has passed.
+
+        The deadlines that are swept have to be in the order of the requests.
+
+        Args:
+            now: the time, by the clock of the deadlines.
+            seconds: how long the requests were given, for the error.
+            trouble: why nothing is sent at the moment, for the error.
+
+        Returns:
+            The next deadline; `math.inf` if there is none.
+        """
+        # Nobody waits for these; while no connection can be made, nothing else would forget them.
+        while self._unsent and self._unsent[0].waiter.done():
+            self._unsent.popleft()
+        for request in chain(self._in_flight, self._unsent):
+            if request.deadline == math.inf or request.waiter.done():
+                continue
+            if request.deadline > now:
+                return request.deadline
+            expire(request, seconds, trouble)
+        return math.inf
+
+
+def expire(request: Request[Any], seconds: float, trouble: str | None) -> None:
+    """End the wait for the reply to `request`."""
+    sent = request.sendings > 0
+    _fail(request, RequestTimeout(seconds, maybe_executed=sent, trouble=trouble))
+
+
+def _fail(request: Request[Any], error: Exception) -> None:
+    if not request.waiter.done():
+        request.waiter.set_exception(error)

@@ -54,11 +54,24 @@ class InvalidState(NdbException):
 
 
 class ConnectError(NdbException, ConnectionError):
-    """No connection could be made."""
+    """No connection could be made.
+
+    Attributes:
+        status: the HTTP status with which the server answered the opening handshake: 401 if it
+            refused the credentials or asks for some, 403 if this client may not come in; None if
+            no server answered with one.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ConnectionLost(NdbException, ConnectionError):
-    """The connection ended before the reply came.
+    """The connection ended before the reply came, and the request was not sent again.
+
+    Either that is not safe with this command, or it was tried already, or no connection could be
+    made again in time.
 
     Attributes:
         maybe_executed: False if the request was never handed to the socket, so that it is safe
@@ -71,15 +84,16 @@ class ConnectionLost(NdbException, ConnectionError):
 
 
 class RequestTimeout(NdbException, TimeoutError):
-    """No reply came in time. The connection stays usable.
+    """No reply came in time. The client stays usable.
 
     Attributes:
         maybe_executed: False if the request was never handed to the socket and never will be;
             True if the server may have run it, or may yet.
     """
 
-    def __init__(self, seconds: float, *, maybe_executed: bool) -> None:
-        super().__init__(f"no reply within {seconds:g} s; {_fate(maybe_executed)}")
+    def __init__(self, seconds: float, *, maybe_executed: bool, trouble: str | None = None) -> None:
+        why = f": {trouble}" if trouble else ""
+        super().__init__(f"no reply within {seconds:g} s{why}; {_fate(maybe_executed)}")
         self.maybe_executed = maybe_executed
 
 

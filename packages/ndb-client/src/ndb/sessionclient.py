@@ -19,7 +19,8 @@ class SessionClient(BaseClient):
     `timeout`, in seconds, by default the client's. Every one can raise:
 
     - `ResponseError` if the server refuses the request;
-    - `ConnectionLost` and `RequestTimeout`, which say whether the request may have run;
+    - `ConnectionLost` if the connection was lost and the request could not be sent again, and
+      `RequestTimeout`; both say whether it may have run;
     - `ValueError`, before anything is sent, for a value that JSON can't carry exactly;
     - `InvalidState` if the client is not open;
     - `UnreadableReply` if the reply has a value Python can't hold.

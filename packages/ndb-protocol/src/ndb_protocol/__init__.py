@@ -1,7 +1,7 @@
 """The wire protocol of NDB: messages, status values, tokens and the codec of both sides."""
 
 from .commands import COMMANDS, COMMON_STATUSES, Command, Extends, Role, Scope
-from .replies import ReplyError, decode_reply, encode_reply, with_text_tokens
+from .replies import ReplyError, UnreadableValue, decode_reply, encode_reply, with_text_tokens
 from .requests import RequestError, decode_request, encode_request
 from .status import SUCCESS, Status
 from .subprotocols import DEFAULT_PORT, NDB_V1, NDB_V1_TEXT, PROTOCOL_VERSION
@@ -26,6 +26,7 @@ __all__ = [
     "Role",
     "Scope",
     "Status",
+    "UnreadableValue",
     "decode_reply",
     "decode_request",
     "encode_reply",

@@ -34,6 +34,10 @@ class ReplyError(ValueError):
     """A message that is no reply, or one with a value that Python can't hold."""
 
 
+class UnreadableValue(ReplyError):
+    """A reply with a value that Python can't hold."""
+
+
 _decode = msgspec.json.Decoder(dict[str, dict[str, Any]]).decode
 
 
@@ -44,14 +48,15 @@ def decode_reply(message: str | bytes) -> tuple[str, dict[str, Any]]:
 
     Raises:
         ReplyError: `message` is not an object with one member, which is an object with an integer
-            ``st``; or a value is out of range for Python or nests too deeply, and is named.
+            ``st``.
+        UnreadableValue: a value is out of range for Python or nests too deeply, and is named.
     """
     try:
         [(name, body)] = _decode(message).items()
         if type(body["st"]) is int:
             return name, body
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise ReplyError(_unreadable(message, error)) from None
+        raise _unreadable(message, error) from None
     except (ValueError, KeyError):
         pass
     raise ReplyError("the message is not a reply: one object, with a status 'st', under one name")
@@ -62,17 +67,20 @@ _members = msgspec.json.Decoder(dict[str, Raw]).decode
 _anything = msgspec.json.Decoder().decode
 
 
-def _unreadable(message: str | bytes, error: Exception) -> str:
-    """Return a sentence on why `message` was not decoded, with the key whose value is at fault."""
-    reason = "nests too deeply for this Python" if isinstance(error, RecursionError) else str(error)
+def _unreadable(message: str | bytes, error: Exception) -> ReplyError:
+    """Return why `message` was not decoded, with the key whose value is at fault."""
+    deep = isinstance(error, RecursionError)
+    reason = "nests too deeply for this Python" if deep else str(error)
+    kind = UnreadableValue if deep else ReplyError
     try:
         [body] = _bodies(message).values()
+        kind = UnreadableValue
         values = _members(body["keys"])
     except (msgspec.MsgspecError, RecursionError, ValueError, KeyError):
-        return reason
+        return kind(reason)
     for key, value in values.items():
         try:
             _anything(value)
         except (msgspec.MsgspecError, RecursionError):
-            return f"keys[{key!a}]: {reason}"
-    return reason
+            return kind(f"keys[{key!a}]: {reason}")
+    return kind(reason)

@@ -1,0 +1,93 @@
+"""Where servers are, and what they are shown to be let in."""
+
+import re
+import ssl as tls
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from websockets.exceptions import InvalidURI
+from websockets.headers import build_authorization_basic
+from websockets.uri import WebSocketURI, parse_uri
+
+Uris = str | Sequence[str]
+"""One URI, or several to be tried in turn."""
+
+Credentials = tuple[str, str] | str
+"""A name and its secret, sent as HTTP Basic (RFC 7617); or a token, as Bearer (RFC 6750)."""
+
+_BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_HOW = "use ws://HOST:PORT/ or wss://HOST:PORT/"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server.
+
+    Attributes:
+        address: where it is, without credentials.
+        authorization: the value of the header ``Authorization``, if there is one.
+        ssl: how to use TLS; None = as the system does.
+    """
+
+    address: WebSocketURI
+    authorization: str | None = field(repr=False)
+    ssl: tls.SSLContext | None = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.address.host}:{self.address.port}"
+
+
+def parse_servers(
+    uris: Uris | None, credentials: Credentials | None, context: tls.SSLContext | None
+) -> list[Server]:
+    """Return the servers at `uris`.
+
+    Raises:
+        ValueError: there is no URI, or one of no WebSocket server, or the credentials can't be
+            sent. No message holds any part of them.
+        TypeError: `credentials` is neither a pair of strings nor a string.
+    """
+    authorization = None if credentials is None else _authorization(credentials)
+    servers = [_server(uri, context) for uri in ([uris] if isinstance(uris, str) else uris or [])]
+    if not servers:
+        raise ValueError(f"no URI; {_HOW}")
+    if authorization is None:
+        return servers
+    if any(server.authorization is not None for server in servers):
+        raise ValueError("credentials are given both in a URI and as an argument; give one of them")
+    return [replace(server, authorization=authorization) for server in servers]
+
+
+def _server(uri: str, context: tls.SSLContext | None) -> Server:
+    if not uri:
+        raise ValueError(f"no URI; {_HOW}")
+    try:
+        address = parse_uri(uri)
+    except InvalidURI as error:
+        # Not the error itself: it repeats the URI, which may hold a secret.
+        raise ValueError(f"not a WebSocket URI: {error.msg}; {_HOW}") from None
+    except ValueError as error:
+        # Of what stands where the port should, or of the credentials: it may hold the secret.
+        out_of_range = str(error).startswith("Port out of range")
+        what = "port out of range" if out_of_range else "its host, port or credentials are wrong"
+        raise ValueError(
+            f"not a WebSocket URI: {what}; {_HOW}, and encode what is special in credentials (%2F)"
+        ) from None
+    if context is not None and not address.secure:
+        raise ValueError("ssl is given, but the URI is not encrypted; use wss://HOST:PORT/")
+    authorization = None if address.user_info is None else _authorization(address.user_info)
+    return Server(replace(address, username=None, password=None), authorization, context)
+
+
+def _authorization(credentials: Credentials) -> str:
+    match credentials:
+        case str():
+            if not _BEARER_TOKEN.fullmatch(credentials):
+                raise ValueError("credentials is a str, and no bearer token has such characters")
+            return f"Bearer {credentials}"
+        case (str(name), str(secret)):
+            if not name or ":" in name:
+                raise ValueError("the name of the credentials is empty or has a colon in it")
+            return build_authorization_basic(name, secret)
+        case _:
+            raise TypeError("credentials must be a pair of a name and its secret, or a token: str")
