@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from ndb_protocol.conformance.conversation import Conversation, Mismatch
 from ndb_protocol.vectors import Exchange, Vector, load_vectors
 from websockets import Subprotocol
 from websockets.asyncio.client import connect
 
 from tests.conftest import StartServer
-from tests.protocol.conversation import Conversation, Mismatch
 
 LIVE = [vector for vector in load_vectors() if not vector.takes_time]
 

@@ -7,10 +7,10 @@ from collections import defaultdict
 import msgspec
 import pytest
 from ndb_protocol import COMMANDS, COMMON_STATUSES, Command, Status
+from ndb_protocol.conformance.conversation import Conversation, Mismatch, compact
 from ndb_protocol.messages import EXPIRY, KEY_NAMES, KEY_VALUES, TOKEN, VALUE, Rule
 from ndb_protocol.vectors import Advance, Exchange, Vector, load_vectors
 
-from .conversation import Conversation, Mismatch, compact
 from .messages import rule_of
 
 VECTORS = load_vectors()
