@@ -71,7 +71,7 @@ def _seconds(text: str) -> float:
 def _run(options: argparse.Namespace) -> int:
     # Here: without the extra they can't be imported.
     from . import clients, servers, wire  # noqa: PLC0415
-    from .report import Outcome, text, total, write_junit  # noqa: PLC0415
+    from .report import Outcome, text, write_junit  # noqa: PLC0415
     from .scenarios import (  # noqa: PLC0415
         Profile,
         choose,

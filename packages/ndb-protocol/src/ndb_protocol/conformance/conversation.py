@@ -72,11 +72,7 @@ class Conversation:
 
     def fill(self, send: str) -> str:
         """Return the message to send."""
-        return _PLACEHOLDER.sub(lambda found: self._stands_for(found[1][2:-2]), send)
-
-    def _stands_for(self, what: str) -> str:
-        kind, _, size = what.partition(":")
-        return "x" * int(size) if kind == "fill" else self._tokens[what]
+        return _PLACEHOLDER.sub(lambda found: self._tokens[found[1][2:-2]], send)
 
     def check(self, expect: str, reply: str) -> None:
         """Compare a reply with the one expected, and keep the tokens it brings.
@@ -125,8 +121,6 @@ class Conversation:
         what, _, detail = part[2:-2].partition(":")
         if not detail:
             return self._match_token(what, text, at)
-        if what == "fill":
-            return self._match_part(self._stands_for(part[2:-2]), text, at)
         value, end = _decoder.raw_decode(text, at)
         if what == "naming":
             if not (isinstance(value, str) and detail in value):

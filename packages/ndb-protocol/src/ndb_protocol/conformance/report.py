@@ -110,7 +110,8 @@ def write_junit(results: Sequence[Result], file: Path) -> None:
 def _writable(text: str) -> str:
     """Return `text` with the characters escaped that XML 1.0 can't hold."""
     return "".join(
-        c if c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff"
+        c
+        if c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff"
         else f"\\u{ord(c):04x}"
         for c in text
     )

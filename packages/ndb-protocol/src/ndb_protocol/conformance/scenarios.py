@@ -4,6 +4,7 @@ A server's scenarios are the conformance vectors that need no clock of ours, and
 module that say more than vectors can: of the wire, of several connections, of real time.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -137,6 +138,7 @@ class ClientStep(_Strict):
         raw: bytes to send as they are, in hexadecimal.
         close: close the connection with this code.
         drop: end the connection without a close frame.
+        ends: what was sent makes the client end the connection.
         of: the call that the rest is about, by its number; by default the oldest without outcome.
         result: what the client must say came of the call.
         error: the error that it must say it met instead.
@@ -157,6 +159,7 @@ class ClientStep(_Strict):
     raw: str = ""
     close: int | None = None
     drop: bool = False
+    ends: bool = False
     of: int | None = None
     result: dict[str, Any] | None = None
     error: Literal["refused", "lost", "timeout", "unreadable"] | None = None
@@ -232,13 +235,18 @@ _SECTIONS = {
 
 _HERE = files(__package__)
 _FILES = ("transport", "expiry")
+_FILL = re.compile(r"\{\{fill:([0-9]+)\}\}")
+
+
+def _text(file: str) -> str:
+    return _FILL.sub(lambda found: "x" * int(found[1]), (_HERE / f"{file}.json").read_text("utf-8"))
 
 
 def load_scenarios() -> list[Scenario]:
     """Return every scenario for servers."""
     scenarios = []
     for file in _FILES:
-        found = msgspec.json.decode((_HERE / f"{file}.json").read_bytes(), type=_File).scenarios
+        found = msgspec.json.decode(_text(file), type=_File).scenarios
         scenarios += [msgspec.structs.replace(scenario, file=file) for scenario in found]
     return scenarios + [_scenario(vector) for vector in load_vectors() if not vector.takes_time]
 
@@ -255,13 +263,12 @@ def _scenario(vector: Vector) -> Scenario:
 
 def load_client_scenarios() -> list[ClientScenario]:
     """Return every scenario for clients."""
-    text = (_HERE / "client.json").read_bytes()
-    return list(msgspec.json.decode(text, type=_ClientFile).scenarios)
+    return list(msgspec.json.decode(_text("client"), type=_ClientFile).scenarios)
 
 
 def load_core() -> list[str]:
     """Return the patterns of the scenarios that belong to the profile ``core``."""
-    return msgspec.json.decode((_HERE / "core.json").read_bytes(), type=list[str])
+    return msgspec.json.decode(_text("core"), type=list[str])
 
 
 def matches(id: str, patterns: Iterable[str]) -> bool:
@@ -273,7 +280,7 @@ T = TypeVar("T", Scenario, ClientScenario)
 
 
 def choose(scenarios: Sequence[T], profile: Profile, only: Sequence[str] = ()) -> list[T]:
-    """Return those of `scenarios` that belong to `profile` and match a pattern of `only`, if any."""
+    """Return the scenarios of `profile`; if there are patterns in `only`, those that match one."""
     core = load_core()
     return [
         scenario

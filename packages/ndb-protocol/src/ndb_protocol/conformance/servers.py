@@ -179,9 +179,7 @@ class _Run:
             async with asyncio.timeout(self._timeout + patience):
                 await (action or self._do(step))
         except TimeoutError:
-            raise _Silence(
-                f"{where}: nothing within {self._timeout:g} s{_shown(step)}"
-            ) from None
+            raise _Silence(f"{where}: nothing within {self._timeout:g} s{_shown(step)}") from None
         except Mismatch as difference:
             raise Mismatch(f"{where}: {difference}{_shown(step)}") from None
 

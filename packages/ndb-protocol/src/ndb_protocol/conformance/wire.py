@@ -6,6 +6,7 @@ read is one that nobody asks.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Sequence
 from typing import Self
@@ -131,6 +132,8 @@ class End:
             else protocol.reject(refuse, "not now\n")
         )
         await end._flush()
+        if refuse is not None:
+            end.drop()
         return end
 
     @property
@@ -145,18 +148,17 @@ class End:
             await self._drain()
 
     async def _drain(self) -> None:
-        try:
+        # If the other end is gone, reading tells why.
+        with contextlib.suppress(OSError):
             await self._writer.drain()
-        except OSError:
-            # The other end is gone; why, reading tells.
-            pass
 
     async def _flush(self) -> None:
         for data in self._protocol.data_to_send():
             if data:
                 self._writer.write(data)
-            elif self._writer.can_write_eof():
-                self._writer.write_eof()
+            else:
+                with contextlib.suppress(OSError):
+                    self._writer.write_eof()
         await self._drain()
 
     async def _read(self) -> None:
@@ -228,14 +230,18 @@ class End:
             await self._read()
         return self._pongs.popleft()
 
+    async def ended(self) -> None:
+        """Wait until the other end closes or ends the connection."""
+        while not self._ending:
+            await self._read()
+
     async def closed(self) -> tuple[int, str]:
         """Wait until the other end closes; return its code and reason.
 
         Raises:
             Mismatch: a message came instead, or the connection ended without a close frame.
         """
-        while not self._ending:
-            await self._read()
+        await self.ended()
         self._nothing_more()
         closing = self._protocol.close_rcvd
         if closing is None:
@@ -265,8 +271,7 @@ class End:
         """
         if self._protocol.state is State.OPEN:
             await self.send_close(CloseCode.NORMAL_CLOSURE)
-            while not self._ending:
-                await self._read()
+            await self.ended()
         self.drop()
         self._nothing_more()
 
