@@ -5,6 +5,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from ndb_protocol import __version__
 
@@ -85,21 +86,23 @@ def _run(options: argparse.Namespace) -> int:
     try:
         if options.client is None:
             chosen = choose(load_scenarios(), profile, options.only)
-            checking = servers.check_server(options.url, chosen, options.timeout)
+            results = asyncio.run(servers.check_server(options.url, chosen, options.timeout))
         else:
             theirs = choose(load_client_scenarios(), profile, options.only)
-            checking = clients.check_client(options.client, theirs, options.timeout)
-        results = asyncio.run(checking)
-        if not results:
-            _stop(f"no scenario is like {' or '.join(options.only)}")
-        if options.junit is not None:
-            write_junit(results, options.junit)
-    except (wire.Unreachable, OSError) as error:
+            results = asyncio.run(clients.check_client(options.client, theirs, options.timeout))
+    except wire.Unreachable as error:
         _stop(str(error))
+    if not results:
+        _stop(f"no scenario of this profile is like {' or '.join(options.only)}")
+    if options.junit is not None:
+        try:
+            write_junit(results, options.junit)
+        except OSError as error:
+            _stop(f"can't write {options.junit}: {error.strerror}")
     print(text(results))
     return FAILED if any(result.outcome is Outcome.FAILED for result in results) else 0
 
 
-def _stop(why: str) -> None:
+def _stop(why: str) -> NoReturn:
     print(f"ndb-conformance: {why}", file=sys.stderr)
     sys.exit(USAGE_ERROR)

@@ -294,11 +294,12 @@ def _compare(answer: dict[str, Any], step: ClientStep) -> None:
         Mismatch: it is something else.
     """
     if step.error is not None:
-        expected = {"error": step.error} | ({} if step.status is None else {"status": step.status})
-        got = answer
+        expected: dict[str, Any] = {"error": step.error}
+        got: Any = answer
+        if step.status is not None:
+            expected["status"] = step.status
     else:
-        expected = step.result or {}
-        got = answer.get("result")
+        expected, got = step.result or {}, answer.get("result")
     if not isinstance(got, dict) or {name: got.get(name) for name in expected} != expected:
         raise Mismatch(f"the client answered {str(answer)[:_SHOWN]}, not {str(expected)[:_SHOWN]}")
 

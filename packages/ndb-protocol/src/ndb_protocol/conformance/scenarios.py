@@ -18,11 +18,7 @@ from ndb_protocol.vectors import Vector, load_vectors
 Opcode = Literal["continuation", "text", "binary", "close", "ping", "pong"]
 
 
-class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    pass
-
-
-class RawFrame(_Strict):
+class RawFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A frame to send as it is described, right or wrong (RFC 6455, section 5.2).
 
     Attributes:
@@ -44,7 +40,7 @@ class RawFrame(_Strict):
     pad: int | None = None
 
 
-class Step(_Strict):
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What to do next, in the order of the attributes.
 
     Attributes:
@@ -73,7 +69,7 @@ class Step(_Strict):
     expect_cut_off: bool = False
 
 
-class Scenario(_Strict):
+class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing to check of a server.
 
     Attributes:
@@ -120,7 +116,7 @@ class Scenario(_Strict):
         return section_of(self.file)
 
 
-class ClientStep(_Strict):
+class ClientStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What happens next, in the order of the attributes.
 
     Attributes:
@@ -167,7 +163,7 @@ class ClientStep(_Strict):
     expect_close: tuple[int, ...] = ()
 
 
-class ClientScenario(_Strict):
+class ClientScenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing to check of a client.
 
     Attributes:
@@ -204,12 +200,12 @@ class Profile(StrEnum):
     FULL = "full"
 
 
-class _File(_Strict):
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str
     scenarios: tuple[Scenario, ...]
 
 
-class _ClientFile(_Strict):
+class _ClientFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str
     scenarios: tuple[ClientScenario, ...]
 
@@ -233,7 +229,7 @@ _SECTIONS = {
     "SV": "The server",
 }
 
-_HERE = files(__package__)
+_HERE = files("ndb_protocol.conformance")
 _FILES = ("transport", "expiry")
 _FILL = re.compile(r"\{\{fill:([0-9]+)\}\}")
 

@@ -138,6 +138,7 @@ class _Run:
         def so(outcome: Outcome, detail: str = "") -> Result:
             return Result(self._scenario, outcome, detail, time.monotonic() - began)
 
+        detail = ""
         for _ in range(_ATTEMPTS):
             try:
                 await self._once()
