@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, get_type_hints
 
 import msgspec
 from msgspec import Raw
 
-from ndb_protocol import COMMANDS, ReplyError, parse_token
+from ndb_protocol import COMMANDS, SUCCESS, ReplyError, parse_token
 
 
 class Mismatch(AssertionError):
@@ -16,8 +17,9 @@ class Mismatch(AssertionError):
 
 
 _PLACEHOLDER = re.compile(r"(\{\{[a-z]+[0-9]*(?::[^{}]+)?\}\})")
-_STRING_OR_SPACE = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\r\n]+')
-_STRING_OR_PLACEHOLDER = re.compile(r'("(?:[^"\\]|\\.)*")|' + _PLACEHOLDER.pattern)
+_STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+_STRING_OR_SPACE = re.compile(rf"({_STRING})|[ \t\r\n]+")
+_STRING_OR_PLACEHOLDER = re.compile(rf"({_STRING})|{_PLACEHOLDER.pattern}")
 _TOKEN = re.compile(r"[0-9]+")
 _BARE = "\ue000"
 """Marks a placeholder that stands for more than a part of a string."""
@@ -52,6 +54,7 @@ def _parts(reply: str) -> tuple[str, dict[str, str]]:
     return name, {member: compact(bytes(raw).decode()) for member, raw in members.items()}
 
 
+@lru_cache(maxsize=16)
 def _expected_parts(expect: str) -> tuple[str, dict[str, str]]:
     quoted = _STRING_OR_PLACEHOLDER.sub(
         lambda found: found[1] or f'"{_BARE}{found[2]}{_BARE}"', expect
@@ -100,6 +103,8 @@ class Conversation:
             self._match(member, text, got[member])
         if surplus := (got.keys() - expected.keys()) & KNOWN_MEMBERS:
             raise Mismatch(f"{', '.join(sorted(surplus))}: not in this reply")
+        if int(got["st"]) not in SUCCESS and got.get("m", '""') == '""':
+            raise Mismatch("no sentence for a human")
         if any(token in got.get("m", "") for token in self._tokens.values()):
             raise Mismatch("a token in the sentence for a human")
 
@@ -125,6 +130,12 @@ class Conversation:
         if what == "naming":
             if not (isinstance(value, str) and detail in value):
                 raise Mismatch(f"no string that names {detail!r}")
+        elif what == "listing":
+            if not (isinstance(value, list) and detail in value):
+                raise Mismatch(f"no array that lists {detail!r}")
+        elif what == "having":
+            if not (isinstance(value, dict) and _is_positive(value.get(detail))):
+                raise Mismatch(f"no object that has {detail!r}, a number above 0")
         elif not _KINDS[detail](value):
             raise Mismatch(f"no {detail}")
         return end
@@ -133,6 +144,8 @@ class Conversation:
         found = _TOKEN.match(text, at)
         if not found or not parse_token(found[0]):
             raise Mismatch("no token")
+        if name not in self._tokens and found[0] in self._tokens.values():
+            raise Mismatch("the token of another session")
         known = self._tokens.setdefault(name, found[0])
         if known != found[0]:
             raise Mismatch(f"not the token {name}")
@@ -144,6 +157,10 @@ _decoder = json.JSONDecoder()
 
 def _is_uint(value: Any) -> bool:
     return type(value) is int and value >= 0
+
+
+def _is_positive(value: Any) -> bool:
+    return type(value) in (int, float) and value > 0
 
 
 _KINDS: dict[str, Callable[[Any], bool]] = {

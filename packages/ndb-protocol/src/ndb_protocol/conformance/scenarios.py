@@ -7,12 +7,13 @@ module that say more than vectors can: of the wire, of several connections, of r
 import re
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from fnmatch import fnmatchcase
+from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from ndb_protocol import NDB_V1, NDB_V1_TEXT
 from ndb_protocol.vectors import Vector, load_vectors
 
 Opcode = Literal["continuation", "text", "binary", "close", "ping", "pong"]
@@ -50,6 +51,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         frames: frames to send instead.
         times: how often to send it before the first reply is read.
         piece: bytes that leave together; 0 = all.
+        stalls: while no reply is read, the server must stop reading before it has read everything.
         expect: the reply to read then, for each message sent, with placeholders.
         expect_pong: the payload of a pong that must come.
         expect_close: the code with which the server must close the connection.
@@ -63,6 +65,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     frames: tuple[RawFrame, ...] = ()
     times: int = 1
     piece: int = 0
+    stalls: bool = False
     expect: str | None = None
     expect_pong: str | None = None
     expect_close: int | None = None
@@ -171,12 +174,16 @@ class ClientScenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         section: the section of the protocol that it is about.
         steps: what happens, in order, between opening and closing.
         refuse: the HTTP status with which the server refuses the opening handshake.
+        knows: the subprotocols that the server knows.
+        may_refuse: the client may refuse to open the connection; then that is all.
     """
 
     name: str
     section: str
     steps: tuple[ClientStep, ...] = ()
     refuse: int | None = None
+    knows: tuple[str, ...] = (NDB_V1, NDB_V1_TEXT)
+    may_refuse: bool = False
 
     @property
     def id(self) -> str:
@@ -227,10 +234,11 @@ _SECTIONS = {
     "SH": "Sessions",
     "KV": "Independent keys",
     "SV": "The server",
+    "server": "The server",
 }
 
 _HERE = files("ndb_protocol.conformance")
-_FILES = ("transport", "expiry")
+_FILES = ("transport", "expiry", "server")
 _FILL = re.compile(r"\{\{fill:([0-9]+)\}\}")
 
 
@@ -269,7 +277,12 @@ def load_core() -> list[str]:
 
 def matches(id: str, patterns: Iterable[str]) -> bool:
     """Tell whether a scenario's id is one of `patterns`, in which ``*`` stands for anything."""
-    return any(fnmatchcase(id, pattern) for pattern in patterns)
+    return any(_pattern(pattern).fullmatch(id) for pattern in patterns)
+
+
+@cache
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(re.escape(text).replace(r"\*", ".*"))
 
 
 T = TypeVar("T", Scenario, ClientScenario)

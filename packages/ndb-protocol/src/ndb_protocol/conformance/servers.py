@@ -22,6 +22,9 @@ _START = (
 )
 """What makes an empty server of one that others have used."""
 
+_STALLED = 1.0
+"""A server that reads on takes less time than this, in seconds, to read what a stall needs."""
+
 _SHOWN = 1000
 _LONGEST_WRITE_TIMEOUT = 5.0
 _SILENT = 5
@@ -186,15 +189,17 @@ class _Run:
 
     async def _do(self, step: Step) -> None:
         end = await self._end(step.on)
-        raw = b"".join(raw_frame(frame, self._limits.messageSize) for frame in step.frames)
-        for n in range(1, step.times + 1):
-            if step.send is not None:
-                message = self._conversation.fill(_numbered(step.send, n)).encode()
-                raw = Frame(Opcode.TEXT, message).serialize(mask=True)
-            await end.write(raw, step.piece)
+        sending = asyncio.ensure_future(self._send(end, step))
+        if step.stalls:
+            done, _ = await asyncio.wait([sending], timeout=_STALLED)
+            if done:
+                raise Mismatch("the server read on while nobody read its replies")
+        else:
+            await sending
         if step.expect is not None:
             for n in range(1, step.times + 1):
                 self._conversation.check(_numbered(step.expect, n), await end.message())
+        await sending
         if step.expect_pong is not None:
             pong = await end.pong()
             if pong != step.expect_pong.encode():
@@ -210,6 +215,14 @@ class _Run:
             await asyncio.sleep(self._limits.writeTimeout)
             if await end.cut_off() == step.times:
                 raise Mismatch("every reply came")
+
+    async def _send(self, end: End, step: Step) -> None:
+        raw = b"".join(raw_frame(frame, self._limits.messageSize) for frame in step.frames)
+        for n in range(1, step.times + 1):
+            if step.send is not None:
+                message = self._conversation.fill(_numbered(step.send, n)).encode()
+                raw = Frame(Opcode.TEXT, message).serialize(mask=True)
+            await end.write(raw, step.piece)
 
     async def _end(self, number: int) -> End:
         if number not in self._ends:

@@ -98,7 +98,7 @@ class End:
             raise Unreachable(f"can't connect to {url}: {error}") from None
         end = cls(protocol, *streams)
         protocol.send_request(protocol.connect())
-        await end._flush()
+        end._flush()
         while protocol.state is State.CONNECTING and protocol.handshake_exc is None:
             await end._read()
         if protocol.handshake_exc is not None:
@@ -131,7 +131,7 @@ class End:
             if refuse is None
             else protocol.reject(refuse, "not now\n")
         )
-        await end._flush()
+        end._flush()
         if refuse is not None:
             end.drop()
         return end
@@ -145,21 +145,18 @@ class End:
         """Send bytes, in pieces of `piece` bytes."""
         for start in range(0, len(data), piece or len(data) or 1):
             self._writer.write(data[start : start + piece] if piece else data)
-            await self._drain()
+            # If the other end is gone, reading tells why.
+            with contextlib.suppress(OSError):
+                await self._writer.drain()
 
-    async def _drain(self) -> None:
-        # If the other end is gone, reading tells why.
-        with contextlib.suppress(OSError):
-            await self._writer.drain()
-
-    async def _flush(self) -> None:
+    def _flush(self) -> None:
+        # Without waiting: it is little, and the other end may be waiting to be read.
         for data in self._protocol.data_to_send():
             if data:
                 self._writer.write(data)
             else:
                 with contextlib.suppress(OSError):
                     self._writer.write_eof()
-        await self._drain()
 
     async def _read(self) -> None:
         """Take in what has come, and answer what must be answered.
@@ -180,7 +177,7 @@ class End:
         for event in protocol.events_received():
             if isinstance(event, Frame):
                 self._take(event)
-        await self._flush()
+        self._flush()
         error = protocol.parser_exc
         if error is not None and not isinstance(error, EOFError):
             raise Mismatch(f"the other end broke RFC 6455: {error}")
@@ -258,10 +255,10 @@ class End:
         if self._messages:
             raise Mismatch(f"a message that nobody asked for: {self._messages[0][:500]}")
 
-    async def send_close(self, code: int) -> None:
+    def send_close(self, code: int) -> None:
         """Send a close frame with a code."""
         self._protocol.send_close(code)
-        await self._flush()
+        self._flush()
 
     async def close(self) -> None:
         """Close the connection, unless it is closed.
@@ -270,7 +267,7 @@ class End:
             Mismatch: a message came that nobody asked for.
         """
         if self._protocol.state is State.OPEN:
-            await self.send_close(CloseCode.NORMAL_CLOSURE)
+            self.send_close(CloseCode.NORMAL_CLOSURE)
             await self.ended()
         self.drop()
         self._nothing_more()
