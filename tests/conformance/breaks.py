@@ -15,14 +15,14 @@ from typing import Any
 import ndb_protocol
 import pytest
 from msgspec import Raw, structs
-from ndb_protocol import RequestError, Status
+from ndb_protocol import RequestError, Status, decode_request
 from ndb_protocol import messages as m
 from ndb_server import datasets, dispatch, engine, keyspace, paths, server, transport
 from ndb_server.engine import Engine, Session
 from ndb_server.errors import RefusedError
 from ndb_server.keyspace import Edit
 from websockets.frames import CloseCode, Opcode
-from websockets.protocol import Protocol
+from websockets.protocol import Protocol, State
 
 Patch = pytest.MonkeyPatch
 
@@ -222,7 +222,7 @@ def _(patch: Patch) -> None:
 
 @breaks("session-before-parameters", "SH_GET/Parameters are checked before the session")
 def _(patch: Patch) -> None:
-    original = dispatch.decode_request
+    original = decode_request
 
     def decode(message: bytes) -> Any:
         try:
@@ -240,7 +240,7 @@ def _(patch: Patch) -> None:
 
 @breaks("no-unknown-parameters", "KV_COUNT/Unknown parameters are ignored")
 def _(patch: Patch) -> None:
-    original = dispatch.decode_request
+    original = decode_request
 
     def decode(message: bytes) -> Any:
         command, params = original(message)
@@ -611,7 +611,7 @@ def _(patch: Patch) -> None:
             if getattr(event, "opcode", None) in {Opcode.TEXT, Opcode.CONT}:
                 self._answer_text(bytes(event.data), replies)  # type: ignore[union-attr]
         replies += self._ws.data_to_send()
-        return self._ws.state is transport.State.OPEN
+        return self._ws.state is State.OPEN
 
     patch.setattr(transport.Connection, "_hand_over", hand_over)
 

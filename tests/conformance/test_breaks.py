@@ -1,4 +1,4 @@
-"""A server that is broken in any of many ways is found out by the kit, and one that is not passes."""
+"""The kit finds out a server that is broken, in any of many ways, and passes one that is not."""
 
 from pathlib import Path
 
