@@ -97,6 +97,15 @@ sys.exit(f"should not be here: {present}" if present else 0)
 """
 
 
+SHIPPED = """
+import subprocess, sys
+from importlib.resources import files
+shipped = (files("ndb_protocol") / "schemas" / f"ndb.v1.{sys.argv[1]}.json").read_bytes()
+printed = subprocess.check_output([sys.executable, "-m", "ndb_protocol", sys.argv[1]])
+sys.exit(None if printed == shipped else f"the shipped {sys.argv[1]} is not what is printed")
+"""
+
+
 @nox.session(reuse_venv=False)
 @nox.parametrize("distribution", DISTRIBUTIONS, ids=DISTRIBUTIONS)
 def wheels(session: nox.Session, distribution: str) -> None:
@@ -120,6 +129,10 @@ def wheels(session: nox.Session, distribution: str) -> None:
     session.run("python", "-c", IMPORT_ALL, *(IMPORT_NAMES[name] for name in installed))
     others = [IMPORT_NAMES[name] for name in DISTRIBUTIONS if name not in installed]
     session.run("python", "-c", BE_ABSENT, *others)
+    if distribution == "ndb-protocol":
+        # What is in the wheel is what it prints.
+        for document in ("schema", "asyncapi"):
+            session.run("python", "-c", SHIPPED, document)
     if distribution == "ndb-server":
         session.run("ndb-server", "--version")
     if distribution == "ndb-client":

@@ -17,6 +17,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "ndb_reference",
+    "ndb_requirements",
 ]
 exclude_patterns = ["_build", "_ext", "examples"]
 # In docstrings, `name` is code.

@@ -1,10 +1,12 @@
 """Directives that write the reference from the code, so that the two can't differ.
 
 ``{ndb-statuses}`` lists `ndb_protocol.Status`, ``{ndb-commands}`` the rows of
-`ndb_protocol.COMMANDS` whose names begin with its argument, ``{ndb-server-options}`` what
+`ndb_protocol.COMMANDS` whose names begin with its argument, ``{ndb-vector}`` shows the conformance
+vector that its argument names as ``SH_NEW: its name``, ``{ndb-server-options}`` what
 ``ndb-server --help`` knows, and ``{ndb-bench-options}`` what ``ndb bench --help`` does.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -15,7 +17,8 @@ from docutils import nodes
 from msgspec import Raw, UnsetType
 from ndb.bench_command import app as client_command
 from ndb_protocol import COMMANDS, COMMON_STATUSES, Command, Role, Status
-from ndb_protocol.messages import TOKEN, Params, Reply, Rule
+from ndb_protocol.messages import TOKEN, Params, Reply, rules_of
+from ndb_protocol.vectors import Exchange, Vector, load_vectors
 from ndb_server.cli import app as server_command
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -76,10 +79,9 @@ def structs_of(annotation: Any) -> Iterator[type[msgspec.Struct]]:
 
 
 def parameter_rows(params: type[Params], within: str = "") -> Iterator[list[str]]:
-    hints = get_type_hints(params, include_extras=True)
+    hints, rules = get_type_hints(params), rules_of(params)
     for field in msgspec.structs.fields(params):
-        hint = hints[field.name]
-        rule = next(mark for mark in hint.__metadata__ if isinstance(mark, Rule))
+        rule = rules[field.name]
         bound = f"; {rule.within}, otherwise {int(rule.status)}" if rule.within else ""
         if rule is TOKEN:
             bound = f", otherwise {int(Status.SESSION_NOT_EXIST)}"
@@ -89,7 +91,7 @@ def parameter_rows(params: type[Params], within: str = "") -> Iterator[list[str]
             rule.must + bound,
             "" if field.required or field.default is msgspec.UNSET else default_of(field),
         ]
-        for struct in structs_of(hint):
+        for struct in structs_of(hints[field.name]):
             yield from parameter_rows(struct, f"{field.name}.")  # type: ignore[arg-type]
 
 
@@ -109,6 +111,59 @@ def reply_rows(reply: type[msgspec.Struct], within: str = "") -> Iterator[list[s
         yield [f"`{within}{field.name}`", json_type(hint), "not always" if sometimes else "yes"]
         for struct in structs_of(hint):
             yield from reply_rows(struct, f"{field.name}.")
+
+
+VECTORS = load_vectors()
+
+EXAMPLES = {
+    "SH_NEW": "All settings are kept",
+    "SH_INFO": "'remaining' is the seconds left, rounded up",
+    "SH_INFO_ALL": "Independent keys are not counted",
+    "SH_SET": "Other keys stay, and an overwritten key keeps its place",
+    "KV_SET": "Other keys stay, and an overwritten key keeps its place",
+}
+"""The vectors that show a command best, where that is not the first of its file."""
+
+TOKENS = {"tkn1": "3487291659421678123", "tkn2": "11740291659421678123", "tkn3": "507"}
+
+
+def vector(file: str, name: str) -> Vector:
+    """Return the vector of this name.
+
+    Raises:
+        LookupError: there is none.
+    """
+    for candidate in VECTORS:
+        if (candidate.file, candidate.name) == (file, name):
+            return candidate
+    raise LookupError(f"{file}.json has no vector '{name}'")
+
+
+def example(command: Command) -> Vector:
+    """Return the vector that shows `command`."""
+    first = next(candidate for candidate in VECTORS if candidate.file == command.name)
+    return vector(command.name, EXAMPLES.get(command.name, first.name))
+
+
+def conversation(shown: Vector, until: str = "") -> Iterator[str]:
+    """Yield the lines of a block of what is said in a vector, until its last word on `until`."""
+    last = max(
+        at
+        for at, step in enumerate(shown.steps)
+        if isinstance(step, Exchange) and until in step.send
+    )
+    yield "```text"
+    for step in shown.steps[: last + 1]:
+        if isinstance(step, Exchange):
+            yield from (f"→ {filled(step.send)}", f"← {filled(step.expect)}")
+        else:
+            yield f"  {step.advance_ms} ms pass"
+    yield from ("```", "")
+
+
+def filled(text: str) -> str:
+    """Return a message of a vector with tokens, and with … for what may be anything."""
+    return re.sub(r"\{\{(tkn\d|any:\w+|naming:\w+)\}\}", lambda at: TOKENS.get(at[1], "…"), text)
 
 
 def describe(command: Command) -> Iterator[str]:
@@ -143,7 +198,9 @@ def describe(command: Command) -> Iterator[str]:
     if command.extends is not None and command.name.startswith("SH_"):
         facts.insert(2, f"Extends a session that was created with `{command.extends.value}`.")
     yield from ("- " + fact for fact in facts)
-    yield ""
+    shown = example(command)
+    yield from ("", f"{shown.name}:", "")
+    yield from conversation(shown, until=f'"{command.name}"')
 
 
 class Generated(SphinxDirective):
@@ -153,7 +210,10 @@ class Generated(SphinxDirective):
         raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
-        text = "\n".join(self.lines())
+        try:
+            text = "\n".join(self.lines())
+        except LookupError as error:
+            raise self.error(str(error)) from error
         return self.parse_text_to_nodes(text, allow_section_headings=True)
 
 
@@ -184,6 +244,14 @@ class Commands(Generated):
                 yield from describe(command)
 
 
+class VectorShown(Generated):
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def lines(self) -> Iterator[str]:
+        yield from conversation(vector(*self.arguments[0].split(": ", 1)))
+
+
 def options_of(command: App) -> Iterator[str]:
     """Yield the lines of a Markdown list of the options of a command."""
     page = command.generate_docs("markdown")
@@ -205,6 +273,7 @@ class BenchOptions(Generated):
 def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("ndb-statuses", Statuses)
     app.add_directive("ndb-commands", Commands)
+    app.add_directive("ndb-vector", VectorShown)
     app.add_directive("ndb-server-options", ServerOptions)
     app.add_directive("ndb-bench-options", BenchOptions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,13 +1,13 @@
 """Strategies for request messages: right, nearly right and wrong, in every spelling."""
 
 import json
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 from ndb_protocol import COMMANDS, Command
 from ndb_protocol import messages as m
-from ndb_protocol.messages import Params, Rule
+from ndb_protocol.messages import Params
 
 white_space = st.sampled_from(["", "", "", "", " ", "\t", "\n", "\r", " \r\n\t "])
 
@@ -178,9 +178,3 @@ def plain_params(command: Command) -> dict[str, Any]:
     pairs = issubclass(command.params, m.KeyValues)
     by_name["keys"] = {"a": 1, "": None} if pairs else ["a", ""]
     return {field.name: by_name[field.name] for field in msgspec.structs.fields(command.params)}
-
-
-def rule_of(params: type[Params], name: str) -> Rule:
-    """The rule by which parameter `name` of `params` is read."""
-    hint = get_type_hints(params, include_extras=True)[name]
-    return next(mark for mark in hint.__metadata__ if isinstance(mark, Rule))

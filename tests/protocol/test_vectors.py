@@ -8,10 +8,8 @@ import msgspec
 import pytest
 from ndb_protocol import COMMANDS, COMMON_STATUSES, Command, Status
 from ndb_protocol.conformance.conversation import Conversation, Mismatch, compact
-from ndb_protocol.messages import EXPIRY, KEY_NAMES, KEY_VALUES, TOKEN, VALUE, Rule
+from ndb_protocol.messages import EXPIRY, KEY_NAMES, KEY_VALUES, TOKEN, VALUE, Rule, rules_of
 from ndb_protocol.vectors import Advance, Exchange, Vector, load_vectors
-
-from .messages import rule_of
 
 VECTORS = load_vectors()
 
@@ -82,7 +80,7 @@ def _parameters() -> list[tuple[str, str, bool, Rule]]:
     rows = []
     for command in COMMANDS.values():
         for field in msgspec.structs.fields(command.params):
-            rule = rule_of(command.params, field.name)
+            rule = rules_of(command.params)[field.name]
             rows.append((command.name, field.name, field.required, rule))
     return rows
 

@@ -1,4 +1,4 @@
-"""The parameters and replies of every command, as types (``protocol.md``, sections 4 to 6).
+"""The parameters and replies of every command, as types (docs/reference/protocol).
 
 A parameter's type says what msgspec accepts on the short way through the codec: exactly the
 messages that need no second look. Its `Rule` says how to read the parameter when the message is
@@ -11,7 +11,7 @@ Values stay JSON text: they are `msgspec.Raw`, never parsed here.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -132,6 +132,15 @@ Token = Annotated[int, TOKEN]
 
 class Params(Struct, kw_only=True, gc=False):
     """The parameters of a command. Unknown ones are ignored."""
+
+
+def rules_of(params: type[Params]) -> dict[str, Rule]:
+    """Return by which rule each parameter is read, by the parameter's name."""
+    hints = get_type_hints(params, include_extras=True)
+    return {
+        name: next(mark for mark in hint.__metadata__ if isinstance(mark, Rule))
+        for name, hint in hints.items()
+    }
 
 
 class Empty(Params):

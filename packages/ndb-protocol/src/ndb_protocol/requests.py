@@ -1,19 +1,19 @@
 """Requests: message bytes to a command with typed parameters, and parameters to message bytes.
 
 Nearly every message is plainly right, and one typed decode takes it. Whatever that decode does not
-accept is read again, step by step in the order of checks of ``protocol.md`` section 2, to find out
-what to answer; this second way also takes what the first can't express, such as tokens sent as
-text and arrays with elements to ignore.
+accept is read again, step by step in the order of checks of docs/reference/protocol/messages.md, to
+find out what to answer; this second way also takes what the first can't express, such as tokens
+sent as text and arrays with elements to ignore.
 """
 
 import re
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw
 
 from .commands import COMMANDS, Command
-from .messages import EXPIRY, TOKEN, Expiry, Params, Rule
+from .messages import EXPIRY, TOKEN, Expiry, Params, Rule, rules_of
 from .status import Status
 from .tokens import NO_TOKEN
 from .values import encode_params
@@ -142,11 +142,7 @@ class _Field(NamedTuple):
 
 
 def _fields(params: type[Params]) -> tuple[_Field, ...]:
-    hints = get_type_hints(params, include_extras=True)
-    rules = {
-        name: next(mark for mark in hint.__metadata__ if isinstance(mark, Rule))
-        for name, hint in hints.items()
-    }
+    rules = rules_of(params)
     return tuple(
         _Field(field.name, field.required, rules[field.name])
         for field in msgspec.structs.fields(params)

@@ -1,4 +1,4 @@
-"""Status values: the ``st`` member of every reply (``protocol.md``, section 3)."""
+"""Status values: the ``st`` member of every reply (docs/reference/protocol/status.md)."""
 
 from enum import IntEnum
 

@@ -1,4 +1,4 @@
-"""Names for ``Sec-WebSocket-Protocol`` (RFC 6455, section 1.9; ``protocol.md``, section 1)."""
+"""Names for ``Sec-WebSocket-Protocol`` (docs/reference/protocol/transport.md, Subprotocols)."""
 
 NDB_V1 = "ndb.v1"
 """Tokens in replies are JSON numbers, as they are without a subprotocol."""

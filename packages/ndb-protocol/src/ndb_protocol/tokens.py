@@ -1,4 +1,4 @@
-"""Session tokens (``protocol.md``, section 2): unsigned 64-bit integers, never 0."""
+"""Session tokens (docs/reference/protocol/messages.md): unsigned 64-bit integers, never 0."""
 
 import re
 import secrets

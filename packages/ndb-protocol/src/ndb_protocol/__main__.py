@@ -1,0 +1,30 @@
+"""``python -m ndb_protocol``: prints the protocol in the forms that machines read."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from .asyncapi import asyncapi
+from .schema import json_schema
+
+DOCUMENTS = {"schema": json_schema, "asyncapi": asyncapi}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the document that `arguments` ask for, those of the process if None."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ndb_protocol",
+        description="Print the wire protocol as a machine reads it, in JSON.",
+    )
+    parser.add_argument(
+        "document",
+        choices=DOCUMENTS,
+        help="schema: JSON Schema 2020-12 of every message; asyncapi: AsyncAPI 3 document",
+    )
+    document = DOCUMENTS[parser.parse_args(arguments).document]()
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
