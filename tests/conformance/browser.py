@@ -5,7 +5,6 @@ page answers to standard output. The page is served from a loopback address, sin
 loaded from files.
 """
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,20 +14,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+from .programs import chromium
+
 CLIENT = Path(__file__).parents[2] / "docs" / "clients" / "javascript"
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-
-
-def browser() -> str:
-    """Return the path of Chromium.
-
-    Raises:
-        FileNotFoundError: it is not installed.
-    """
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        raise FileNotFoundError("chromium is not installed; apt-get install chromium")
-    return found
 
 
 class Page(SimpleHTTPRequestHandler):
@@ -64,7 +52,7 @@ def main() -> None:
     with server, tempfile.TemporaryDirectory() as profile:
         process = subprocess.Popen(
             [
-                browser(),
+                chromium(),
                 "--headless",
                 "--no-sandbox",
                 "--disable-gpu",

@@ -168,10 +168,20 @@ class _Run:
         try:
             async with self._limit("opening"):
                 opening = await self._client.say("open", url=f"ws://127.0.0.1:{port}/")
-                self._end = await End.accept(
-                    *await arrived.get(), self._scenario.knows, self._scenario.refuse
-                )
-                answer = await self._client.hear(opening)
+                hearing = asyncio.ensure_future(self._client.hear(opening))
+                arriving = asyncio.ensure_future(arrived.get())
+                try:
+                    await asyncio.wait({hearing, arriving}, return_when=asyncio.FIRST_COMPLETED)
+                    if not arriving.done():
+                        raise Mismatch(f"the client answered {await hearing} and did not connect")
+                    self._end = await End.accept(
+                        *arriving.result(), self._scenario.knows, self._scenario.refuse
+                    )
+                    answer = await hearing
+                finally:
+                    hearing.cancel()
+                    arriving.cancel()
+                    await asyncio.gather(hearing, arriving, return_exceptions=True)
                 is_open = self._scenario.refuse is None and not (
                     self._scenario.may_refuse and "error" in answer
                 )

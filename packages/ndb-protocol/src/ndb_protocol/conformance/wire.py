@@ -249,7 +249,9 @@ class End:
         """Read until the connection is over; return how many messages came."""
         while not self._at_eof:
             await self._read()
-        return len(self._messages)
+        count = len(self._messages)
+        self._messages.clear()
+        return count
 
     def _nothing_more(self) -> None:
         if self._messages:
