@@ -10,6 +10,7 @@ import pytest
 from ndb import commands, core
 from ndb.errors import ResponseError
 from ndb.session import Session
+from ndb_protocol import SUCCESS, ReplyError, decode_reply
 from websockets.protocol import Protocol
 
 from . import python_client
@@ -81,7 +82,7 @@ def _(patch: Patch) -> None:
     "A status that the client does not know is an error that has the status",
 )
 def _(patch: Patch) -> None:
-    patch.setattr(core, "SUCCESS", core.SUCCESS | {4711})
+    patch.setattr(core, "SUCCESS", SUCCESS | {4711})
 
 
 @breaks(
@@ -90,8 +91,8 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     def outcome(self: core.Request[Any], message: str) -> Any:
-        _, body = core.decode_reply(message)
-        if body["st"] not in core.SUCCESS:
+        _, body = decode_reply(message)
+        if body["st"] not in SUCCESS:
             raise ResponseError(self.command, body)
         return self.result(body)
 
@@ -100,12 +101,12 @@ def _(patch: Patch) -> None:
 
 @breaks("unknown-members-refused", "Members of a reply that the client does not know are ignored")
 def _(patch: Patch) -> None:
-    original = core.decode_reply
+    original = decode_reply
 
     def decode(message: str) -> Any:
         name, body = original(message)
         if len(body) > 2:
-            raise core.ReplyError("what is this")
+            raise ReplyError("what is this")
         return name, body
 
     patch.setattr(core, "decode_reply", decode)

@@ -12,7 +12,7 @@ from .breaks import BREAKS, Break
 from .running import running
 
 SCENARIOS = {scenario.id: scenario for scenario in load_scenarios()}
-SOON = 2.0
+SOON = 1.0
 """Seconds after which a broken server's silence is taken for what it is."""
 
 
