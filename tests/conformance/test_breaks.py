@@ -8,9 +8,10 @@ from ndb_protocol.conformance.scenarios import load_scenarios
 from ndb_protocol.conformance.servers import check_server
 from ndb_server.server import Options
 
-from .breaks import BREAKS, Break
+from .breaks import BREAKS, Break, table
 from .running import running
 
+ROOT = Path(__file__).parents[2]
 SCENARIOS = {scenario.id: scenario for scenario in load_scenarios()}
 SOON = 1.0
 """Seconds after which a broken server's silence is taken for what it is."""
@@ -28,3 +29,7 @@ async def test_a_broken_server_is_found_out(
 
 def test_there_are_enough_ways_to_break_it() -> None:
     assert len(BREAKS) >= 30
+
+
+def test_the_documentation_lists_them() -> None:
+    assert table() in (ROOT / "docs" / "explanation" / "conformance.md").read_text()

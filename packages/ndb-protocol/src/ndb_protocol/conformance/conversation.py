@@ -32,8 +32,8 @@ KNOWN_MEMBERS = frozenset(
     for command in COMMANDS.values()
     for reply in command.replies
     for member in get_type_hints(reply)
-)
-"""Members that mean something in a reply; servers may add others, which clients ignore."""
+) - {"m"}
+"""Members that mean something to programs; servers may add others, which clients ignore."""
 
 
 def compact(text: str) -> str:
