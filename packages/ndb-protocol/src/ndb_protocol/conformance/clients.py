@@ -91,19 +91,29 @@ class _Client:
                 raise Mismatch(f"not an answer: {line[:500]!r}") from None
         return self._answers.pop(call)
 
-    async def stop(self, patience: float) -> None:
-        """End it: its input ends, and if that is not enough, it is killed."""
+    async def stop(self, patience: float, *, at_once: bool = False) -> None:
+        """End it.
+
+        Args:
+            patience: how long it may take, in seconds, before it is told more clearly.
+            at_once: don't wait until it ends because its input does.
+        """
         process, self._process = self._process, None
         if process is None:
             return
         assert process.stdin is not None
         process.stdin.close()
-        try:
-            async with asyncio.timeout(patience):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        for tell in (process.terminate, process.kill):
+            if not at_once:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience):
+                        await process.wait()
+                        return
+            at_once = False
+            # It may have ended just now.
+            with contextlib.suppress(ProcessLookupError):
+                tell()
+        await process.wait()
 
 
 async def check_client(
@@ -133,7 +143,7 @@ async def check_client(
             except Mismatch as difference:
                 outcome, detail = Outcome.FAILED, str(difference)
                 # What it does now, it may do because of what went wrong.
-                await client.stop(0)
+                await client.stop(timeout, at_once=True)
             results.append(Result(scenario, outcome, detail, time.monotonic() - began))
     finally:
         await client.stop(timeout)

@@ -101,9 +101,11 @@ async def _ask(url: str, timeout: float) -> _Facts:
     try:
         async with asyncio.timeout(timeout):
             end = await End.connect(url, ())
-            await end.write(Frame(Opcode.TEXT, b'{"SV_INFO":{}}').serialize(mask=True))
-            reply = await end.message()
-            await end.close()
+            try:
+                await end.write(Frame(Opcode.TEXT, b'{"SV_INFO":{}}').serialize(mask=True))
+                reply = await end.message()
+            finally:
+                end.drop()
         return msgspec.json.decode(reply, type=dict[str, _Facts])["SV_INFO_RSP"]
     except (Mismatch, TimeoutError, msgspec.MsgspecError, KeyError):
         # What is wrong there, the scenarios tell.
@@ -195,16 +197,19 @@ class _Run:
     async def _do(self, step: Step) -> None:
         end = await self._end(step.on)
         sending = asyncio.ensure_future(self._send(end, step))
-        if step.stalls:
-            done, _ = await asyncio.wait([sending], timeout=_STALLED)
-            if done:
-                raise Mismatch("the server read on while nobody read its replies")
-        else:
+        try:
+            if step.stalls:
+                done, _ = await asyncio.wait([sending], timeout=_STALLED)
+                if done:
+                    raise Mismatch("the server read on while nobody read its replies")
+            else:
+                await sending
+            if step.expect is not None:
+                for n in range(1, step.times + 1):
+                    self._conversation.check(_numbered(step.expect, n), await end.message())
             await sending
-        if step.expect is not None:
-            for n in range(1, step.times + 1):
-                self._conversation.check(_numbered(step.expect, n), await end.message())
-        await sending
+        finally:
+            sending.cancel()
         if step.expect_pong is not None:
             pong = await end.pong()
             if pong != step.expect_pong.encode():

@@ -97,13 +97,16 @@ class End:
         except OSError as error:
             raise Unreachable(f"can't connect to {url}: {error}") from None
         end = cls(protocol, *streams)
-        protocol.send_request(protocol.connect())
-        end._flush()
-        while protocol.state is State.CONNECTING and protocol.handshake_exc is None:
-            await end._read()
-        if protocol.handshake_exc is not None:
+        try:
+            protocol.send_request(protocol.connect())
+            end._flush()
+            while protocol.state is State.CONNECTING and protocol.handshake_exc is None:
+                await end._read()
+            if protocol.handshake_exc is not None:
+                raise Mismatch(f"the opening handshake failed: {protocol.handshake_exc}")
+        except BaseException:
             end.drop()
-            raise Mismatch(f"the opening handshake failed: {protocol.handshake_exc}")
+            raise
         return end
 
     @classmethod
