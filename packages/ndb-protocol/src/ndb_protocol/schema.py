@@ -89,7 +89,7 @@ def _body(command: Command) -> Schema:
 
 
 def _with(status: Status) -> Schema:
-    return {"properties": {"st": {"const": int(status)}}}
+    return {"type": "object", "properties": {"st": {"const": int(status)}}}
 
 
 _FAILURE: Schema = {
@@ -109,7 +109,7 @@ _NO_SUCH_COMMAND: Schema = {
     "type": "object",
     "minProperties": 1,
     "maxProperties": 1,
-    "propertyNames": {"pattern": "^[A-Za-z][A-Za-z0-9_]{0,63}_RSP$"},
+    "propertyNames": {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_]{0,63}_RSP$"},
     "additionalProperties": {"allOf": [_ref("Failure"), _with(Status.COMMAND_NOT_EXIST)]},
 }
 
