@@ -20,6 +20,7 @@ def passes(command: str, *options: str) -> None:
     ran = run_kit("--client", command, *options)
     assert ran.status == 0, "\n".join(ran.lines) + ran.stderr
     assert ran.counts == {"passed": len(load_client_scenarios()), "failed": 0, "skipped": 0}
+    assert ran.lines[-1] in (ROOT / "docs" / "howto" / "write-a-client.md").read_text()
 
 
 def test_the_python_client_passes() -> None:

@@ -23,6 +23,8 @@ SERVERS: dict[str, Callable[[Path], list[str]]] = {
 }
 """The ways to run a server, each with its arguments: every one must pass the same kit."""
 
+HOWTO = Path(__file__).parents[2] / "docs" / "howto"
+
 UNFIT = {
     "they need a server with saving switched on",
     "they need a server with saving switched off",
@@ -39,6 +41,8 @@ def test_a_server_passes(way: str, start_server: StartServer, tmp_path: Path) ->
     assert ran.counts["passed"] > 600
     why = {line.split(": ", 1)[1] for line in ran.lines if line.startswith("skipped ")}
     assert why < UNFIT
+    if way == "saving":
+        assert ran.lines[-1] in (HOWTO / "check-a-server.md").read_text()
 
 
 async def test_a_client_that_does_not_read_is_cut_off_in_time() -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Sequence
+from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
 from typing import Self
 
 from websockets.client import ClientProtocol
@@ -23,6 +24,7 @@ from .conversation import Mismatch
 from .scenarios import RawFrame
 
 _READ_SIZE = 2**16
+_BUFFER_SIZE = 2**18
 
 
 class Unreachable(Exception):
@@ -97,6 +99,7 @@ class End:
         except OSError as error:
             raise Unreachable(f"can't connect to {url}: {error}") from None
         end = cls(protocol, *streams)
+        end._bound_buffers()
         try:
             protocol.send_request(protocol.connect())
             end._flush()
@@ -143,6 +146,12 @@ class End:
     def subprotocol(self) -> str | None:
         """The subprotocol that was agreed on."""
         return self._protocol.subprotocol
+
+    def _bound_buffers(self) -> None:
+        # What the system takes in by itself, an end that does not read has taken.
+        socket = self._writer.get_extra_info("socket")
+        for option in (SO_RCVBUF, SO_SNDBUF):
+            socket.setsockopt(SOL_SOCKET, option, _BUFFER_SIZE)
 
     async def write(self, data: bytes, piece: int = 0) -> None:
         """Send bytes, in pieces of `piece` bytes."""
