@@ -49,6 +49,12 @@ def test_a_broken_client_is_found_out(name: str) -> None:
     assert ran.status == 1
 
 
+CONNECT = (
+    "import json, socket; from urllib.parse import urlsplit; "
+    "s = socket.create_connection(('127.0.0.1', urlsplit(json.loads(input())['url']).port))"
+)
+
+
 @pytest.mark.parametrize(
     ("program", "why"),
     [
@@ -59,6 +65,8 @@ def test_a_broken_client_is_found_out(name: str) -> None:
         ("print('[]'); input()", "not an answer: b'[]"),
         ('print(\'{"id":1,"result":{}}\'); input()', "and did not connect"),
         ("input(); input()", "nothing within 0.5 s"),
+        (f"{CONNECT}; s.sendall(b'GET nothing\\r\\n\\r\\n'); input()", "no opening handshake"),
+        (f"{CONNECT}; s.close(); input()", "0 bytes read"),
     ],
 )
 def test_a_program_that_is_no_client_is_told_from_one(program: str, why: str) -> None:

@@ -15,6 +15,7 @@ from typing import Self
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidURI
 from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request
 from websockets.protocol import Protocol, State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
@@ -120,7 +121,11 @@ class End:
         subprotocols: Sequence[str],
         refuse: int | None,
     ) -> Self:
-        """Open a client's connection, or refuse it with an HTTP status."""
+        """Open a client's connection, or refuse it with an HTTP status.
+
+        Raises:
+            Mismatch: what the client sends is no opening handshake.
+        """
         protocol = ServerProtocol(
             subprotocols=[Subprotocol(name) for name in subprotocols],
             select_subprotocol=lambda _, offered: next(
@@ -129,13 +134,13 @@ class End:
             max_size=None,
         )
         end = cls(protocol, reader, writer)
-        data = await reader.readuntil(b"\r\n\r\n")
-        protocol.receive_data(data)
-        [request] = protocol.events_received()
+        protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
+        request = next(iter(protocol.events_received()), None)
+        if not isinstance(request, Request):
+            end.drop()
+            raise Mismatch(f"no opening handshake: {protocol.handshake_exc}")
         protocol.send_response(
-            protocol.accept(request)  # type: ignore[arg-type]
-            if refuse is None
-            else protocol.reject(refuse, "not now\n")
+            protocol.accept(request) if refuse is None else protocol.reject(refuse, "not now\n")
         )
         end._flush()
         if refuse is not None:
