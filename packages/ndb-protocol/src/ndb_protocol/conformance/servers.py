@@ -191,7 +191,7 @@ class _Run:
         except TimeoutError:
             raise _Silence(f"{where}: nothing within {self._timeout:g} s{_shown(step)}") from None
         except Mismatch as difference:
-            raise Mismatch(f"{where}: {difference}{_shown(step)}") from None
+            raise Mismatch(f"{where}: {difference}{_shown(step, str(difference))}") from None
 
     async def _do(self, step: Step) -> None:
         end = await self._end(step.on)
@@ -246,13 +246,14 @@ def _numbered(text: str, n: int) -> str:
     return text.replace("{{n}}", str(n))
 
 
-def _shown(step: Step) -> str:
-    """Return the lines that say what was sent, and what should have come of it."""
-    shown = msgspec.to_builtins(step)
-    expected = {name: shown.pop(name) for name in list(shown) if name.startswith("expect")}
-    lines = [("sent", shown), ("expected", expected)]
+def _shown(step: Step, difference: str = "") -> str:
+    """Return the lines that say what was sent, and what should have come unless that is said."""
+    sent = msgspec.to_builtins(step)
+    expected = {name: sent.pop(name) for name in list(sent) if name.startswith("expect")}
+    if "\nexpected " in difference:
+        expected = {}
     return "".join(
         f"\n{what:>8} {msgspec.json.encode(members).decode()[:_SHOWN]}"
-        for what, members in lines
+        for what, members in (("sent", sent), ("expected", expected))
         if members
     )
