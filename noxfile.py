@@ -22,7 +22,12 @@ PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", "{}.{}".format(*sys.versio
 IMPORT_NAMES = {"ndb-protocol": "ndb_protocol", "ndb-client": "ndb", "ndb-server": "ndb_server"}
 DISTRIBUTIONS = list(IMPORT_NAMES)
 # What some modules of a distribution need and the others do without.
-EXTRAS = {"ndb-client": "[cli]"}
+EXTRAS = {"ndb-client": "[cli]", "ndb-protocol": "[conformance]"}
+# The command that needs them, and the packages that are not there without them.
+WITHOUT_EXTRAS = {
+    "ndb-client": ("ndb", "cyclopts", "rich"),
+    "ndb-protocol": ("ndb-conformance", "websockets"),
+}
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -123,8 +128,9 @@ def wheels(session: nox.Session, distribution: str) -> None:
     if distribution in EXTRAS:
         # Without its extras it works too, and the command line says how to get them.
         session.run("python", "-c", f"import {IMPORT_NAMES[distribution]}")
-        session.run("python", "-c", BE_ABSENT, "cyclopts", "rich")
-        session.run("ndb", success_codes=[2])
+        command, *packages = WITHOUT_EXTRAS[distribution]
+        session.run("python", "-c", BE_ABSENT, *packages)
+        session.run(command, success_codes=[2])
         session.install(f"{distribution}{EXTRAS[distribution]}")
     session.run("python", "-c", IMPORT_ALL, *(IMPORT_NAMES[name] for name in installed))
     others = [IMPORT_NAMES[name] for name in DISTRIBUTIONS if name not in installed]
@@ -137,6 +143,8 @@ def wheels(session: nox.Session, distribution: str) -> None:
         session.run("ndb-server", "--version")
     if distribution == "ndb-client":
         session.run("ndb", "--version")
+    if distribution == "ndb-protocol":
+        session.run("ndb-conformance", "--version")
 
 
 @nox.session

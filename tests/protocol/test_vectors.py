@@ -7,10 +7,9 @@ from collections import defaultdict
 import msgspec
 import pytest
 from ndb_protocol import COMMANDS, COMMON_STATUSES, Command, Status
+from ndb_protocol.conformance.conversation import Conversation, Mismatch, compact
 from ndb_protocol.messages import EXPIRY, KEY_NAMES, KEY_VALUES, TOKEN, VALUE, Rule, rules_of
 from ndb_protocol.vectors import Advance, Exchange, Vector, load_vectors
-
-from .conversation import Conversation, Mismatch, compact
 
 VECTORS = load_vectors()
 
@@ -173,6 +172,9 @@ def _passes(expect: str, *replies: str) -> bool:
         ('{"A":{"st":1,"tkn":{{tkn1}}}}', '{"A":{"st":1,"tkn":18446744073709551615}}'),
         ('{"A":{"st":1,"tkn":"{{tkn1}}"}}', '{"A":{"st":1,"tkn":"7"}}'),
         ('{"A":{"st":1,"d":{{any:uint}}}}', '{"A":{"st":1,"d":0}}'),
+        ('{"A":{"st":1,"a":1,"b":2}}', '{"A":{"st":1,"b":2,"unknown":3,"a":1}}'),
+        ('{"A":{"st":1,"d":{{listing:x}}}}', '{"A":{"st":1,"d":["y","x"]}}'),
+        ('{"A":{"st":1,"d":{{having:x}}}}', '{"A":{"st":1,"d":{"x":0.5}}}'),
         ('{"A":{"st":1,"d":{{any:object}},"e":1}}', '{"A":{"st":1,"d":{"x":[{}]},"e":1}}'),
         ('{"A":{"st":26,"m":{{naming:keys}}}}', '{"A":{"st":26,"m":"\'keys\' is \\"missing\\""}}'),
     ],
@@ -198,6 +200,14 @@ def test_a_reply_as_expected_passes(expect: str, reply: str) -> None:
         ('{"A":{"st":1,"d":{{any:array}}}}', '{"A":{"st":1,"d":{}}}'),
         ('{"A":{"st":26,"m":{{naming:keys}}}}', '{"A":{"st":26,"m":"something is missing"}}'),
         ('{"A":{"st":26,"m":{{any:string}}}}', '{"A":{"st":26}}'),
+        ('{"A":{"st":26,"m":{{any:string}}}}', '{"A":{"st":26,"m":""}}'),
+        ('{"A":{"st":1,"cnt":1}}', '{"A":{"cnt":1,"st":1}}'),
+        ('{"A":{"st":1}}', '{"A":{"st":1,"cnt":1}}'),
+        ('{"A":{"st":1}}', "[]"),
+        ('{"A":{"st":1,"a":{{tkn1}},"b":{{tkn2}}}}', '{"A":{"st":1,"a":7,"b":7}}'),
+        ('{"A":{"st":1,"d":{{listing:x}}}}', '{"A":{"st":1,"d":["y"]}}'),
+        ('{"A":{"st":1,"d":{{having:x}}}}', '{"A":{"st":1,"d":{"x":0}}}'),
+        ('{"A":{"st":1,"d":{{having:x}}}}', '{"A":{"st":1,"d":{"x":true}}}'),
         ('{"A":{"st":26,"m":{{any:string}}}}', '{"A":{"st":26,"m":1}}'),
     ],
 )

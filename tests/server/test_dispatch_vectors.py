@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 from ndb_protocol import NDB_V1_TEXT
+from ndb_protocol.conformance.conversation import Conversation
+from ndb_protocol.conformance.scenarios import Scenario, load_scenarios
 from ndb_protocol.vectors import Advance, Vector, load_vectors
 from ndb_server.datasets import Datasets
 from ndb_server.dispatch import Dispatcher
 from ndb_server.engine import Engine
 
-from tests.protocol.conversation import Conversation
-
 # What the server says of itself is neither the engine's nor the datasets': a live server has it.
 VECTORS = [vector for vector in load_vectors() if vector.file != "SV_INFO"]
+EXPIRY = [scenario for scenario in load_scenarios() if scenario.file == "expiry"]
 
 
 class Clock:
@@ -35,18 +36,35 @@ def dispatcher(data_dir: Path | None, clock: Clock) -> Iterator[Dispatcher]:
         datasets.close()
 
 
+async def answer(server: Dispatcher, message: str, now: int, *, text_tokens: bool = False) -> str:
+    [reply], _ = server.dispatch([message.encode()], now, text_tokens=text_tokens)
+    if isinstance(reply, Awaitable):
+        reply = await reply
+    return reply.decode()
+
+
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: f"{vector.file}: {vector.name}")
 async def test_dispatch_answers_as_the_vector_says(vector: Vector, tmp_path: Path) -> None:
     clock, conversation = Clock(), Conversation()
+    text_tokens = vector.subprotocol == NDB_V1_TEXT
     with dispatcher(None if vector.persistence is False else tmp_path, clock) as server:
         for step in vector.steps:
             if isinstance(step, Advance):
                 clock.now += step.advance_ms
                 continue
-            message = conversation.fill(step.send).encode()
-            [reply], _ = server.dispatch(
-                [message], clock.now, text_tokens=vector.subprotocol == NDB_V1_TEXT
-            )
-            if isinstance(reply, Awaitable):
-                reply = await reply
-            conversation.check(step.expect, reply.decode())
+            message = conversation.fill(step.send)
+            reply = await answer(server, message, clock.now, text_tokens=text_tokens)
+            conversation.check(step.expect, reply)
+
+
+@pytest.mark.parametrize("scenario", EXPIRY, ids=lambda scenario: scenario.name)
+async def test_dispatch_answers_as_the_scenario_says_that_a_live_server_is_checked_with(
+    scenario: Scenario, tmp_path: Path
+) -> None:
+    clock, conversation = Clock(), Conversation()
+    with dispatcher(tmp_path, clock) as server:
+        for step in scenario.steps:
+            clock.now += step.advance_ms
+            if step.send is not None and step.expect is not None:
+                reply = await answer(server, conversation.fill(step.send), clock.now)
+                conversation.check(step.expect, reply)

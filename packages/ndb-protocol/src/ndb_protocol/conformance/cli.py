@@ -1,0 +1,108 @@
+"""The command line ``ndb-conformance``. What it needs beside the protocol is the extra."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from ndb_protocol import __version__
+
+FAILED = 1
+"""Exit status when a scenario failed."""
+
+USAGE_ERROR = 2
+"""Exit status when nothing could be checked: bad usage, no server, no client."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``ndb-conformance``; what stops it is one line on stderr.
+
+    Args:
+        arguments: the command line; by default that of the process.
+    """
+    try:
+        import websockets  # noqa: F401, PLC0415 - it is there or it is not
+    except ImportError:
+        _stop("websockets is not installed; pip install 'ndb-protocol[conformance]'")
+    sys.exit(_run(_parser().parse_args(arguments)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ndb-conformance",
+        description="Check a server, or a client, against the NDB protocol.",
+        epilog="A server must be one that nobody else uses: what it holds is deleted.",
+    )
+    parser.add_argument("url", nargs="?", metavar="ws://HOST:PORT", help="the server to check")
+    parser.add_argument("--client", metavar="COMMAND", help="the client to check instead")
+    parser.add_argument(
+        "--profile",
+        choices=("core", "full"),
+        default="full",
+        help="how much to check: what NemesisDB 0.7 has too, or (the default) everything",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="run only the scenarios whose id is like this ('SH_GET/*'); may be repeated",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=5.0,
+        help="how long one step may take (default: 5)",
+    )
+    parser.add_argument("--junit", metavar="FILE", type=Path, help="write a JUnit XML report too")
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 3600:
+        raise ValueError
+    return seconds
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Here: without the extra they can't be imported.
+    from . import clients, servers, wire  # noqa: PLC0415
+    from .report import Outcome, text, write_junit  # noqa: PLC0415
+    from .scenarios import (  # noqa: PLC0415
+        Profile,
+        choose,
+        load_client_scenarios,
+        load_scenarios,
+    )
+
+    if (options.url is None) == (options.client is None):
+        _stop("name a server's URL, or a client with --client")
+    profile = Profile(options.profile)
+    try:
+        if options.client is None:
+            chosen = choose(load_scenarios(), profile, options.only)
+            results = asyncio.run(servers.check_server(options.url, chosen, options.timeout))
+        else:
+            theirs = choose(load_client_scenarios(), profile, options.only)
+            results = asyncio.run(clients.check_client(options.client, theirs, options.timeout))
+    except wire.Unreachable as error:
+        _stop(str(error))
+    if not results:
+        _stop(f"no scenario of this profile is like {' or '.join(options.only)}")
+    if options.junit is not None:
+        try:
+            write_junit(results, options.junit)
+        except OSError as error:
+            _stop(f"can't write {options.junit}: {error.strerror}")
+    print(text(results))
+    return FAILED if any(result.outcome is Outcome.FAILED for result in results) else 0
+
+
+def _stop(why: str) -> NoReturn:
+    print(f"ndb-conformance: {why}", file=sys.stderr)
+    sys.exit(USAGE_ERROR)

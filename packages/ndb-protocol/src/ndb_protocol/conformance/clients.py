@@ -1,0 +1,341 @@
+"""Runs scenarios against a client: a program that does what JSON lines tell it.
+
+The kit is the server that the client talks to, and one that knows what will be asked. ``README.md``
+has the lines.
+"""
+
+import asyncio
+import contextlib
+import re
+import shlex
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+import msgspec
+from websockets.frames import Frame, Opcode
+
+from ndb_protocol import NDB_V1_TEXT, RequestError, decode_request
+
+from .conversation import Mismatch
+from .report import Outcome, Result
+from .scenarios import ClientScenario, ClientStep
+from .wire import End, Unreachable
+
+_TOKEN = re.compile(r"\{\{tkn:([0-9]+)\}\}")
+_SECRET = re.compile("[0-9]{16,20}")
+"""A token of the scenarios; nothing else in them is like it."""
+
+_PAUSE = 0.002
+"""Seconds between pieces, so that the client reads them one by one."""
+
+_LINE_SIZE = 2**24
+_SHOWN = 1000
+_AS_IT_IS = ClientStep()
+
+
+class _Client:
+    """The client's program.
+
+    Args:
+        command: how to start it.
+    """
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+        self._process: asyncio.subprocess.Process | None = None
+        self._answers: dict[int, dict[str, Any]] = {}
+        self._calls = 0
+
+    async def say(self, call: str, **members: Any) -> int:
+        """Tell it to do something; return the number of the call.
+
+        Raises:
+            Unreachable: it can't be started.
+        """
+        if self._process is None:
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *shlex.split(self._command),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    limit=_LINE_SIZE,
+                )
+            except (OSError, ValueError) as error:
+                raise Unreachable(f"can't start the client: {error}") from None
+        self._calls += 1
+        line = msgspec.json.encode({"id": self._calls, "call": call, **members})
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + b"\n")
+        # It may have ended: then it does not answer.
+        with contextlib.suppress(ConnectionError):
+            await self._process.stdin.drain()
+        return self._calls
+
+    async def hear(self, call: int) -> dict[str, Any]:
+        """Return what came of a call.
+
+        Raises:
+            Mismatch: the client ended, or its line is not one.
+        """
+        assert self._process is not None
+        assert self._process.stdout is not None
+        while call not in self._answers:
+            line = await self._process.stdout.readline()
+            if not line:
+                raise Mismatch(f"the client ended with status {await self._process.wait()}")
+            try:
+                answer = msgspec.json.decode(line, type=dict[str, Any])
+                self._answers[answer.pop("id")] = answer
+            except (msgspec.MsgspecError, KeyError, TypeError):
+                raise Mismatch(f"not an answer: {line[:500]!r}") from None
+        return self._answers.pop(call)
+
+    async def stop(self, patience: float, *, at_once: bool = False) -> None:
+        """End it.
+
+        Args:
+            patience: how long it may take, in seconds, before it is told more clearly.
+            at_once: don't wait until it ends because its input does.
+        """
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        for tell in (process.terminate, process.kill):
+            if not at_once:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience):
+                        await process.wait()
+                        return
+            at_once = False
+            # It may have ended just now.
+            with contextlib.suppress(ProcessLookupError):
+                tell()
+        await process.wait()
+
+
+async def check_client(
+    command: str, scenarios: Sequence[ClientScenario], timeout: float
+) -> list[Result]:
+    """Run scenarios against a client.
+
+    Args:
+        command: how to start it, as a shell would be told.
+        scenarios: what to run.
+        timeout: how long it may take for one step, in seconds.
+
+    Returns:
+        What came of each, in order.
+
+    Raises:
+        Unreachable: it can't be started.
+    """
+    client = _Client(command)
+    results = []
+    try:
+        for scenario in scenarios:
+            began = time.monotonic()
+            outcome, detail = Outcome.PASSED, ""
+            try:
+                await _Run(client, scenario, timeout).run()
+            except Mismatch as difference:
+                outcome, detail = Outcome.FAILED, str(difference)
+                # What it does now, it may do because of what went wrong.
+                await client.stop(timeout, at_once=True)
+            results.append(Result(scenario, outcome, detail, time.monotonic() - began))
+    finally:
+        await client.stop(timeout)
+    return results
+
+
+class _Run:
+    """One scenario under way."""
+
+    def __init__(self, client: _Client, scenario: ClientScenario, timeout: float) -> None:
+        self._client = client
+        self._scenario = scenario
+        self._timeout = timeout
+        self._pending: dict[int, int] = {}
+        self._calls = 0
+        self._end: End
+        self._is_over = False
+
+    async def run(self) -> None:
+        """Run it.
+
+        Raises:
+            Mismatch: the client did not do what it should.
+        """
+        arrived: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+
+        def arrive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            arrived.put_nowait((reader, writer))
+
+        server = await asyncio.start_server(arrive, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            async with self._limit("opening"):
+                opening = await self._client.say("open", url=f"ws://127.0.0.1:{port}/")
+                hearing = asyncio.ensure_future(self._client.hear(opening))
+                arriving = asyncio.ensure_future(arrived.get())
+                try:
+                    await asyncio.wait({hearing, arriving}, return_when=asyncio.FIRST_COMPLETED)
+                    if not arriving.done():
+                        raise Mismatch(f"the client answered {await hearing} and did not connect")
+                    self._end = await End.accept(
+                        *arriving.result(), self._scenario.knows, self._scenario.refuse
+                    )
+                    answer = await hearing
+                finally:
+                    hearing.cancel()
+                    arriving.cancel()
+                    await asyncio.gather(hearing, arriving, return_exceptions=True)
+                is_open = self._scenario.refuse is None and not (
+                    self._scenario.may_refuse and "error" in answer
+                )
+                _compare(answer, ClientStep(result={}) if is_open else ClientStep(error="lost"))
+            self._is_over = not is_open
+            await self._converse(self._scenario.steps if is_open else ())
+        finally:
+            server.close()
+            if hasattr(self, "_end"):
+                self._end.drop()
+
+    async def _converse(self, steps: Sequence[ClientStep]) -> None:
+        for number, step in enumerate(steps, 1):
+            where = f"step {number} of {len(steps)}"
+            async with self._limit(where, step):
+                if step.cut >= 0:
+                    await self._take(step)
+                    continue
+            assert isinstance(step.reply, str)
+            for cut in range(1, len(self._frame(self._filled(step.reply)))):
+                again = msgspec.structs.replace(step, cut=cut)
+                async with self._limit(f"{where}, cut behind byte {cut}", step):
+                    await self._take(again)
+        async with self._limit("closing"):
+            closing = await self._client.say("close")
+            if not self._is_over:
+                await self._end.closed()
+                self._end.drop()
+            _compare(await self._client.hear(closing), ClientStep(result={}))
+
+    @contextlib.asynccontextmanager
+    async def _limit(self, where: str, step: ClientStep | None = None) -> AsyncIterator[None]:
+        shown = "" if step is None else f"\n    step {msgspec.json.encode(step).decode()[:_SHOWN]}"
+        try:
+            async with asyncio.timeout(self._timeout):
+                yield
+        except TimeoutError:
+            raise Mismatch(f"{where}: nothing within {self._timeout:g} s{shown}") from None
+        except (Mismatch, asyncio.IncompleteReadError) as difference:
+            raise Mismatch(f"{where}: {difference}{shown}") from None
+
+    async def _take(self, step: ClientStep) -> None:
+        if step.call is not None:
+            limit = {} if step.timeout is None else {"timeout": step.timeout}
+            self._calls += 1
+            self._pending[self._calls] = await self._client.say(
+                step.call, params=step.params, **limit
+            )
+        if step.request is not None:
+            _compare_requests(step.request, await self._end.message())
+        await self._reply(step)
+        if step.ping is not None:
+            payload = step.ping.encode()
+            await self._end.write(Frame(Opcode.PING, payload).serialize(mask=False))
+            await self._expect_pong(payload)
+        if step.raw:
+            await self._end.write(bytes.fromhex(step.raw))
+        if step.close is not None:
+            self._end.send_close(step.close)
+        if step.close is not None or step.ends:
+            await self._end.ended()
+        if step.close is not None or step.ends or step.drop:
+            self._is_over = True
+            self._end.drop()
+        if step.result is not None or step.error is not None:
+            of = step.of or min(self._pending)
+            _compare(await self._client.hear(self._pending.pop(of)), step)
+        if step.expect_close:
+            self._is_over = True
+            code, _ = await self._end.closed()
+            self._end.drop()
+            if code not in step.expect_close:
+                raise Mismatch(f"the client closed with {code}")
+
+    async def _reply(self, step: ClientStep) -> None:
+        replies = (step.reply,) if isinstance(step.reply, str) else step.reply
+        if not replies:
+            return
+        data = b"".join(self._frame(self._filled(reply), step) for reply in replies)
+        piece = step.cut or step.piece or len(data)
+        await self._end.write(data[:piece])
+        rest = data[piece:]
+        piece = step.piece or len(rest) or 1
+        for start in range(0, len(rest), piece):
+            await asyncio.sleep(_PAUSE)
+            await self._end.write(rest[start : start + piece])
+        for _ in range(data.count(_PING) if step.pings else 0):
+            await self._expect_pong(b"between")
+
+    def _filled(self, reply: str) -> bytes:
+        form = r'"\1"' if self._end.subprotocol == NDB_V1_TEXT else r"\1"
+        return _TOKEN.sub(form, reply).encode()
+
+    @staticmethod
+    def _frame(payload: bytes, step: ClientStep = _AS_IT_IS) -> bytes:
+        if not step.fragment:
+            return Frame(Opcode.TEXT, payload).serialize(mask=False)
+        return b"".join(_fragments(payload, step.fragment, _PING if step.pings else b""))
+
+    async def _expect_pong(self, payload: bytes) -> None:
+        pong = await self._end.pong()
+        if pong != payload:
+            raise Mismatch(f"a pong with {pong!r}, not {payload!r}")
+
+
+_PING = Frame(Opcode.PING, b"between").serialize(mask=False)
+
+
+def _fragments(payload: bytes, size: int, between: bytes) -> Iterator[bytes]:
+    for start in range(0, len(payload), size):
+        opcode = Opcode.CONT if start else Opcode.TEXT
+        fin = start + size >= len(payload)
+        yield between + Frame(opcode, payload[start : start + size], fin).serialize(mask=False)
+
+
+def _compare(answer: dict[str, Any], step: ClientStep) -> None:
+    """Compare what came of a call with what should have: members that nobody expects don't matter.
+
+    Raises:
+        Mismatch: it is something else.
+    """
+    if step.error is not None:
+        expected: dict[str, Any] = {"error": step.error}
+        got: Any = answer
+        if _SECRET.search(str(answer)):
+            raise Mismatch("a token in an error")
+        if step.status is not None:
+            expected["status"] = step.status
+    else:
+        expected, got = step.result or {}, answer.get("result")
+    if not isinstance(got, dict) or {name: got.get(name) for name in expected} != expected:
+        raise Mismatch(f"the client answered {str(answer)[:_SHOWN]}, not {str(expected)[:_SHOWN]}")
+
+
+def _compare_requests(expected: str, got: str) -> None:
+    try:
+        requests = [_decoded(message) for message in (expected, got)]
+    except RequestError as error:
+        raise Mismatch(f"a server refuses this request: {error}\n     got {got}") from None
+    if requests[0] != requests[1]:
+        raise Mismatch(f"another request\nexpected {expected}\n     got {got}")
+
+
+def _decoded(message: str) -> tuple[str, Any]:
+    """Return what a server would understand: tokens in either form, defaults filled in."""
+    command, params = decode_request(message.encode())
+    return command.name, msgspec.json.decode(msgspec.json.encode(params))

@@ -1,0 +1,296 @@
+"""One end of a WebSocket connection that sees every frame and can send any, right or wrong.
+
+``websockets`` is the authority: it does the handshake, answers pings and close frames, and tells
+where the other end breaks RFC 6455. Nothing is read before it is asked for, so an end that does not
+read is one that nobody asks.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
+from typing import Self
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidURI
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import Protocol, State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from .conversation import Mismatch
+from .scenarios import RawFrame
+
+_READ_SIZE = 2**16
+_BUFFER_SIZE = 2**18
+
+
+class Unreachable(Exception):
+    """There is no server to check."""
+
+
+def raw_frame(frame: RawFrame, message_size: int = 0) -> bytes:
+    """Return the bytes of a frame that may be wrong.
+
+    Args:
+        frame: what it is like.
+        message_size: the server's `limits.messageSize`.
+    """
+    opcode = frame.opcode if isinstance(frame.opcode, int) else _OPCODES[frame.opcode]
+    payload = bytes.fromhex(frame.hex) or frame.text.encode()
+    if frame.pad is not None:
+        payload = payload.ljust(message_size + frame.pad)
+    # `Frame` takes no opcode that has no meaning: the first byte is put in afterwards.
+    data = Frame(Opcode.TEXT, payload).serialize(mask=frame.masked)
+    return bytes([opcode | frame.fin << 7 | frame.rsv1 << 6]) + data[1:]
+
+
+_OPCODES = {
+    "continuation": Opcode.CONT,
+    "text": Opcode.TEXT,
+    "binary": Opcode.BINARY,
+    "close": Opcode.CLOSE,
+    "ping": Opcode.PING,
+    "pong": Opcode.PONG,
+}
+
+
+class End:
+    """One end of a connection.
+
+    Args:
+        protocol: websockets' implementation of this end.
+        reader: what the other end sends.
+        writer: what it is sent.
+    """
+
+    def __init__(
+        self, protocol: Protocol, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._protocol = protocol
+        self._reader = reader
+        self._writer = writer
+        self._messages: deque[str] = deque()
+        self._fragments: list[bytes] = []
+        self._pongs: deque[bytes] = deque()
+        self._at_eof = False
+
+    @classmethod
+    async def connect(cls, url: str, offer: Sequence[str]) -> Self:
+        """Open a connection to a server.
+
+        Raises:
+            Unreachable: there is none.
+            Mismatch: what is there does not open a WebSocket connection.
+        """
+        try:
+            uri = parse_uri(url)
+        except InvalidURI as error:
+            raise Unreachable(f"{url} is not a WebSocket URL: {error.msg}") from None
+        protocol = ClientProtocol(
+            uri, subprotocols=[Subprotocol(name) for name in offer] or None, max_size=None
+        )
+        try:
+            streams = await asyncio.open_connection(
+                uri.host, uri.port, ssl=True if uri.secure else None
+            )
+        except OSError as error:
+            raise Unreachable(f"can't connect to {url}: {error}") from None
+        end = cls(protocol, *streams)
+        end._bound_buffers()
+        try:
+            protocol.send_request(protocol.connect())
+            end._flush()
+            while protocol.state is State.CONNECTING and protocol.handshake_exc is None:
+                await end._read()
+            if protocol.handshake_exc is not None:
+                raise Mismatch(f"the opening handshake failed: {protocol.handshake_exc}")
+        except BaseException:
+            end.drop()
+            raise
+        return end
+
+    @classmethod
+    async def accept(
+        cls,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        subprotocols: Sequence[str],
+        refuse: int | None,
+    ) -> Self:
+        """Open a client's connection, or refuse it with an HTTP status.
+
+        Raises:
+            Mismatch: what the client sends is no opening handshake.
+        """
+        protocol = ServerProtocol(
+            subprotocols=[Subprotocol(name) for name in subprotocols],
+            select_subprotocol=lambda _, offered: next(
+                (name for name in offered if name in subprotocols), None
+            ),
+            max_size=None,
+        )
+        end = cls(protocol, reader, writer)
+        protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
+        request = next(iter(protocol.events_received()), None)
+        if not isinstance(request, Request):
+            end.drop()
+            raise Mismatch(f"no opening handshake: {protocol.handshake_exc}")
+        protocol.send_response(
+            protocol.accept(request) if refuse is None else protocol.reject(refuse, "not now\n")
+        )
+        end._flush()
+        if refuse is not None:
+            end.drop()
+        return end
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that was agreed on."""
+        return self._protocol.subprotocol
+
+    def _bound_buffers(self) -> None:
+        # What the system takes in by itself, an end that does not read has taken.
+        socket = self._writer.get_extra_info("socket")
+        for option in (SO_RCVBUF, SO_SNDBUF):
+            socket.setsockopt(SOL_SOCKET, option, _BUFFER_SIZE)
+
+    async def write(self, data: bytes, piece: int = 0) -> None:
+        """Send bytes, in pieces of `piece` bytes."""
+        for start in range(0, len(data), piece or len(data) or 1):
+            self._writer.write(data[start : start + piece] if piece else data)
+            # If the other end is gone, reading tells why.
+            with contextlib.suppress(OSError):
+                await self._writer.drain()
+
+    def _flush(self) -> None:
+        # Without waiting: it is little, and the other end may be waiting to be read.
+        for data in self._protocol.data_to_send():
+            if data:
+                self._writer.write(data)
+            else:
+                with contextlib.suppress(OSError):
+                    self._writer.write_eof()
+
+    async def _read(self) -> None:
+        """Take in what has come, and answer what must be answered.
+
+        Raises:
+            Mismatch: the other end breaks RFC 6455.
+        """
+        try:
+            data = await self._reader.read(_READ_SIZE)
+        except OSError:
+            data = b""
+        protocol = self._protocol
+        if data:
+            protocol.receive_data(data)
+        else:
+            self._at_eof = True
+            protocol.receive_eof()
+        for event in protocol.events_received():
+            if isinstance(event, Frame):
+                self._take(event)
+        self._flush()
+        error = protocol.parser_exc
+        if error is not None and not isinstance(error, EOFError):
+            raise Mismatch(f"the other end broke RFC 6455: {error}")
+
+    def _take(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.PONG:
+            self._pongs.append(bytes(frame.data))
+        elif frame.opcode is Opcode.BINARY:
+            raise Mismatch("a binary message came")
+        elif frame.opcode in {Opcode.TEXT, Opcode.CONT}:
+            self._fragments.append(bytes(frame.data))
+            if frame.fin:
+                try:
+                    self._messages.append(b"".join(self._fragments).decode())
+                except UnicodeDecodeError as error:
+                    raise Mismatch(f"a message is not UTF-8: {error}") from None
+                self._fragments.clear()
+
+    @property
+    def _ending(self) -> str:
+        closing = self._protocol.close_rcvd
+        if closing is not None:
+            return f"the other end closed the connection: {closing}"
+        return "the other end ended the connection without a close frame" if self._at_eof else ""
+
+    async def message(self) -> str:
+        """Return the next message.
+
+        Raises:
+            Mismatch: none comes any more.
+        """
+        while not self._messages:
+            if ending := self._ending:
+                raise Mismatch(ending)
+            await self._read()
+        return self._messages.popleft()
+
+    async def pong(self) -> bytes:
+        """Return the payload of the next pong.
+
+        Raises:
+            Mismatch: none comes any more.
+        """
+        while not self._pongs:
+            if ending := self._ending:
+                raise Mismatch(ending)
+            await self._read()
+        return self._pongs.popleft()
+
+    async def ended(self) -> None:
+        """Wait until the other end closes or ends the connection."""
+        while not self._ending:
+            await self._read()
+
+    async def closed(self) -> tuple[int, str]:
+        """Wait until the other end closes; return its code and reason.
+
+        Raises:
+            Mismatch: a message came instead, or the connection ended without a close frame.
+        """
+        await self.ended()
+        self._nothing_more()
+        closing = self._protocol.close_rcvd
+        if closing is None:
+            raise Mismatch(self._ending)
+        return int(closing.code), closing.reason
+
+    async def cut_off(self) -> int:
+        """Read until the connection is over; return how many messages came."""
+        while not self._at_eof:
+            await self._read()
+        count = len(self._messages)
+        self._messages.clear()
+        return count
+
+    def _nothing_more(self) -> None:
+        if self._messages:
+            raise Mismatch(f"a message that nobody asked for: {self._messages[0][:500]}")
+
+    def send_close(self, code: int) -> None:
+        """Send a close frame with a code."""
+        self._protocol.send_close(code)
+        self._flush()
+
+    async def close(self) -> None:
+        """Close the connection, unless it is closed.
+
+        Raises:
+            Mismatch: a message came that nobody asked for.
+        """
+        if self._protocol.state is State.OPEN:
+            self.send_close(CloseCode.NORMAL_CLOSURE)
+            await self.ended()
+        self.drop()
+        self._nothing_more()
+
+    def drop(self) -> None:
+        """End the connection as it is."""
+        self._writer.close()

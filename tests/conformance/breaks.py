@@ -1,0 +1,732 @@
+"""Ways to break the server, one at a time, to see that the conformance kit notices.
+
+``python -m tests.conformance.breaks`` lists them, and ``python -m tests.conformance.breaks NAME
+--port 0`` runs a server that is broken so, to try it by hand.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import ndb_protocol
+import pytest
+from msgspec import Raw, structs
+from ndb_protocol import RequestError, Status, decode_request
+from ndb_protocol import messages as m
+from ndb_server import datasets, dispatch, engine, keyspace, paths, server, transport
+from ndb_server.engine import Engine, Session
+from ndb_server.errors import RefusedError
+from ndb_server.keyspace import Edit
+from websockets.frames import CloseCode, Opcode
+from websockets.protocol import Protocol, State
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclass(frozen=True)
+class Break:
+    """A way to break the server.
+
+    Attributes:
+        name: what it does then, as words that a command line takes.
+        apply: breaks it.
+        caught_by: the id of a scenario that fails then.
+    """
+
+    name: str
+    apply: Callable[[Patch], None]
+    caught_by: str
+
+
+BREAKS: dict[str, Break] = {}
+
+
+def breaks(
+    name: str, caught_by: str
+) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+    """Enter a function that breaks the server into the list."""
+
+    def enter(apply: Callable[[Patch], None]) -> Callable[[Patch], None]:
+        BREAKS[name] = Break(name, apply, caught_by)
+        return apply
+
+    return enter
+
+
+# What several of them need.
+
+
+def rewrite_replies(patch: Patch, rewrite: Callable[[bytes], bytes]) -> None:
+    """Change every reply on its way out."""
+    original = dispatch.Dispatcher.dispatch
+
+    async def later(coming: Awaitable[bytes]) -> bytes:
+        return rewrite(await coming)
+
+    def dispatch_(self: dispatch.Dispatcher, *args: Any) -> bytes | Awaitable[bytes]:
+        reply = original(self, *args)
+        return rewrite(reply) if isinstance(reply, bytes) else later(reply)
+
+    patch.setattr(dispatch.Dispatcher, "dispatch", dispatch_)
+
+
+def rewrite_requests(patch: Patch, rewrite: Callable[[bytes], bytes]) -> None:
+    """Change every message before it is read."""
+    original = dispatch.Dispatcher.dispatch
+
+    def dispatch_(self: dispatch.Dispatcher, message: bytes, *args: Any) -> Any:
+        return original(self, rewrite(message), *args)
+
+    patch.setattr(dispatch.Dispatcher, "dispatch", dispatch_)
+
+
+def substitute(pattern: bytes, by: bytes | Callable[[re.Match[bytes]], bytes]) -> Any:
+    return partial(re.compile(pattern).sub, by)
+
+
+def rewrite_values(patch: Patch, rewrite: Callable[[str], str]) -> None:
+    """Change the text of every value that SET stores."""
+
+    def put(_: keyspace.Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
+        values = {k: Raw(rewrite(bytes(v).decode()).encode()) for k, v in params.keys.items()}
+        return m.Reply(), Edit(values)
+
+    patch.setitem(keyspace.WRITES, "SET", put)
+
+
+def read_differently(
+    patch: Patch, name: str, read: Callable[[keyspace.Values, Any], m.Reply]
+) -> None:
+    patch.setitem(keyspace.READS, name, read)
+
+
+def write_differently(
+    patch: Patch, name: str, write: Callable[[keyspace.Values, Any], tuple[m.Reply, Edit]]
+) -> None:
+    patch.setitem(keyspace.WRITES, name, write)
+
+
+def move_deadlines(patch: Patch, by: int) -> None:
+    """Let sessions expire so many milliseconds too late."""
+    original = engine.deadline_after
+
+    def deadline_after(expiry: m.Expiry | None, now: int) -> int:
+        return original(expiry, now + by)
+
+    patch.setattr(engine, "deadline_after", deadline_after)
+
+
+def extend_on(patch: Patch, command: str, extends: ndb_protocol.Extends | None) -> None:
+    row = replace(ndb_protocol.COMMANDS[command], extends=extends)
+    patch.setitem(ndb_protocol.COMMANDS, command, row)
+
+
+# Statuses, names and sentences.
+
+
+@breaks("wrong-status", "KV_GET/'keys' is missing")
+def _(patch: Patch) -> None:
+    rewrite_replies(patch, substitute(rb'"st":26,', b'"st":41,'))
+
+
+@breaks("wrong-status-for-no-session", "SH_GET/No session has this token")
+def _(patch: Patch) -> None:
+    rewrite_replies(patch, substitute(rb'"st":100,', b'"st":22,'))
+
+
+@breaks("not-an-object-is-13", "KV_GET/The value of the command is not an object")
+def _(patch: Patch) -> None:
+    rewrite_replies(patch, substitute(rb'"st":12,', b'"st":13,'))
+
+
+@breaks("done-without-saving-status", "KV_SAVE/All independent keys are saved")
+def _(patch: Patch) -> None:
+    rewrite_replies(patch, substitute(rb'"st":121,', b'"st":1,'))
+
+
+@breaks("another-commands-name", "KV_CONTAINS/The keys that exist are named in the order asked")
+def _(patch: Patch) -> None:
+    rewrite_replies(patch, substitute(rb'"KV_CONTAINS_RSP"', b'"KV_GET_RSP"'))
+
+
+@breaks(
+    "unknown-name-not-repeated",
+    "message/A command that does not exist is answered under its own name",
+)
+def _(patch: Patch) -> None:
+    rewrite_replies(patch, substitute(rb'\{"\w+":\{"st":10,', b'{"ERR":{"st":10,'))
+
+
+@breaks("command-names-in-any-case", "message/Command names are upper case and complete")
+def _(patch: Patch) -> None:
+    rewrite_requests(patch, substitute(rb'^\{"\w+"', lambda found: found[0].upper()))
+
+
+@breaks("status-not-first", "KV_COUNT/Keys are counted")
+def _(patch: Patch) -> None:
+    rewrite_replies(patch, substitute(rb'"st":1,"cnt":(\d+)', rb'"cnt":\1,"st":1'))
+
+
+@breaks("no-sentence", "message/Text that is not JSON is refused")
+def _(patch: Patch) -> None:
+    rewrite_replies(patch, substitute(rb'"m":"[^"\\]*(\\.[^"\\]*)*"', b'"m":""'))
+
+
+@breaks("sentence-names-nothing", "KV_GET/'keys' is not an array")
+def _(patch: Patch) -> None:
+    rewrite_replies(patch, substitute(rb'"m":"[^"\\]*(\\.[^"\\]*)*"', b'"m":"bad request"'))
+
+
+@breaks("token-in-the-sentence", "SH_GET/The session has ended")
+def _(patch: Patch) -> None:
+    original = Engine._live
+
+    def live(self: Engine, token: int, now: int) -> Session:
+        try:
+            return original(self, token, now)
+        except RefusedError as error:
+            raise RefusedError(error.status, f"no session {token}") from None
+
+    patch.setattr(Engine, "_live", live)
+
+
+@breaks(
+    "reserved-name-means-something",
+    "server/Names that are kept for later are commands that do not exist",
+)
+def _(patch: Patch) -> None:
+    rewrite_replies(patch, substitute(rb'("SH_WATCH_RSP":\{"st":)10', rb"\g<1>14"))
+
+
+@breaks("features-not-told", "server/The features of version 1 are named")
+def _(patch: Patch) -> None:
+    patch.setattr(server, "FEATURES", [])
+
+
+# JSON.
+
+
+@breaks("comma-behind-the-last", "message/Trailing commas are not JSON")
+def _(patch: Patch) -> None:
+    rewrite_requests(patch, substitute(rb",(?=[}\]])", b""))
+
+
+@breaks("comments-allowed", "message/Comments are not JSON")
+def _(patch: Patch) -> None:
+    rewrite_requests(patch, substitute(rb"/\*.*?\*/|//.*$", b""))
+
+
+@breaks("session-before-parameters", "SH_GET/Parameters are checked before the session")
+def _(patch: Patch) -> None:
+    original = decode_request
+
+    def decode(message: bytes) -> Any:
+        try:
+            return original(message)
+        except RequestError as error:
+            name = error.reply_name.removesuffix("_RSP")
+            if name.startswith("SH_") and error.status is Status.VALUE_TYPE_INVALID:
+                raise RequestError(
+                    error.reply_name, Status.SESSION_NOT_EXIST, error.message
+                ) from None
+            raise
+
+    patch.setattr(dispatch, "decode_request", decode)
+
+
+@breaks("no-unknown-parameters", "KV_COUNT/Unknown parameters are ignored")
+def _(patch: Patch) -> None:
+    original = decode_request
+
+    def decode(message: bytes) -> Any:
+        command, params = original(message)
+        [given] = json.loads(message).values()
+        if given.keys() - {field.name for field in structs.fields(command.params)}:
+            raise RequestError(command.reply_name, Status.COMMAND_SYNTAX, "unknown parameter")
+        return command, params
+
+    patch.setattr(dispatch, "decode_request", decode)
+
+
+# Values and keys.
+
+
+@breaks("number-rounded", "KV_SET/Numbers come back with the digits they were sent with")
+def _(patch: Patch) -> None:
+    rewrite_values(patch, lambda text: json.dumps(json.loads(text)))
+
+
+@breaks("1E400-to-null", "KV_SET/Numbers come back with the digits they were sent with")
+def _(patch: Patch) -> None:
+    rewrite_values(patch, lambda text: text.replace("1E400", "null"))
+
+
+@breaks("big-integer-to-string", "KV_SET/Numbers come back with the digits they were sent with")
+def _(patch: Patch) -> None:
+    rewrite_values(patch, partial(re.sub, r"^\d{20,}$", lambda found: f'"{found[0]}"'))
+
+
+@breaks("members-sorted", "KV_SET/The members of an object keep their order")
+def _(patch: Patch) -> None:
+    def sort(text: str) -> str:
+        return json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+
+    rewrite_values(patch, lambda text: sort(text) if text.startswith("{") else text)
+
+
+@breaks("escapes-rewritten", "KV_SET/A string comes back with the escapes it was sent with")
+def _(patch: Patch) -> None:
+    def plain(text: str) -> str:
+        return json.dumps(json.loads(text), ensure_ascii=False)
+
+    rewrite_values(patch, lambda text: plain(text) if text.startswith('"') else text)
+
+
+@breaks(
+    "add-overwrites", "KV_ADD/Keys that do not exist are stored, existing ones are left as they are"
+)
+def _(patch: Patch) -> None:
+    write_differently(patch, "ADD", keyspace.put)
+
+
+@breaks(
+    "rmv-fails-on-a-missing-key", "KV_RMV/Keys are removed, those that do not exist are ignored"
+)
+def _(patch: Patch) -> None:
+    def remove(values: keyspace.Values, params: m.SomeKeyNames) -> tuple[m.Reply, Edit]:
+        if any(key not in values for key in params.keys):
+            raise RefusedError(Status.KEY_NOT_EXIST, "no such key")
+        return keyspace.remove(values, params)
+
+    write_differently(patch, "RMV", remove)
+
+
+@breaks("overwritten-key-moves", "KV_SET/Other keys stay, and an overwritten key keeps its place")
+def _(patch: Patch) -> None:
+    def put(values: keyspace.Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
+        return m.Reply(), Edit(params.keys, tuple(key for key in params.keys if key in values))
+
+    write_differently(patch, "SET", put)
+
+
+@breaks("get-in-stored-order", "KV_GET/The keys that exist are returned in the order asked")
+def _(patch: Patch) -> None:
+    def get(values: keyspace.Values, params: m.KeyNames) -> m.ValuesReply:
+        return m.ValuesReply(keys={k: values[k] for k in values if k in params.keys})
+
+    read_differently(patch, "GET", get)
+
+
+@breaks("keys-sorted", "KV_KEYS/Keys are listed in the order they were inserted")
+def _(patch: Patch) -> None:
+    read_differently(patch, "KEYS", lambda values, _: m.KeyListReply(keys=sorted(values)))
+
+
+@breaks("clear-set-keeps-the-rest", "KV_CLEAR_SET/All keys are replaced; those removed are counted")
+def _(patch: Patch) -> None:
+    def clear_set(values: keyspace.Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
+        return m.CountReply(cnt=len(values)), Edit(params.keys)
+
+    write_differently(patch, "CLEAR_SET", clear_set)
+
+
+@breaks("cleared-not-counted", "KV_CLEAR/All keys are removed and counted")
+def _(patch: Patch) -> None:
+    write_differently(patch, "CLEAR", lambda *_: (m.CountReply(cnt=0), Edit(clear=True)))
+
+
+@breaks("keys-mix", "message/A session and the independent keys never mix")
+def _(patch: Patch) -> None:
+    def counted(self: Engine, _: m.Params, __: int) -> m.CountReply:
+        return m.CountReply(cnt=len(self._keys) + self._session_keys)
+
+    original = Engine.__init__
+
+    def init(self: Engine, **options: Any) -> None:
+        original(self, **options)
+        self.handlers = {**self.handlers, "KV_COUNT": partial(counted, self)}
+
+    patch.setattr(Engine, "__init__", init)
+
+
+@breaks("update-writes-all-anew", "KV_UPDATE/One node is set; the rest stays byte for byte")
+def _(patch: Patch) -> None:
+    original = paths.replace
+
+    def anew(*args: Any) -> bytes:
+        return json.dumps(json.loads(original(*args))).encode()
+
+    patch.setattr(paths, "replace", anew)
+
+
+@breaks(
+    "find-ignores-keys", "KV_FIND/'keys' restricts the search; names that do not exist are ignored"
+)
+def _(patch: Patch) -> None:
+    def find(values: keyspace.Values, params: m.Find) -> m.Reply:
+        return keyspace.find(values, structs.replace(params, keys=[]))
+
+    read_differently(patch, "FIND", find)
+
+
+# Tokens.
+
+
+@breaks("token-rounded", "SH_NEW/A session is created; without settings it never expires")
+def _(patch: Patch) -> None:
+    def rounded(found: re.Match[bytes]) -> bytes:
+        return b'"tkn":%d' % int(float(found[1]))
+
+    rewrite_replies(patch, substitute(rb'"tkn":(\d{16,})', rounded))
+
+
+@breaks("token-as-number-on-text", "transport/On ndb.v1.text tokens in replies are strings")
+def _(patch: Patch) -> None:
+    patch.setattr(dispatch, "with_text_tokens", lambda reply: reply)
+
+
+@breaks("token-as-text-on-all", "transport/Without a subprotocol tokens in replies are numbers")
+def _(patch: Patch) -> None:
+    rewrite_replies(patch, substitute(rb'"tkn":(\d+)', rb'"tkn":"\1"'))
+
+
+@breaks("token-as-text-not-taken", "SH_GET/A token may be sent as text")
+def _(patch: Patch) -> None:
+    rewrite_requests(patch, substitute(rb'"tkn":"\d+"', b'"tkn":"x"'))
+
+
+@breaks("exists-sorted", "SH_EXISTS/Those that exist are returned in the order asked")
+def _(patch: Patch) -> None:
+    original = Engine._exists
+
+    def exists(self: Engine, params: m.Sessions, now: int) -> m.ExistReply:
+        found = original(self, params, now).exist
+        return m.ExistReply(exist=found[::-1] if len(found) > 1 else found)
+
+    patch.setattr(Engine, "_exists", exists)
+
+
+# Expiry.
+
+
+def _sweep_only(patch: Patch) -> None:
+    """Let sessions expire when the server looks for them, which it does every five seconds."""
+
+    def found(self: Engine, token: int, _: int) -> Session:
+        session = self._sessions.get(token)
+        if session is None:
+            raise RefusedError(Status.SESSION_NOT_EXIST, "no session")
+        return session
+
+    patch.setattr(Engine, "_live", found)
+    patch.setattr(Engine, "_is_live", lambda self, token, _: token in self._sessions)
+    patch.setattr(server, "_REAP_INTERVAL", 5.0)
+
+
+@breaks(
+    "sweep-instead-of-exact-expiry",
+    "expiry/With 'deleteSession' the session is there before its deadline and gone at it",
+)
+def _(patch: Patch) -> None:
+    _sweep_only(patch)
+
+
+@breaks("expired-session-revived", "expiry/Nothing revives a session that has expired")
+def _(patch: Patch) -> None:
+    _sweep_only(patch)
+
+
+@breaks(
+    "expires-late",
+    "expiry/With 'deleteSession' the session is there before its deadline and gone at it",
+)
+def _(patch: Patch) -> None:
+    move_deadlines(patch, 300)
+
+
+@breaks(
+    "expires-early",
+    "expiry/With 'deleteSession' the session is there before its deadline and gone at it",
+)
+def _(patch: Patch) -> None:
+    move_deadlines(patch, -600)
+
+
+@breaks(
+    "session-survives-its-deadline",
+    "expiry/Every command finds a session with 'deleteSession' gone at its deadline",
+)
+def _(patch: Patch) -> None:
+    original = Engine._expire
+
+    def expire(self: Engine, token: int, session: Session, now: int) -> Session | None:
+        assert session.expiry is not None
+        session.expiry = structs.replace(session.expiry, deleteSession=False)
+        return original(self, token, session, now)
+
+    patch.setattr(Engine, "_expire", expire)
+
+
+@breaks(
+    "next-period-begins-at-use",
+    "expiry/Without 'deleteSession' the next period begins at the deadline, not when the session is "
+    "next used",
+)
+def _(patch: Patch) -> None:
+    original = Engine._expire
+
+    def expire(self: Engine, token: int, session: Session, now: int) -> Session | None:
+        living = original(self, token, session, now)
+        if living is not None and living.expiry is not None:
+            self._move_deadline(token, living, now + living.expiry.duration * 1000)
+        return living
+
+    patch.setattr(Engine, "_expire", expire)
+    # Only who uses the session lets it expire.
+    patch.setattr(Engine, "reap", lambda *_: False)
+
+
+@breaks(
+    "get-does-not-extend", "expiry/With 'extendOnGet' SH_GET moves the deadline to now + 'duration'"
+)
+def _(patch: Patch) -> None:
+    extend_on(patch, "SH_GET", None)
+
+
+@breaks("find-extends", "expiry/Commands that neither get nor store never move the deadline")
+def _(patch: Patch) -> None:
+    extend_on(patch, "SH_FIND", ndb_protocol.Extends.ON_GET)
+
+
+@breaks("remaining-rounded-down", "expiry/'remaining' is the seconds left, rounded up")
+def _(patch: Patch) -> None:
+    def less(found: re.Match[bytes]) -> bytes:
+        return b'"remaining":%d' % (int(found[1]) - 1)
+
+    rewrite_replies(patch, substitute(rb'"remaining":(\d+)', less))
+
+
+# Saving and loading.
+
+
+@breaks(
+    "load-overwrites-existing",
+    "SH_LOAD/A session that exists already is not changed and not counted",
+)
+def _(patch: Patch) -> None:
+    original = Engine.restore
+
+    def restore(self: Engine, token: int, *args: Any) -> bool:
+        session = self._sessions.get(token)
+        if session is not None:
+            self._drop(token, session)
+        return original(self, token, *args)
+
+    patch.setattr(Engine, "restore", restore)
+
+
+@breaks(
+    "load-continues-the-old-period", "expiry/A loaded session gets its full 'duration' from now"
+)
+def _(patch: Patch) -> None:
+    original = Engine.restore
+
+    def restore(self: Engine, token: int, expiry: Any, values: Any, now: int) -> bool:
+        return original(self, token, expiry, values, now - 600)
+
+    patch.setattr(Engine, "restore", restore)
+
+
+@breaks("load-clears-other-keys", "KV_LOAD/Keys loaded overwrite, others stay")
+def _(patch: Patch) -> None:
+    patch.setattr(datasets, "Edit", partial(Edit, clear=True))
+
+
+@breaks(
+    "dataset-name-not-checked",
+    "KV_SAVE/'name' is not the name of a dataset, and no file is touched",
+)
+def _(patch: Patch) -> None:
+    def named(found: re.Match[bytes]) -> bytes:
+        return b'"name":"%b"' % re.sub(rb"[^A-Za-z0-9]", b"_", found[1])
+
+    rewrite_requests(patch, substitute(rb'"name":"([./][^"]{1,60})"', named))
+
+
+# Transport.
+
+
+def change_frames(patch: Patch, change: Callable[[list[bytes]], list[bytes]]) -> None:
+    """Change what leaves together, frame by frame."""
+    original = transport.Connection._write
+
+    def write(self: transport.Connection, chunks: list[bytes]) -> None:
+        original(self, change(chunks))
+
+    patch.setattr(transport.Connection, "_write", write)
+
+
+@breaks("reply-dropped", "transport/Requests that share a write are all answered")
+def _(patch: Patch) -> None:
+    change_frames(patch, lambda chunks: chunks[:2])
+
+
+@breaks(
+    "reply-out-of-order",
+    "transport/Requests that share a write are all answered",
+)
+def _(patch: Patch) -> None:
+    change_frames(patch, lambda chunks: chunks[::-1])
+
+
+@breaks("reply-twice", "KV_COUNT/Keys are counted")
+def _(patch: Patch) -> None:
+    change_frames(patch, lambda chunks: chunks + [c for c in chunks if b'"cnt":' in c])
+
+
+@breaks("later-reply-overtakes", "transport/A request that takes long has its reply in its place")
+def _(patch: Patch) -> None:
+    original = transport.Connection._answer_text
+
+    def answer(self: transport.Connection, message: bytes, replies: list[bytes]) -> bool:
+        is_open = original(self, message, replies)
+        # The next request no longer waits for the one that takes long.
+        if self._answering is not None:
+            self._kept = self._answering  # type: ignore[attr-defined]
+            self._answering = None
+        return is_open
+
+    patch.setattr(transport.Connection, "_answer_text", answer)
+
+
+@breaks("fragment-is-a-message", "transport/A message in fragments is one request")
+def _(patch: Patch) -> None:
+    def hand_over(self: transport.Connection, data: bytes, replies: list[bytes]) -> bool:
+        self._ws.receive_data(data)
+        for event in self._ws.events_received():
+            if getattr(event, "opcode", None) in {Opcode.TEXT, Opcode.CONT}:
+                self._answer_text(bytes(event.data), replies)  # type: ignore[union-attr]
+        replies += self._ws.data_to_send()
+        return self._ws.state is State.OPEN
+
+    patch.setattr(transport.Connection, "_hand_over", hand_over)
+
+
+@breaks(
+    "binary-is-a-request",
+    "transport/A binary message is answered with status 2, and the connection stays open",
+)
+def _(patch: Patch) -> None:
+    patch.setattr(transport.Connection, "_answer_binary", transport.Connection._answer_text)
+
+
+@breaks(
+    "binary-closes",
+    "transport/A binary message is answered with status 2, and the connection stays open",
+)
+def _(patch: Patch) -> None:
+    def refuse(self: transport.Connection, _: bytes, __: list[bytes]) -> None:
+        self._ws.fail(CloseCode.UNSUPPORTED_DATA, "binary")
+
+    patch.setattr(transport.Connection, "_answer_binary", refuse)
+
+
+@breaks(
+    "bad-utf-8-is-taken",
+    "transport/A message that is not UTF-8 closes the connection with 1007 and a reason",
+)
+def _(patch: Patch) -> None:
+    original = transport.Connection._answer_text
+
+    def answer(self: transport.Connection, message: bytes, replies: list[bytes]) -> bool:
+        return original(self, message.decode(errors="replace").encode(), replies)
+
+    patch.setattr(transport.Connection, "_answer_text", answer)
+
+
+@breaks(
+    "closes-without-a-reason",
+    "transport/A message over limits.messageSize closes the connection with 1009 and a reason",
+)
+def _(patch: Patch) -> None:
+    original = Protocol.fail
+
+    def fail(self: Protocol, code: int, _: str = "") -> None:
+        original(self, code)
+
+    patch.setattr(Protocol, "fail", fail)
+
+
+@breaks("takes-less-than-it-says", "transport/A message of limits.messageSize bytes is taken")
+def _(patch: Patch) -> None:
+    patch.setattr(server, "MAX_MESSAGE_SIZE", 2 * transport.MAX_MESSAGE_SIZE)
+
+
+@breaks("pong-without-payload", "transport/A ping is answered by a pong with its payload")
+def _(patch: Patch) -> None:
+    change_frames(
+        patch, lambda chunks: [b"\x8a\x00" if chunk[:1] == b"\x8a" else chunk for chunk in chunks]
+    )
+
+
+@breaks("subprotocol-not-chosen", "transport/On ndb.v1.text tokens in replies are strings")
+def _(patch: Patch) -> None:
+    patch.setattr(transport, "select_subprotocol", lambda *_: None)
+
+
+@breaks(
+    "subprotocol-by-taste",
+    "transport/Of two known subprotocols the first offered is chosen: ndb.v1",
+)
+def _(patch: Patch) -> None:
+    original = transport.select_subprotocol
+    patch.setattr(transport, "select_subprotocol", lambda ws, offered: original(ws, offered[::-1]))
+
+
+@breaks(
+    "reads-on-while-nobody-reads",
+    "transport/The server stops reading from a client that does not read, and drops nothing",
+)
+def _(patch: Patch) -> None:
+    patch.setattr(transport.Connection, "pause_writing", lambda _: None)
+    patch.setattr(transport.Connection, "resume_writing", lambda _: None)
+
+
+@breaks(
+    "runs-what-stands-behind-a-close-frame",
+    "transport/Requests in front of a close frame are answered, those behind it are not",
+)
+def _(patch: Patch) -> None:
+    def move_behind(data: bytes) -> bytes:
+        close = data.find(b"\x88\x82")
+        return data if close < 0 else data[:close] + data[close + 8 :] + data[close : close + 8]
+
+    original = transport.Connection._process
+    patch.setattr(
+        transport.Connection, "_process", lambda self, data: original(self, move_behind(data))
+    )
+
+
+def table() -> str:
+    """Return the list for the documentation."""
+    rows = [f"| `{one.name}` | {one.caught_by} |" for one in BREAKS.values()]
+    return "\n".join(["| the server broken so | is caught by |", "| --- | --- |", *rows, ""])
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments:
+        print(table(), end="")
+        return
+    name, *options = arguments
+    BREAKS[name].apply(pytest.MonkeyPatch())
+    from ndb_server.cli import main as run
+
+    run(options)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,156 @@
+"""Ways to break the asyncio client, to see that the kit notices: ``… broken_client NAME``."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from ndb import commands, core
+from ndb.errors import ResponseError
+from ndb.session import Session
+from ndb_protocol import SUCCESS, ReplyError, decode_reply
+from websockets.protocol import Protocol
+
+from . import python_client
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclass(frozen=True)
+class Break:
+    """A way to break the client.
+
+    Attributes:
+        apply: breaks it.
+        caught_by: the id of a scenario that fails then.
+    """
+
+    apply: Callable[[Patch], None]
+    caught_by: str
+
+
+BREAKS: dict[str, Break] = {}
+
+
+def breaks(
+    name: str, caught_by: str
+) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+    """Enter a function that breaks the client into the list."""
+
+    def enter(apply: Callable[[Patch], None]) -> Callable[[Patch], None]:
+        BREAKS[name] = Break(apply, f"client/{caught_by}")
+        return apply
+
+    return enter
+
+
+@breaks(
+    "token-rounded",
+    "A token beyond 2^53 survives, from the reply that brings it to the request that needs it",
+)
+def _(patch: Patch) -> None:
+    patch.setattr(commands, "_session", lambda body: Session(int(float(body["tkn"]))))
+
+
+@breaks(
+    "last-in-first-out", "Requests need not wait for replies, and each gets the reply in its place"
+)
+def _(patch: Patch) -> None:
+    def answered(self: core.Pipeline[Any]) -> Any:
+        return self._in_flight.pop() if self._in_flight else None
+
+    patch.setattr(core.Pipeline, "answered", answered)
+
+
+@breaks(
+    "late-reply-for-the-next",
+    "A request that takes too long is given up, and its late reply is not taken for another's",
+)
+def _(patch: Patch) -> None:
+    def answered(self: core.Pipeline[Any]) -> Any:
+        while self._in_flight and self._in_flight[0].done():
+            self._in_flight.popleft()
+        return self._in_flight.popleft() if self._in_flight else None
+
+    patch.setattr(core.Pipeline, "answered", answered)
+
+
+@breaks(
+    "only-known-statuses-fail",
+    "A status that the client does not know is an error that has the status",
+)
+def _(patch: Patch) -> None:
+    patch.setattr(core, "SUCCESS", SUCCESS | {4711})
+
+
+@breaks(
+    "any-name-will-do",
+    "The reply to another command is not taken for the reply, nor is anything behind it",
+)
+def _(patch: Patch) -> None:
+    def outcome(self: core.Request[Any], message: str) -> Any:
+        _, body = decode_reply(message)
+        if body["st"] not in SUCCESS:
+            raise ResponseError(self.command, body)
+        return self.result(body)
+
+    patch.setattr(core.Request, "outcome", outcome)
+
+
+@breaks("unknown-members-refused", "Members of a reply that the client does not know are ignored")
+def _(patch: Patch) -> None:
+    original = decode_reply
+
+    def decode(message: str) -> Any:
+        name, body = original(message)
+        if len(body) > 2:
+            raise ReplyError("what is this")
+        return name, body
+
+    patch.setattr(core, "decode_reply", decode)
+
+
+@breaks("no-pong", "A ping is answered, whether a reply is awaited or not")
+def _(patch: Patch) -> None:
+    original = Protocol.send_frame
+
+    def send(self: Protocol, frame: Any) -> None:
+        if frame.opcode != 0x0A:
+            original(self, frame)
+
+    patch.setattr(Protocol, "send_frame", send)
+
+
+@breaks(
+    "sends-again",
+    "When the server closes with 1001, because it goes away, every request without a reply is lost, "
+    "and so are later ones",
+)
+def _(patch: Patch) -> None:
+    original = python_client._run
+
+    async def again(client: Any, line: Any) -> Any:
+        answer = await original(client, line)
+        if answer.get("error") == "lost":
+            return {"id": line["id"], "result": {"cnt": 0}}
+        return answer
+
+    patch.setattr(python_client, "_run", again)
+
+
+@breaks("token-told", "A refusal is told without the token")
+def _(patch: Patch) -> None:
+    original = python_client._run
+
+    async def tell(client: Any, line: Any) -> Any:
+        answer = await original(client, line)
+        return {**answer, "message": f"no session {line.get('params', {}).get('tkn')}"}
+
+    patch.setattr(python_client, "_run", tell)
+
+
+if __name__ == "__main__":
+    BREAKS[sys.argv[1]].apply(pytest.MonkeyPatch())
+    asyncio.run(python_client.main())

@@ -1,0 +1,124 @@
+"""What is hardly a server of NDB fails with a report, and never makes the kit hang or break."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from ndb_protocol.conformance import servers
+from ndb_protocol.conformance.report import Outcome
+from ndb_protocol.conformance.scenarios import Scenario, Step, load_scenarios
+from ndb_protocol.conformance.servers import check_server
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.frames import Frame, Opcode
+
+COUNT = [scenario for scenario in load_scenarios() if scenario.file == "KV_COUNT"]
+
+
+@asynccontextmanager
+async def serving(handler: Callable[[ServerConnection], Any], **options: Any) -> AsyncIterator[str]:
+    async with serve(handler, "127.0.0.1", 0, **options) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        yield f"ws://127.0.0.1:{port}/"
+
+
+async def why(url: str, scenario: Scenario) -> str:
+    [result] = await check_server(url, [scenario], timeout=0.5)
+    assert result.outcome is Outcome.FAILED
+    return result.detail
+
+
+async def silent(connection: ServerConnection) -> None:
+    await connection.wait_closed()
+
+
+async def test_a_server_that_says_nothing_is_given_up() -> None:
+    async with serving(silent) as url:
+        results = await check_server(url, COUNT, timeout=0.05)
+    assert [result.outcome for result in results[:6]] == [Outcome.FAILED] * 5 + [Outcome.SKIPPED]
+    assert results[0].detail.startswith("before the first step: nothing within 0.05 s")
+    assert {result.detail for result in results[5:]} == {"the server no longer answers"}
+
+
+async def binary(connection: ServerConnection) -> None:
+    async for _ in connection:
+        await connection.send(b'{"SH_END_ALL_RSP":{"st":1,"cnt":0}}')
+
+
+async def closing(connection: ServerConnection) -> None:
+    await connection.close(1008, "go away")
+
+
+async def dropping(connection: ServerConnection) -> None:
+    connection.transport.abort()
+
+
+async def mangled(connection: ServerConnection) -> None:
+    connection.transport.write(Frame(Opcode.TEXT, b"\xff").serialize(mask=False))
+    await connection.wait_closed()
+
+
+async def masked(connection: ServerConnection) -> None:
+    connection.transport.write(Frame(Opcode.TEXT, b"{}").serialize(mask=True))
+    await connection.wait_closed()
+
+
+async def garbled(connection: ServerConnection) -> None:
+    async for _ in connection:
+        await connection.send("[]")
+
+
+async def talkative(connection: ServerConnection) -> None:
+    async for message in connection:
+        name = str(message).split('"')[1]
+        await connection.send(f'{{"{name}_RSP":{{"st":1,"cnt":0}}}}')
+        if name == "KV_CLEAR":
+            await connection.send('{"EVENT":{"st":1}}')
+
+
+@pytest.mark.parametrize(
+    ("handler", "reason"),
+    [
+        (binary, "a binary message came"),
+        (closing, "the other end closed the connection: 1008 (policy violation) go away"),
+        (dropping, "the other end ended the connection without a close frame"),
+        (mangled, "a message is not UTF-8"),
+        (masked, "the other end broke RFC 6455: incorrect masking"),
+        (garbled, "no reply: "),
+        (talkative, "a message that nobody asked for"),
+    ],
+)
+async def test_a_server_that_misbehaves_is_told_what_it_did(
+    handler: Callable[[ServerConnection], Any], reason: str
+) -> None:
+    async with serving(handler) as url:
+        found = await why(url, Scenario(name="x", steps=()))
+    assert reason in found
+
+
+async def test_what_is_no_websocket_server_is_told_from_one() -> None:
+    def refuse(connection: ServerConnection, _: Any) -> Any:
+        return connection.respond(HTTPStatus.FORBIDDEN, "no\n")
+
+    async with serving(silent, process_request=refuse) as url:
+        assert "the opening handshake failed: " in await why(url, COUNT[0])
+
+
+async def test_a_scenario_that_says_nothing_because_time_slipped_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(servers, "_TOLERANCE", -1)
+    attempts = 0
+
+    async def wrong(connection: ServerConnection) -> None:
+        nonlocal attempts
+        async for message in connection:
+            attempts += "SH_COUNT" in str(message)
+            await connection.send('{"SH_COUNT_RSP":{"st":1,"cnt":0}}')
+
+    step = Step(advance_ms=1, send='{"SH_COUNT":{}}', expect='{"SH_COUNT_RSP":{"st":1,"cnt":1}}')
+    async with serving(wrong) as url:
+        found = await why(url, Scenario(name="x", steps=(step,), concurrent=True))
+    assert "this machine is too slow" in found
+    assert attempts == servers._ATTEMPTS

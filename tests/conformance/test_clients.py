@@ -1,0 +1,77 @@
+"""The conformance kit against clients: good ones pass, broken ones are found out."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from ndb_protocol.conformance.scenarios import load_client_scenarios
+
+from .broken_client import BREAKS
+from .kit import run_kit
+from .programs import chromium, node, perl
+
+ROOT = Path(__file__).parents[2]
+CLIENTS = ROOT / "docs" / "clients"
+PYTHON = shlex.quote(sys.executable)
+
+
+def passes(command: str, *options: str) -> None:
+    ran = run_kit("--client", command, *options)
+    assert ran.status == 0, "\n".join(ran.lines) + ran.stderr
+    assert ran.counts == {"passed": len(load_client_scenarios()), "failed": 0, "skipped": 0}
+    assert ran.lines[-1] in (ROOT / "docs" / "howto" / "write-a-client.md").read_text()
+
+
+def test_the_python_client_passes() -> None:
+    passes(f"{PYTHON} -m tests.conformance.python_client")
+
+
+def test_the_javascript_client_passes_in_node() -> None:
+    passes(f"{node()} {CLIENTS / 'javascript' / 'conformance.js'}")
+
+
+def test_the_javascript_client_passes_in_a_browser() -> None:
+    chromium()
+    passes(f"{PYTHON} -m tests.conformance.browser", "--timeout", "20")
+
+
+def test_the_perl_client_passes() -> None:
+    passes(f"{perl()} {CLIENTS / 'perl' / 'conformance.pl'}", "--timeout", "20")
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_client_is_found_out(name: str) -> None:
+    caught_by = BREAKS[name].caught_by
+    client = f"{PYTHON} -m tests.conformance.broken_client {name}"
+    ran = run_kit("--client", client, "--only", caught_by, "--timeout", "2")
+    assert ran.counts == {"passed": 0, "failed": 1, "skipped": 0}, "\n".join(ran.lines)
+    assert ran.status == 1
+
+
+CONNECT = (
+    "import json, socket; from urllib.parse import urlsplit; "
+    "s = socket.create_connection(('127.0.0.1', urlsplit(json.loads(input())['url']).port))"
+)
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("pass", "the client ended with status 0"),
+        ("import sys; sys.exit(3)", "the client ended with status 3"),
+        ("print('hello'); input()", "not an answer: b'hello"),
+        ("print('{}'); input()", "not an answer: b'{}"),
+        ("print('[]'); input()", "not an answer: b'[]"),
+        ('print(\'{"id":1,"result":{}}\'); input()', "and did not connect"),
+        ("input(); input()", "nothing within 0.5 s"),
+        (f"{CONNECT}; s.sendall(b'GET nothing\\r\\n\\r\\n'); input()", "no opening handshake"),
+        (f"{CONNECT}; s.close(); input()", "0 bytes read"),
+    ],
+)
+def test_a_program_that_is_no_client_is_told_from_one(program: str, why: str) -> None:
+    command = f"{PYTHON} -c {shlex.quote(program)}"
+    only = "client/KV_COUNT is sent*"
+    ran = run_kit("--client", command, "--only", only, "--timeout", "0.5")
+    assert ran.status == 1
+    assert why in "\n".join(ran.lines)

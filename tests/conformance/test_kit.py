@@ -1,0 +1,109 @@
+"""The conformance kit against this project's server, in every way to run it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from ndb_protocol.conformance.report import Outcome
+from ndb_protocol.conformance.scenarios import load_scenarios
+from ndb_protocol.conformance.servers import check_server
+from ndb_server.server import Options
+from ndb_server.transport import Timeouts
+
+from tests.conftest import Server, StartServer
+
+from .kit import run_kit
+from .running import running
+
+SERVERS: dict[str, Callable[[Path], list[str]]] = {
+    "in memory": lambda _: [],
+    "saving": lambda folder: ["--data-dir", str(folder)],
+}
+"""The ways to run a server, each with its arguments: every one must pass the same kit."""
+
+HOWTO = Path(__file__).parents[2] / "docs" / "howto"
+
+UNFIT = {
+    "they need a server with saving switched on",
+    "they need a server with saving switched off",
+    "they need a server whose limits.writeTimeout is at most 5",
+}
+
+
+@pytest.mark.parametrize("way", SERVERS)
+def test_a_server_passes(way: str, start_server: StartServer, tmp_path: Path) -> None:
+    ran = run_kit(start_server(*SERVERS[way](tmp_path)).url)
+    assert ran.status == 0, "\n".join(ran.lines)
+    assert re.fullmatch(r"\d+ passed, 0 failed, \d+ skipped", ran.lines[-1])
+    assert sum(ran.counts.values()) == len(load_scenarios())
+    assert ran.counts["passed"] > 600
+    why = {line.split(": ", 1)[1] for line in ran.lines if line.startswith("skipped ")}
+    assert why < UNFIT
+    if way == "saving":
+        assert ran.lines[-1] in (HOWTO / "check-a-server.md").read_text()
+
+
+async def test_a_client_that_does_not_read_is_cut_off_in_time() -> None:
+    [scenario] = [scenario for scenario in load_scenarios() if scenario.is_cut_off]
+    options = Options(port=0, timeouts=Timeouts(write=0.5))
+    async with running(options) as url:
+        [result] = await check_server(url, [scenario])
+    assert result.outcome is Outcome.PASSED, result.detail
+
+
+def test_the_core_is_what_a_server_of_nemesisdb_can_be_checked_with(server: Server) -> None:
+    ran = run_kit(server.url, "--profile", "core")
+    assert ran.status == 0
+    assert 50 < ran.counts["passed"] < 200
+
+
+def test_a_failure_is_told_with_what_was_sent_expected_and_got(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    # A file instead of a server's folder for datasets: every save fails.
+    server = start_server("--data-dir", str(tmp_path / "data"))
+    (tmp_path / "data").rmdir()
+    (tmp_path / "data").write_text("")
+    junit = tmp_path / "report.xml"
+    only = ["--only", "KV_SAVE/All *", "--only", "KV_COUNT/*"]
+    ran = run_kit(server.url, *only, "--junit", str(junit))
+    assert ran.status == 1
+    assert ran.counts["failed"] == 1
+    report = "\n".join(ran.lines)
+    assert "FAILED Saving and loading: KV_SAVE/All independent keys are saved" in report
+    assert re.search(r"step 2 of \d: \'st\': not \'121\' at 0", report)
+    assert r'sent {"send":"{\"KV_SAVE\"' in report
+    assert "expected {" in report
+    assert 'got {"KV_SAVE_RSP":{"st":123,' in report
+
+    suites = {suite.get("name"): suite for suite in ElementTree.parse(junit).getroot()}
+    assert suites["Saving and loading"].get("failures") == "1"
+    assert suites["Independent keys"].get("failures") == "0"
+    [failure] = suites["Saving and loading"].iter("failure")
+    assert "'st': not '121'" in str(failure.get("message"))
+    assert "KV_SAVE_RSP" in str(failure.text)
+
+
+def test_what_can_not_be_checked_is_one_line_and_another_exit_status(
+    server: Server, tmp_path: Path
+) -> None:
+    folder = str(tmp_path)
+    for arguments, why in {
+        (): "name a server's URL, or a client with --client",
+        (server.url, "--client", "x"): "name a server's URL, or a client with --client",
+        ("http://127.0.0.1:1/",): "is not a WebSocket URL",
+        ("ws://127.0.0.1:1/",): "can't connect to ws://127.0.0.1:1/",
+        (server.url, "--only", "nothing"): "no scenario of this profile is like nothing",
+        (server.url, "--only", "KV_COUNT/*", "--junit", folder): f"can't write {folder}",
+        ("--client", "/no/such/client"): "can't start the client",
+        ("--client", "'"): "can't start the client",
+    }.items():
+        ran = run_kit(*arguments)
+        assert ran.status == 2, arguments
+        assert ran.lines == []
+        assert ran.stderr.startswith("ndb-conformance: ")
+        assert why in ran.stderr
+    assert run_kit(server.url, "--timeout", "0").status == 2
+    assert run_kit(server.url, "--timeout", "soon").status == 2
