@@ -333,11 +333,9 @@ class Engine:
         """Go on with the independent keys that are on disk."""
         self._keys = keys
 
-    def current(self, token: int) -> Session | None:
-        """Return a session as it is; for `NO_TOKEN`, the independent keys as if they were one."""
-        if token == NO_TOKEN:
-            return Session(None, NEVER, self._keys)
-        return self._sessions.get(token)
+    def everything(self) -> tuple[Mapping[int, Session], dict[str, Raw]]:
+        """Return the sessions by their tokens, and the independent keys, as they are."""
+        return self._sessions, self._keys
 
     def undo(self, batch: Batch[Any]) -> None:
         """Put back what `batch` found. What time has done to it meanwhile, it does again."""

@@ -11,9 +11,10 @@ known. It goes to disk with the next batch, nobody waits for it, and it is never
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from msgspec import Raw
 from ndb_protocol import NO_TOKEN, Scope
 from ndb_protocol.messages import Params
 
@@ -33,8 +34,8 @@ _ALL = -1
 class Memory(Protocol):
     """Whose changes are written: the engine."""
 
-    def current(self, token: int) -> Session | None:
-        """Return a session as it is, or the independent keys as one."""
+    def everything(self) -> tuple[Mapping[int, Session], dict[str, Raw]]:
+        """Return the sessions by their tokens, and the independent keys."""
 
     def undo(self, batch: Batch[Any]) -> None:
         """Put back what `batch` found; time has gone on."""
@@ -82,10 +83,16 @@ class Journal:
             edit: what is done to its keys.
         """
         batch = self._open
-        batch.changing(token, session, edit)
-        self.pending[token] = batch
-        if not self._sending:
-            self._send_soon()
+        if token not in batch.before:
+            # Written out: this is done for every write there is.
+            batch.before[token] = session and Session(
+                session.expiry, session.deadline, session.packed
+            )
+            self.pending[token] = batch
+            if not self._sending:
+                self._send_soon()
+        if edit is not None and session is not None and type(session.packed) is dict:
+            batch.editing(token, session.packed, edit)
 
     def ending_all(self, sessions: object) -> None:
         """Take note: every session is about to end; `sessions` is what puts them back."""
@@ -136,7 +143,7 @@ class Journal:
         if self._writing is None and (self._open or self.trouble):
             batch, self._open = self._open, Batch()
             self._writing = batch
-            self._write(batch.changed(self.memory.current), self._written)
+            self._write(batch.changed(*self.memory.everything()), self._written)
 
     def _written(self, trouble: str | None) -> None:
         batch, self._writing = self._writing, None
