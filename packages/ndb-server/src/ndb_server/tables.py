@@ -132,6 +132,8 @@ def read_sessions(database: sqlite3.Connection) -> Iterator[tuple[Row, Packed]]:
             if packed is None:
                 yield row, read_keys(in_table, number)
             else:
+                # What is in its strings `Raw` does not look at.
+                packed.decode()
                 _object(packed)
                 yield row, packed
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -156,6 +158,6 @@ def read_keys(
     rows = database.execute("SELECT key, value FROM keys WHERE tkn = ? ORDER BY id", (number,))
     try:
         pairs = (convert(row, tuple[bytes, bytes]) for row in rows)
-        return {key.decode(): _value(value) for key, value in pairs}
+        return {key.decode(): _value(value.decode()) for key, value in pairs}
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"there is a key that can't be read: {error}") from None
