@@ -78,8 +78,8 @@ class Durable:
 
     def ask_held(self, command: str, /, **params: Any) -> tuple[dict[str, Any], Hold | None]:
         """Return the body of the reply to a request, and what the reply has to wait for."""
-        message = json.dumps({command: params}).encode()
-        [reply], hold = self.dispatcher.dispatch([message], self.now)
+        message = json.dumps({command: params}, ensure_ascii=False, separators=(",", ":"))
+        [reply], hold = self.dispatcher.dispatch([message.encode()], self.now)
         assert not isinstance(reply, Awaitable)
         return body(reply), hold
 
