@@ -246,7 +246,8 @@ def test_a_crash_between_the_steps_of_a_fold_loses_nothing(
     folder: Path, steps: int, split: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And neither do batches that come while the log is being folded."""
-    monkeypatch.setattr("ndb_server.store._SLICE", 1)
+    for slice_ in ("_SLICE", "_MAPS"):
+        monkeypatch.setattr(f"ndb_server.store.{slice_}", 1)
     # Without its thread: the steps are taken here.
     store = Store(folder, "relaxed")
     for batch in MIX[:split]:

@@ -75,6 +75,9 @@ _IDLE = 1.0
 _SLICE = 4096
 """Sessions that are folded between two looks at whether a batch waits."""
 
+_MAPS = 64
+"""Maps of keys that are folded between two looks."""
+
 _VACUUM = 1024
 """Pages that are given back at a time."""
 
@@ -384,9 +387,11 @@ class Store:
                     dropped = self._fold_rows([row for n in some if (row := unfolded.rows.get(n))])
                 self._spread -= dropped
                 yield
-            for number, change in list(unfolded.maps.items()):
+            maps = iter(list(unfolded.maps.items()))
+            while changes := list(islice(maps, _MAPS)):
                 with _transaction(database):
-                    self._fold_map(number, change)
+                    for number, change in changes:
+                        self._fold_map(number, change)
                 yield
             database.execute("DELETE FROM log WHERE seq <= ?", (last,))
             self._unfolded = since
