@@ -1,7 +1,6 @@
 """The store on disk: what is written is there, whenever and however it is read again."""
 
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -399,8 +398,31 @@ def test_the_file_shrinks_when_most_sessions_have_gone(opened: Opened) -> None:
     assert size(opened.folder) < 1100 * 4096
 
 
+def test_the_files_stay_small_while_sessions_come_and_go(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much is written: the log and its fold, and some free pages, beside what lives."""
+    monkeypatch.setattr("ndb_server.store._FOLD_SIZE", 2**20)
+    opened = Opened(folder)
+    largest = 0
+    for begin in range(1, 2001, 20):
+        tokens = range(begin, begin + 20)
+        opened.write(
+            changed(
+                *(spread(token) for token in tokens),
+                ended=[token - 20 for token in tokens],
+                maps={token: MapChange.whole(LARGE_500) for token in tokens},
+            )
+        )
+        files = [folder / FILE, folder / f"{FILE}-wal"]
+        largest = max(largest, sum(path.stat().st_size for path in files))
+    opened.store.close()
+    # A hundred megabytes were written; one lives.
+    assert largest < 40_000_000
+
+
 LARGE_500 = {f"key{number}": Raw(b'"%b"' % (b"x" * 1000)) for number in range(50)}
 
 
 def size(folder: Path) -> int:
-    return shutil.os.stat(folder / FILE).st_size
+    return (folder / FILE).stat().st_size
