@@ -127,7 +127,7 @@ class Batch(Generic[T]):
 
     def reordered(self) -> Iterator[int]:
         """Yield the tokens of maps whose order is another when they are put back."""
-        return (token for token, history in self._maps.items() if history.change.removed)
+        return (token for token, history in self._maps.items() if history.reorders)
 
 
 class Hold(Struct, gc=False):
@@ -155,7 +155,13 @@ class _MapHistory:
     def note(self, values: Mapping[str, Raw], edit: Edit) -> None:
         for key in (*edit.remove, *edit.put):
             self._old.setdefault(key, values.get(key))
-        self.change.then(edit.remove, edit.put)
+        # Made again, the change leaves the same order: what is new is put at the end each time.
+        new = (key for key in edit.put if key not in values)
+        self.change.then((*edit.remove, *new), edit.put)
+
+    @property
+    def reorders(self) -> bool:
+        return any(self._old[key] is not None for key in self.change.removed)
 
     def put_back(self, values: dict[str, Raw]) -> None:
         for key, old in self._old.items():

@@ -33,7 +33,7 @@ from .journal import Journal
 from .packing import Packed, unpack
 from .rows import Row, row_of, settings_of, signed, unsigned
 from .sessions import Session
-from .store import Store
+from .store import Store, sync
 from .tables import PUT_SESSIONS, DamageError, connect, put_keys
 
 _T = TypeVar("_T")
@@ -129,11 +129,11 @@ class Folder:
                         store.at_rest(lambda: database.execute(look).fetchone())
                     yield database
                     database.execute("COMMIT")
-                _sync(partial)
+                sync(partial)
                 partial.rename(path)
                 # The folders above may be as new as the file: the data folder's entry counts too.
                 for changed in (folder, *folder.parents[:3]):
-                    _sync(changed)
+                    sync(changed)
             finally:
                 partial.unlink(missing_ok=True)
         except (OSError, sqlite3.Error) as error:
@@ -158,14 +158,6 @@ class Folder:
                 yield database
         except (OSError, sqlite3.Error, DamageError) as error:
             raise DatasetError(f"{path.name} can't be read: {error}") from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 Counts = dict[str, int]
@@ -341,7 +333,11 @@ class Datasets:
     ) -> m.Reply:
         begin = time.monotonic()
         if self._journal is not None:
+            before = self._journal.undone
             await self._journal.flush()
+            if self._journal.undone != before:
+                # What is to be saved may be what was undone.
+                raise RefusedError(Status.SAVE_ERROR, f"not durable: {self._journal.trouble}")
         counts = await self._run(Status.SAVE_ERROR, work, *args)
         return reply(
             st=Status.SAVE_COMPLETE, name=name, **counts, duration=_milliseconds_since(begin)

@@ -345,13 +345,21 @@ class Engine:
             self._put_back(batch, batch.before_all)
 
     def _put_back(self, batch: Batch[Any], before: Mapping[int, Session | None]) -> None:
+        # Out first, all of them: a map that is put back is the one that is counted out.
+        deadlines: dict[int, int] = {}
+        for token in before:
+            session = self._sessions.get(token)
+            if session is not None:
+                deadlines[token] = session.deadline
+                self._remove(token, session)
         for token, image in batch.images(before):
             if token == NO_TOKEN:
                 assert image is not None
                 self._keys = image.packed  # type: ignore[assignment]
-                continue
-            session = self._sessions.get(token)
-            if session is not None:
-                self._remove(token, session)
-            if image is not None:
-                self._put_in(token, image, image.deadline)
+            elif image is not None:
+                self._sessions[token] = image
+                self._session_keys += len(unpack(image.packed))
+                # One that stayed has its entry, unless that has moved on.
+                if image.expiry is not None and deadlines.get(token) != image.deadline:
+                    began = deadlines.get(token, image.deadline) - image.expiry.duration * 1000
+                    self._deadlines.add(token, image.deadline, began)

@@ -68,6 +68,7 @@ class Journal:
         self._open: Batch[Any] = Batch()
         self._writing: Batch[Any] | None = None
         self._sending = False
+        self._retrying = False
         self.pending: dict[int, Batch[Any]] = {}
         self.trouble: str | None = None
         self.undone = 0
@@ -97,6 +98,11 @@ class Journal:
     def ending_all(self, sessions: object) -> None:
         """Take note: every session is about to end; `sessions` is what puts them back."""
         self._open.ending_all(sessions)
+        # Of sessions, nothing tells more than that they have gone.
+        keys = self.pending.pop(NO_TOKEN, None)
+        self.pending.clear()
+        if keys is not None:
+            self.pending[NO_TOKEN] = keys
         self.pending[_ALL] = self._open
         self._send_soon()
 
@@ -162,8 +168,13 @@ class Journal:
         self.trouble = trouble
         if self._open.awaited or (self._open and trouble is None):
             self._send()
-        elif trouble is not None:
-            self._later(RETRY, self._send)
+        elif trouble is not None and not self._retrying:
+            self._retrying = True
+            self._later(RETRY, self._retry)
+
+    def _retry(self) -> None:
+        self._retrying = False
+        self._send()
 
     def _undo(self, batch: Batch[Any]) -> None:
         undone = (self._open, batch)

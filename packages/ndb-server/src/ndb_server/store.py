@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -75,8 +75,22 @@ _IDLE = 1.0
 _SLICE = 4096
 """Sessions that are folded between two looks at whether a batch waits."""
 
+_MAPS = 64
+"""Maps of keys that are folded between two looks."""
+
 _VACUUM = 1024
 """Pages that are given back at a time."""
+
+
+_OF_THE_DISK = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+"""Errors that say nothing of what is in the file."""
 
 
 class StoreError(Exception):
@@ -163,9 +177,13 @@ class Store:
         self._since: list[_Unfolded] = []
         self._folding: Iterator[object] | None = None
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._trouble: str | None = None
         self._lock = _lock(folder / LOCK)
         try:
             self._database = self._open()
+            # The files are as new as their entries; SQLite sees to that in `strict` alone.
+            for changed in (folder, folder.parent):
+                sync(changed)
             # Sessions that have keys in their table.
             self._spread = {
                 number
@@ -175,7 +193,7 @@ class Store:
             }
             self._read_log()
             self.fold()
-        except (sqlite3.Error, msgspec.MsgspecError, StoreError) as error:
+        except (OSError, sqlite3.Error, msgspec.MsgspecError, StoreError) as error:
             os.close(self._lock)
             if isinstance(error, StoreError):
                 raise
@@ -260,6 +278,9 @@ class Store:
 
     def damaged(self, error: Exception) -> str:
         """Return what to say of a file that can't be read."""
+        code = getattr(error, "sqlite_errorcode", None)
+        if isinstance(error, OSError) or (code is not None and code & 0xFF in _OF_THE_DISK):
+            return f"{self.path} can't be used: {error}"
         return (
             f"{self.path} is damaged: {error}; start with an empty folder and --load a dataset, or "
             "keep what can be read with --salvage"
@@ -310,8 +331,10 @@ class Store:
                     self._sync()
             except (sqlite3.Error, OSError) as error:
                 # Nothing is lost: the log has it.
-                logger.warning("the log could not be folded: %s", error)
                 self._folding = None
+                if str(error) != self._trouble:
+                    self._trouble = str(error)
+                    logger.warning("the log could not be folded, or synced: %s", error)
         try:
             self.fold()
         except sqlite3.Error as error:
@@ -335,17 +358,21 @@ class Store:
                 for token, change in changed.maps.items()
             ],
         )
-        text = _encode(record)
         try:
-            self._database.execute(
-                "INSERT INTO log VALUES (?, CAST(? AS TEXT))", (self._seq + 1, text)
-            )
+            self._append(record, changed.rows)
         except sqlite3.Error as error:
+            # If it was written and could not be synced, a crash would bring it back.
+            with suppress(sqlite3.Error):
+                self._append(_Record(), [])
             return str(error)
+        return None
+
+    def _append(self, record: _Record, rows: list[Row]) -> None:
+        text = _encode(record)
+        self._database.execute("INSERT INTO log VALUES (?, CAST(? AS TEXT))", (self._seq + 1, text))
         self._seq += 1
         for unfolded in (self._unfolded, *self._since):
-            unfolded.add(self._seq, len(text), record, changed.rows)
-        return None
+            unfolded.add(self._seq, len(text), record, rows)
 
     def _fold(self) -> Iterator[None]:
         """Bring the tables up to date and empty the log, a transaction at a time."""
@@ -357,44 +384,55 @@ class Store:
         try:
             last = unfolded.seq
             with _transaction(database):
-                self._fold_ends(unfolded)
+                dropped = self._fold_ends(unfolded)
+            self._spread -= dropped
             yield
             numbers = iter(sorted(unfolded.rows))
             while some := list(islice(numbers, _SLICE)):
                 with _transaction(database):
-                    self._fold_rows([row for n in some if (row := unfolded.rows.get(n))])
+                    dropped = self._fold_rows([row for n in some if (row := unfolded.rows.get(n))])
+                self._spread -= dropped
                 yield
-            for number, change in list(unfolded.maps.items()):
+            maps = iter(list(unfolded.maps.items()))
+            while changes := list(islice(maps, _MAPS)):
                 with _transaction(database):
-                    self._fold_map(number, change)
+                    for number, change in changes:
+                        self._fold_map(number, change)
                 yield
             database.execute("DELETE FROM log WHERE seq <= ?", (last,))
             self._unfolded = since
+            self._trouble = None
         finally:
             self._since = []
         yield
-        [(free,)] = database.execute("PRAGMA freelist_count")
-        [(pages,)] = database.execute("PRAGMA page_count")
-        if free > max(_VACUUM, pages // 4):
+        while self._is_wasteful():
             database.execute(f"PRAGMA incremental_vacuum({_VACUUM})").fetchall()
+            yield
         database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def _fold_ends(self, unfolded: _Unfolded) -> None:
+    def _is_wasteful(self) -> bool:
+        [(free,)] = self._database.execute("PRAGMA freelist_count")
+        [(pages,)] = self._database.execute("PRAGMA page_count")
+        return bool(free > max(_VACUUM, pages // 4))
+
+    # Each returns which sessions have no keys in their table any more once it is committed.
+
+    def _fold_ends(self, unfolded: _Unfolded) -> set[int]:
         if unfolded.all_ended:
             self._database.execute("DELETE FROM sessions")
             self._database.execute("DELETE FROM keys WHERE tkn <> ?", (NO_TOKEN,))
-            self._spread.clear()
+            return self._spread.copy()
         END_SESSIONS.run(self._database, [(number,) for number in unfolded.ended])
-        self._drop_keys(unfolded.ended)
+        return self._drop_keys(unfolded.ended)
 
-    def _fold_rows(self, rows: list[Row]) -> None:
+    def _fold_rows(self, rows: list[Row]) -> set[int]:
         PUT_SESSIONS.run(self._database, rows)
-        self._drop_keys(row[0] for row in rows if row[-1] is not None)
+        return self._drop_keys(row[0] for row in rows if row[-1] is not None)
 
-    def _drop_keys(self, numbers: Iterable[int]) -> None:
+    def _drop_keys(self, numbers: Iterable[int]) -> set[int]:
         spread = self._spread.intersection(numbers)
         DROP_KEYS.run(self._database, [(number,) for number in spread])
-        self._spread -= spread
+        return spread
 
     def _fold_map(self, number: int, change: MapChange) -> None:
         if change.clear:
@@ -408,15 +446,24 @@ class Store:
         """Have what was committed survive a power cut, if the last time is a second ago."""
         now = time.monotonic()
         if self._synced < self._seq and now - self._synced_at >= _IDLE:
-            descriptor = os.open(f"{self.path}-wal", os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(Path(f"{self.path}-wal"))
             self._synced, self._synced_at = self._seq, now
 
 
 _FOLDED = object()
+
+
+def sync(path: Path) -> None:
+    """Have a file or a folder survive a power cut as it is.
+
+    Raises:
+        OSError: it can't.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _nothing() -> None:
@@ -438,7 +485,10 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 def _lock(path: Path) -> int:
     """Take hold of the data folder; return what holds it until it is closed."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path} can't be used: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -447,6 +497,10 @@ def _lock(path: Path) -> int:
         raise StoreError(
             f"another server uses {path.parent}: process {holder or 'unknown'}"
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        os.close(descriptor)
+        raise StoreError(f"{path} can't be used: {error.strerror}") from error
     return descriptor

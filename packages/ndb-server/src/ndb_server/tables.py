@@ -132,7 +132,9 @@ def read_sessions(database: sqlite3.Connection) -> Iterator[tuple[Row, Packed]]:
             if packed is None:
                 yield row, read_keys(in_table, number)
             else:
-                _object(packed.decode())
+                # What is in its strings `Raw` does not look at.
+                packed.decode()
+                _object(packed)
                 yield row, packed
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise DamageError(f"there is a session that can't be read: {error}") from None

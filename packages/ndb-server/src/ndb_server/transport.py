@@ -305,7 +305,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         total = len(data)
         now = self._clock()
         is_open = self._ws.state is State.OPEN
-        while is_open and not self._write_paused:
+        while is_open and not self._write_paused and len(self._held) < _HELD:
             if self._answering is None and self._fragments is None:
                 messages, ends = text_messages(data, position)
                 if messages:
@@ -525,7 +525,12 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def check_alive(self) -> None:
         """Ping a client that has been silent since the last call, close one that stays so."""
-        if self._ws.state is not State.OPEN or self._write_paused or self._answering is not None:
+        if (
+            self._ws.state is not State.OPEN
+            or self._write_paused
+            or self._answering is not None
+            or self._held
+        ):
             # It is the server's turn; and what the client says may not be read.
             return
         if self._heard:
