@@ -5,8 +5,8 @@ folder is made as a disk could have it after a power cut at that moment, and ope
 
 Not covered: a disk that says that it has synced and has not, or that damages what was synced
 before; sectors that hold neither what was there nor what was written; folders that were just made
-(those of datasets, and the data folder itself). What is written through a memory map is not seen either:
-SQLite does that only with its shared memory, which is made anew after a crash.
+(those of datasets, and the data folder itself). What is written through a memory map is not seen
+either: SQLite does that only with its shared memory, which is made anew after a crash.
 """
 
 import json
