@@ -4,9 +4,9 @@ All that the real server does to its files is recorded while a client writes. At
 folder is made as a disk could have it after a power cut at that moment, and opened.
 
 Not covered: a disk that says that it has synced and has not, or that damages what was synced
-before; sectors that hold neither what was there nor what was written; folders that were just made (those of
-datasets, and the data folder itself). What is written through a memory map is not seen either:
-SQLite does that only with its shared memory, which is made anew after a crash.
+before; sectors that hold neither what was there nor what was written; folders that were just made
+(those of datasets, and the data folder itself). What is written through a memory map is not seen
+either: SQLite does that only with its shared memory, which is made anew after a crash.
 """
 
 import json
@@ -26,7 +26,7 @@ from tests.server.durable import OnDisk, on_disk
 from tests.server.model import Keys, Model, Settings
 from tests.server.model import text as value_text
 
-CUTS = int(os.environ.get("NDB_POWER_CUTS", "150"))
+CUTS = int(os.environ.get("POWER_CUTS", "150"))
 OPERATIONS = 600
 
 

@@ -13,9 +13,8 @@ from ndb_server.dispatch import Dispatcher
 from ndb_server.engine import Engine
 from ndb_server.journal import Journal
 from ndb_server.packing import unpack
-from ndb_server.rows import Row, deadline_of, settings_of, unsigned
+from ndb_server.rows import deadline_of, settings_of, unsigned
 from ndb_server.store import Store
-from ndb_server.tables import read_keys, read_sessions
 
 START = 1_700_000_000_000
 
