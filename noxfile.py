@@ -59,7 +59,7 @@ def tests(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Run only the tests that talk to a real server process."""
     install(session, "test")
-    session.run("pytest", "tests/e2e", *session.posargs)
+    session.run("pytest", "tests/e2e", "tests/durability", *session.posargs)
 
 
 @nox.session

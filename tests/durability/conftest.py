@@ -45,13 +45,13 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
 
 
 @contextmanager
-def faults(server: Server, calls: str, error: str) -> Iterator[None]:
-    """Have system calls of a server fail."""
+def faults(server: Server, calls: str, fault: str) -> Iterator[None]:
+    """Have system calls of a server fail, or take long: see ``inject`` of strace(1)."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("there is no strace")
     command = [strace, "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}"]
-    command += ["-e", f"inject={calls}:error={error}", "-p", str(server.pid)]
+    command += ["-e", f"inject={calls}:{fault}", "-p", str(server.pid)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         until_traced(server, process)

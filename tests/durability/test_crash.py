@@ -19,7 +19,7 @@ from tests.durability.traffic import Seen, Written, check, read, write
 from tests.e2e.wire import BOUND, opened
 from tests.server.model import Model
 
-ROUNDS = int(os.environ.get("NDB_CRASH_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("CRASH_ROUNDS", "20"))
 """How often the server is killed, half of the times at each level of durability."""
 
 WRITERS = 3

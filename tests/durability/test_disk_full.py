@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import time
@@ -191,7 +192,7 @@ def test_a_disk_that_fails_refuses_writes_until_it_works_and_brings_none_of_them
         token = wire.request("SH_NEW")["tkn"]
         wire.request("SH_SET", tkn=token, keys={"n": 0})
         numbers = itertools.count(1)
-        with faults(server, calls, error):
+        with faults(server, calls, f"error={error}"):
             assert set(write_and_read(wire, token, numbers, 20)) == {202}
             assert wire.request("SH_END", tkn=token)["st"] == 202
         before = everything(wire, [token])
@@ -212,11 +213,29 @@ def test_what_was_refused_is_not_there_if_the_server_is_killed_before_the_disk_w
     server = start_server("--data-dir", str(tmp_path))
     with opened(server.port) as wire:
         assert wire.request("KV_SET", keys={"n": 0})["st"] == 1
-        with faults(server, calls, "EIO"):
+        with faults(server, calls, "error=EIO"):
             assert wire.request("KV_SET", keys={"n": 1})["st"] == 202
             server.kill()
     with opened(start_server("--data-dir", str(tmp_path)).port) as wire:
         assert wire.request("KV_GET", keys=["n"])["keys"] == {"n": 0}
+
+
+def test_a_slow_disk_does_not_make_replies_pile_up(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server("--data-dir", str(tmp_path))
+    large = "x" * 4_000_000
+    with opened(server.port) as wire:
+        wire.request("KV_SET", keys={"large": large})
+        get = text({"KV_GET": {"keys": ["large"]}})
+        with faults(server, "fdatasync,fsync", "delay_enter=1000000"):
+            wire.send(text({"KV_SET": {"keys": {"n": 1}}}) + get * 100)
+            assert wire.reply() == {"KV_SET_RSP": {"st": 1}}
+            for _ in range(100):
+                assert wire.reply()["KV_GET_RSP"]["keys"] == {"large": large}
+        peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())
+        assert peak is not None
+        assert int(peak[1]) < 250_000
 
 
 def test_the_second_server_on_a_folder_is_told_which_process_has_it(
@@ -249,7 +268,11 @@ def test_when_sessions_have_expired_the_files_are_small_again(
         # A thousand free pages are kept for what comes.
         until(lambda: sizes(tmp_path)[0] < 1100 * 4096)
         # What SQLite keeps of its own log, once it begins it anew: PRAGMA journal_size_limit.
-        until(lambda: bool(wire.request("KV_SET", keys={"a": 1})) and sizes(tmp_path)[1] <= 2**26)
+        until(
+            lambda: (
+                wire.request("KV_SET", keys={"a": 1}) == {"st": 1} and sizes(tmp_path)[1] <= 2**26
+            )
+        )
 
 
 def sizes(folder: Path) -> tuple[int, int]:

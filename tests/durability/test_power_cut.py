@@ -26,7 +26,7 @@ from tests.server.durable import OnDisk, on_disk
 from tests.server.model import Keys, Model, Settings
 from tests.server.model import text as value_text
 
-CUTS = int(os.environ.get("NDB_POWER_CUTS", "150"))
+CUTS = int(os.environ.get("POWER_CUTS", "150"))
 OPERATIONS = 600
 
 

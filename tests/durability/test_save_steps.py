@@ -107,6 +107,7 @@ def test_a_server_killed_at_any_step_of_a_save_leaves_the_old_dataset_or_the_new
     kept = [keys] if kind == KEYS else sorted((of[2] for of in sessions.values()), key=len)
     old = content_of(template, kind)
     left: list[list[dict[str, bytes]]] = []
+    reply = None
     for number in range(1, 200):
         folder = tmp_path / f"run{number}"
         shutil.copytree(template, folder)
@@ -116,7 +117,7 @@ def test_a_server_killed_at_any_step_of_a_save_leaves_the_old_dataset_or_the_new
         if reply is not None:
             assert reply["st"] == 121
             break
-    # It was killed before the first step, before the last, and many times between them.
+    # The last run was not killed; the others were before the first step, before the last and many between.
     assert reply is not None
     assert len(left) > 10
     assert left[0] == old

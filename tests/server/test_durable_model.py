@@ -1,7 +1,7 @@
-"""Engine, journal and store against a model too simple to be wrong: restarts, and failing disks.
+"""Engine, journal and store against a simple model, with restarts and disks that fail.
 
-The journal's way to disk is held open: a step lets the batch on its way be written by a real store,
-or says that it can't be. Every reply is checked twice: when it is made, for what it says and for
+The journal's way to disk is held open: a step lets the batch on its way be written by a real
+store, or says that it can't be. Every reply is checked twice: when it is made, for what it says and
 what it waits for, and when its batch is done, for what is said instead. A crash is a copy of the
 folder, opened by another store.
 """
@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -475,11 +475,5 @@ def same(reply: dict[str, Any], expected: dict[str, Any]) -> bool:
 def test_what_was_acknowledged_is_there_and_what_was_refused_is_not() -> None:
     run_state_machine_as_test(
         DurableMachine,
-        settings=settings(
-            max_examples=40,
-            stateful_step_count=40,
-            deadline=None,
-            phases=[Phase.generate],
-            print_blob=False,
-        ),
+        settings=settings(max_examples=40, stateful_step_count=40, deadline=None),
     )

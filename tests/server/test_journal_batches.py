@@ -1,11 +1,18 @@
 """What waits for which batch, and what is left of one that can't be written."""
 
+import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ndb_protocol import Status
+from ndb_protocol.messages import SaveSessions
 from ndb_server.batches import Changed, Hold
+from ndb_server.datasets import Datasets, Folder
+from ndb_server.errors import RefusedError
 from ndb_server.rows import unsigned
+from ndb_server.store import Store
 
 from tests.server.durable import Durable, body
 
@@ -269,3 +276,26 @@ def test_reading_is_writing_eight_times_in_a_duration_at_most(durable: Durable) 
         assert last is not None
         assert durable.now + 80_000 - last < 10_000
     assert 60 <= written <= 80
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_a_save_waits_for_what_it_saves_and_is_refused_if_that_is_undone(
+    durable: Durable, token: int, tmp_path: Path, written: bool
+) -> None:
+    store = Store(tmp_path, "relaxed")
+    store.start()
+    datasets = Datasets(durable.engine, tmp_path, lambda: durable.now, store, durable.journal)
+    save = datasets.handlers["SH_SAVE"]
+    durable.ask("SH_SET", tkn=token, keys={"a": 1})
+    saving = asyncio.ensure_future(save(SaveSessions(name="a", tkns=[token]), durable.now))
+    await asyncio.sleep(0)
+    durable.settle(None if written else FULL, store)
+    if written:
+        assert (await saving).st == Status.SAVE_COMPLETE
+    else:
+        with pytest.raises(RefusedError, match=f"not durable: {FULL}") as refused:
+            await saving
+        assert refused.value.status == Status.SAVE_ERROR
+    assert Folder(tmp_path).has("sessions", "a") == written
+    datasets.close()
+    store.close()
