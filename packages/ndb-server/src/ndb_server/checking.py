@@ -94,8 +94,8 @@ def check_changes(columns: Sequence[object]) -> None:
         record, rows = decode_changes(changes)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"there is a row of the log that can't be read: {error}") from None
-    for *columns, packed in rows:
-        session_of((*columns, None if packed is None else bytes(packed)))
+    for *settings, packed in rows:
+        session_of((*settings, None if packed is None else bytes(packed)))
     if NO_TOKEN in record.ended:
         raise DamageError("there is a row of the log that ends what is no session")
 

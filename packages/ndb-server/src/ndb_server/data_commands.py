@@ -142,7 +142,17 @@ def _saved(folder: Path, name: str) -> Iterator[bytes]:
                 yield from key_lines(tables.read_keys(database))
 
 
-def import_(source: Text, /, *, data_dir: Text) -> None:
+def _no_option(_: object, value: str) -> None:
+    if value.startswith("-") and value != "-":
+        raise ValueError("There is no such option.")
+
+
+def import_(
+    source: Annotated[Text, Parameter(allow_leading_hyphen=True, validator=_no_option)],
+    /,
+    *,
+    data_dir: Text,
+) -> None:
     """Put sessions and independent keys into the store of a folder that no server uses.
 
     A session that is there already is left as it is; an independent key is overwritten. All of it

@@ -12,11 +12,14 @@ from typing import NamedTuple
 
 Value = int | float | bytes | None
 
+_MAGIC = b"SQLite format 3\0"
 _PAGE_SIZE = 4096
 _LOCK_BYTE = 2**30
 _TABLE_INTERIOR, _TABLE_LEAF = 5, 13
-_INDEX = {2, 10}
-_FREE, _OVERFLOW = 2, {3, 4}
+_KINDS = {2: 12, 5: 12, 10: 8, 13: 8}
+"""The kinds of pages in a tree, and how long their headers are (1.6)."""
+
+_FREE, _TREE, _OVERFLOW = 2, {1, 5}, {3, 4}
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 
 
@@ -86,14 +89,17 @@ class Pages:
         on = self._map_page(number)
         return self.page(on)[(number - on - 1) * 5] if number > on else 0
 
+    @cached_property
     def _has_map(self) -> bool:
-        return any(self.page(1)[52:56])
+        """Whether there is a pointer map: every store has one."""
+        first = self.page(1)
+        return any(first[52:56]) or not first.startswith(_MAGIC)
 
     @cached_property
     def _apart(self) -> set[int]:
         """Pages that hold no rows and never did."""
         apart = {_LOCK_BYTE // self.size + 1}
-        if self._has_map():
+        if self._has_map:
             apart |= {self._map_page(number) for number in range(2, self.count + 1)}
         return apart
 
@@ -109,7 +115,7 @@ class Pages:
                 break
             free.update(struct.unpack_from(f">{leaves}I", self.page(trunk), 8))
             trunk = following
-        if self._has_map():
+        if self._has_map:
             free |= {n for n in range(3, self.count + 1) if self._mapped(n) == _FREE}
         return free
 
@@ -123,30 +129,39 @@ class Pages:
                 continue
             reached[number] = None
             if self._kind(number) == _TABLE_INTERIOR:
-                try:
-                    waiting += [*self._children(number)][::-1]
-                except UnreadableError:
-                    continue
+                waiting += [*self._children(number)][::-1]
         return reached
 
     def _children(self, number: int) -> Iterator[int]:
         page = self.page(number)
-        for at in self._pointers(number, 12):
+        for at in self._pointers(number, _KINDS[_TABLE_INTERIOR]):
             yield int.from_bytes(page[at : at + 4], "big")
         head = 100 if number == 1 else 0
         yield int.from_bytes(page[head + 8 : head + 12], "big")
 
-    def _pointers(self, number: int, header: int) -> tuple[int, ...]:
-        """Return where the cells of a page are (1.6)."""
+    def _pointers(self, number: int, header: int) -> list[int]:
+        """Return where the cells of a page are (1.6), as far as that can be."""
         page, head = self.page(number), 100 if number == 1 else 0
         cells = int.from_bytes(page[head + 3 : head + 5], "big")
         begin = head + header
-        if begin + 2 * cells > self._usable:
-            raise UnreadableError
-        pointers = struct.unpack_from(f">{cells}H", page, begin)
-        if any(not begin + 2 * cells <= at < self._usable for at in pointers):
-            raise UnreadableError
+        known = begin + 2 * cells <= self._usable
+        pointers: list[int] = []
+        for at in range(begin, begin + 2 * cells if known else self._usable - 1, 2):
+            pointer = int.from_bytes(page[at : at + 2], "big")
+            if at + 2 <= pointer < self._usable:
+                pointers.append(pointer)
+            elif not known:
+                break
         return pointers
+
+    def _holds_rows(self, number: int) -> bool:
+        """Tell whether a page is a leaf of a table, or was one before its first byte changed."""
+        kind = self._kind(number)
+        if not self._is_there(number) or (self._has_map and self._mapped(number) in _OVERFLOW):
+            return False
+        if self._has_map and kind not in _KINDS:
+            return number > 1 and self._mapped(number) in _TREE
+        return kind == _TABLE_LEAF
 
     # Rows
 
@@ -181,26 +196,18 @@ class Pages:
 
     def _is_sound(self, number: int) -> bool:
         kind = self._kind(number)
-        if not self._is_there(number) or kind not in {_TABLE_INTERIOR, _TABLE_LEAF, *_INDEX}:
+        if not self._is_there(number) or kind not in _KINDS:
             return False
-        try:
-            self._pointers(number, 12 if kind in {2, _TABLE_INTERIOR} else 8)
-        except UnreadableError:
-            return False
-        return True
+        head = 100 if number == 1 else 0
+        cells = int.from_bytes(self.page(number)[head + 3 : head + 5], "big")
+        return len(self._pointers(number, _KINDS[kind])) == cells
 
     def _cells(self, number: int, table: bytes | None) -> Iterator[Cell]:
         """Yield the rows on a page, none if it is no leaf of a table."""
-        if not self._is_there(number) or self._kind(number) != _TABLE_LEAF:
-            return
-        if self._has_map() and self._mapped(number) in _OVERFLOW:
-            return
-        try:
-            pointers = self._pointers(number, 8)
-        except UnreadableError:
+        if not self._holds_rows(number):
             return
         page = self.page(number)
-        for at in pointers:
+        for at in self._pointers(number, _KINDS[_TABLE_LEAF]):
             try:
                 length, begin = _varint(page, at)
                 rowid, begin = _varint(page, begin)

@@ -143,7 +143,7 @@ class _Salvaged:
         yield f"{self._sessions} sessions and {self._keys} independent keys were kept"
         pages = self._pages.unreadable()
         if pages:
-            yield f"what was on {len(pages)} pages could not be read: {_ranges(pages)}"
+            yield f"{len(pages)} pages could not be read, or not all of them: {_ranges(pages)}"
         for table, rowids in self._lost.items():
             if table == b"sessions":
                 yield f"{len(rowids)} sessions could not be read"
