@@ -3,7 +3,7 @@
 ``{ndb-statuses}`` lists `ndb_protocol.Status`, ``{ndb-commands}`` the rows of
 `ndb_protocol.COMMANDS` whose names begin with its argument, ``{ndb-vector}`` shows the conformance
 vector that its argument names as ``SH_NEW: its name``, ``{ndb-server-options}`` what
-``ndb-server --help`` knows, and ``{ndb-bench-options}`` what ``ndb bench --help`` does.
+``ndb-server --help`` knows, ``{ndb-server-commands}`` its commands, and ``{ndb-bench-options}`` what ``ndb bench --help`` does.
 """
 
 import re
@@ -254,7 +254,7 @@ class VectorShown(Generated):
 
 def options_of(command: App) -> Iterator[str]:
     """Yield the lines of a Markdown list of the options of a command."""
-    page = command.generate_docs("markdown")
+    page = command.generate_docs("markdown", recursive=False)
     yield from (line for line in page.splitlines() if line.startswith("* `--"))
 
 
@@ -263,6 +263,19 @@ class ServerOptions(Generated):
         yield from options_of(server_command)
         yield "* `--version`: Print the version and exit."
         yield "* `--help`: Print all options and exit."
+
+
+COMMANDS_OF_SERVER = ("datasets", "check", "export", "import")
+
+
+class ServerCommands(Generated):
+    def lines(self) -> Iterator[str]:
+        for name in COMMANDS_OF_SERVER:
+            command = server_command[name]
+            yield from (f"### ndb-server {name}", "", command.help.split("\n\nArgs:")[0], "")
+            yield from arguments_of(command)
+            yield from options_of(command)
+            yield ""
 
 
 class BenchOptions(Generated):
@@ -275,5 +288,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("ndb-commands", Commands)
     app.add_directive("ndb-vector", VectorShown)
     app.add_directive("ndb-server-options", ServerOptions)
+    app.add_directive("ndb-server-commands", ServerCommands)
     app.add_directive("ndb-bench-options", BenchOptions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

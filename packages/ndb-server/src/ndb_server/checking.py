@@ -88,10 +88,9 @@ def check_changes(columns: Sequence[object]) -> None:
     """
     [changes] = columns
     try:
-        if not isinstance(changes, bytes):
-            raise DamageError("there is a row of the log that is no text")
-        changes.decode()
-        record, rows = decode_changes(changes)
+        text = msgspec.convert(changes, bytes)
+        text.decode()
+        record, rows = decode_changes(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"there is a row of the log that can't be read: {error}") from None
     for *settings, packed in rows:

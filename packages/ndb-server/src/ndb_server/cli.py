@@ -166,19 +166,23 @@ def _read(config: Path) -> dict[str, Any]:
 def configure(
     *arguments: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     config: Text | None = None,
-) -> None:
+) -> int | None:
     """Read the configuration, then run.
 
     Args:
         arguments: The rest of the command line.
         config: TOML file with options.
+
+    Returns:
+        the exit status of a command.
     """
     if config is not None:
         file = Dict(
             _read(Path(config)), source=config, use_commands_as_keys=False, allow_unknown=True
         )
         app.config = [_ENVIRONMENT, file]
-    app(arguments, exit_on_error=False, print_error=False)
+    status: int | None = app(arguments, exit_on_error=False, print_error=False)
+    return status
 
 
 def main(arguments: list[str] | None = None) -> None:
