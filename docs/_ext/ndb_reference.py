@@ -3,7 +3,8 @@
 ``{ndb-statuses}`` lists `ndb_protocol.Status`, ``{ndb-commands}`` the rows of
 `ndb_protocol.COMMANDS` whose names begin with its argument, ``{ndb-vector}`` shows the conformance
 vector that its argument names as ``SH_NEW: its name``, ``{ndb-server-options}`` what
-``ndb-server --help`` knows, ``{ndb-server-commands}`` its commands, and ``{ndb-bench-options}`` what ``ndb bench --help`` does.
+``ndb-server --help`` knows, ``{ndb-server-commands}`` what its commands do, and
+``{ndb-bench-options}`` what ``ndb bench --help`` does.
 """
 
 import re
@@ -255,7 +256,7 @@ class VectorShown(Generated):
 def options_of(command: App) -> Iterator[str]:
     """Yield the lines of a Markdown list of the options of a command."""
     page = command.generate_docs("markdown", recursive=False)
-    yield from (line for line in page.splitlines() if line.startswith("* `--"))
+    yield from re.findall(r"^\* `--.*(?:\n    .*)*", page, re.M)
 
 
 class ServerOptions(Generated):
@@ -271,11 +272,12 @@ COMMANDS_OF_SERVER = ("datasets", "check", "export", "import")
 class ServerCommands(Generated):
     def lines(self) -> Iterator[str]:
         for name in COMMANDS_OF_SERVER:
-            command = server_command[name]
-            yield from (f"### ndb-server {name}", "", command.help.split("\n\nArgs:")[0], "")
-            yield from arguments_of(command)
-            yield from options_of(command)
-            yield ""
+            page = server_command[name].generate_docs("markdown", recursive=False)
+            # A heading and a block with the usage come first.
+            _, usage, text = page.split("```", 2)
+            yield from (f"### ndb-server {name}", "", "```text")
+            yield f"ndb-server {usage.removeprefix('console').strip()}"
+            yield from ("```", text, "")
 
 
 class BenchOptions(Generated):

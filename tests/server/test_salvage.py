@@ -107,9 +107,8 @@ def test_a_sound_store_is_left_as_it_is(folder: Path) -> None:
         flipped(68),
         flipped(100),
         flipped(103, 104),
-        flipped(*range(32, 40)),
     ],
-    ids=["first page", "pointer map", "magic", "application_id", "tree", "cells", "free list"],
+    ids=["first page", "pointer map", "magic", "application_id", "tree", "cells"],
 )
 def test_damage_to_what_is_no_row_loses_none(folder: Path, change: Damage) -> None:
     before = lines(folder)

@@ -118,7 +118,7 @@ class Folder:
                     database.execute("PRAGMA journal_mode = OFF")
                     database.execute("PRAGMA synchronous = OFF")
                     if store is not None:
-                        database.execute("ATTACH ? AS store", (store.path.as_uri(),))
+                        database.execute("ATTACH ? AS store", (store.path.absolute().as_uri(),))
                     database.executescript(f"BEGIN; {_TABLES}")
                     database.execute(
                         "INSERT INTO dataset VALUES (?, ?, ?)", (FORMAT, VERSION, kind)
