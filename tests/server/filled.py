@@ -46,7 +46,8 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str
     except SystemExit as exit:
         status = int(exit.code or 0)
     sys.stdout.flush()
-    return status, *capfd.readouterr()
+    said = capfd.readouterr()
+    return status, said.out, said.err
 
 
 def exported(capfd: pytest.CaptureFixture[str], folder: Path, *more: str) -> list[str]:

@@ -1,7 +1,9 @@
 """Listing, checking, exporting and importing what a data folder holds."""
 
 import json
+import random
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from msgspec import Raw
 from ndb_server.data_commands import _stored
 from ndb_server.importing import bring_in
 from ndb_server.lines import read_lines
-from ndb_server.store import FILE
+from ndb_server.looking import looking
+from ndb_server.store import FILE, StoreError
 
 from tests.conftest import StartServer
 from tests.e2e.wire import BOUND, opened
@@ -494,3 +497,88 @@ def test_an_export_of_a_damaged_store_says_that_it_is_not_all(
     status, _, err = run(capfd, "export", "--data-dir", tmp_path / "data")
     assert status == 1
     assert "not all could be exported" in err
+
+
+# The log
+
+
+def test_what_is_exported_is_what_the_log_makes_of_the_tables(
+    tmp_path: Path, start_server: StartServer
+) -> None:
+    """Sessions that end, come, grow and are cleared, partly folded and partly in the log."""
+    folder = tmp_path / "data"
+    chance = random.Random(4)
+    server = start_server("--data-dir", str(folder))
+    with opened(server.port) as client:
+        tokens: list[int] = []
+
+        def something() -> None:
+            token = chance.choice(tokens) if tokens else 0
+            keys = {f"k{chance.randrange(6)}": "x" * chance.choice([1, 10, 700])}
+            match chance.randrange(12):
+                case 0 | 1 | 2:
+                    expiry = {"duration": chance.choice([0, 1000])}
+                    tokens.append(client.request("SH_NEW", expiry=expiry)["tkn"])
+                case 3 if token:
+                    client.request("SH_END", tkn=token)
+                    tokens.remove(token)
+                case 4:
+                    client.request("SH_CLEAR_SET", tkn=token, keys=keys)
+                case 5:
+                    client.request("SH_RMV", tkn=token, keys=[f"k{chance.randrange(6)}"])
+                case 6:
+                    client.request("KV_SET", keys=keys)
+                case 7:
+                    client.request("KV_RMV", keys=[f"k{chance.randrange(6)}"])
+                case _:
+                    client.request("SH_SET", tkn=token, keys=keys)
+
+        for _ in range(150):
+            something()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(BOUND) == 0
+    server = start_server("--data-dir", str(folder))
+    with opened(server.port) as client:
+        for _ in range(100):
+            something()
+        server.kill()
+    crashed = list(_stored(folder))
+    start_server("--data-dir", str(folder)).stop()
+    assert list(_stored(folder)) == crashed
+    server = start_server("--data-dir", str(folder))
+    with opened(server.port) as client:
+        client.request("SH_END_ALL")
+        tokens.clear()
+        for _ in range(50):
+            something()
+        server.kill()
+    crashed = list(_stored(folder))
+    start_server("--data-dir", str(folder)).stop()
+    assert list(_stored(folder)) == crashed
+    assert crashed
+
+
+def test_who_looks_at_a_store_is_told_if_a_server_begins_to_use_it(tmp_path: Path) -> None:
+    path = fill(tmp_path / "data", 1)
+    with pytest.raises(StoreError, match="do it again"), looking(path):
+        Path(f"{path}-wal").touch()
+
+
+def test_salvage_in_the_file_is_true_or_false(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = tmp_path / "ndb.toml"
+    config.write_text("salvage = 'yes'")
+    status, _, err = run(capfd, "--config", config)
+    assert status == 2
+    assert "[salvage]" in err
+    assert "must be true or false" in err
+
+
+def test_a_store_that_a_server_uses_is_not_salvaged(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, start_server: StartServer
+) -> None:
+    server = start_server("--data-dir", str(tmp_path))
+    status, _, err = run(capfd, "--data-dir", tmp_path, "--salvage", "--port", "0")
+    assert status == 2
+    assert f"process {server.pid}" in err
