@@ -97,6 +97,10 @@ class StoreError(Exception):
     """The store can't be opened, or read; says why and what to do."""
 
 
+class VersionError(StoreError):
+    """The store is of a version that this server does not know."""
+
+
 class _Map(Struct, array_like=True, gc=False):
     tkn: int
     clear: bool
@@ -118,7 +122,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Record).decode
 
 
-class _Unfolded:
+class Unfolded:
     """What the log holds that the tables have not got: for each session, what it is at last."""
 
     def __init__(self) -> None:
@@ -155,6 +159,46 @@ class _Unfolded:
                 known.then(each.removed, each.put)
 
 
+def recognize(database: sqlite3.Connection, path: Path) -> None:
+    """Check that `database` has our tables.
+
+    Raises:
+        StoreError: it is something else, or of another version.
+        sqlite3.Error: it can't be read.
+    """
+    [(application,)] = database.execute("PRAGMA application_id")
+    [(version,)] = database.execute("PRAGMA user_version")
+    if application != APPLICATION_ID:
+        raise StoreError(f"{path} is not a store of NDB")
+    if version != VERSION:
+        raise VersionError(
+            f"{path} has version {version} of the tables; this server knows {VERSION}"
+        )
+
+
+def read_log(database: sqlite3.Connection) -> Unfolded:
+    """Return what the log has, without changing it.
+
+    Raises:
+        sqlite3.Error: it can't be read.
+        msgspec.MsgspecError: it holds what can't be.
+    """
+    unfolded = Unfolded()
+    for seq, changes in database.execute("SELECT seq, changes FROM log ORDER BY seq"):
+        unfolded.add(seq, len(changes), *decode_changes(changes))
+    return unfolded
+
+
+def decode_changes(changes: bytes) -> tuple[_Record, list[Row]]:
+    """Return what a row of the log says, and the rows of sessions in it.
+
+    Raises:
+        msgspec.MsgspecError: it says nothing that can be.
+    """
+    record = _decode(changes)
+    return record, [(*row[:-1], None if row[-1] == _NULL else row[-1]) for row in record.rows]
+
+
 class Store:
     """The file, and the thread that writes it.
 
@@ -172,13 +216,13 @@ class Store:
         self.path = folder.absolute() / FILE
         self._seq = self._synced = 0
         self._synced_at = time.monotonic()
-        self._unfolded = _Unfolded()
+        self._unfolded = Unfolded()
         # What comes while the log is being folded.
-        self._since: list[_Unfolded] = []
+        self._since: list[Unfolded] = []
         self._folding: Iterator[object] | None = None
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._trouble: str | None = None
-        self._lock = _lock(folder / LOCK)
+        self._lock = lock(folder / LOCK)
         try:
             self._database = self._open()
             # The files are as new as their entries; SQLite sees to that in `strict` alone.
@@ -191,7 +235,8 @@ class Store:
                     "SELECT tkn FROM sessions WHERE keys IS NULL"
                 )
             }
-            self._read_log()
+            self._unfolded = read_log(self._database)
+            self._seq = self._unfolded.seq
             self.fold()
         except (OSError, sqlite3.Error, msgspec.MsgspecError, StoreError) as error:
             os.close(self._lock)
@@ -202,20 +247,14 @@ class Store:
 
     def _open(self) -> sqlite3.Connection:
         database = connect(self.path)
-        [(application,)] = database.execute("PRAGMA application_id")
-        [(version,)] = database.execute("PRAGMA user_version")
         [(tables,)] = database.execute("SELECT count(*) FROM sqlite_master")
         if tables == 0:
             # Before the first table: neither can be changed later.
             database.execute("PRAGMA auto_vacuum = INCREMENTAL")
             database.execute("PRAGMA journal_mode = WAL")
             database.executescript(f"BEGIN; {_TABLES} COMMIT;")
-        elif application != APPLICATION_ID:
-            raise StoreError(f"{self.path} is not a store of NDB")
-        elif version != VERSION:
-            raise StoreError(
-                f"{self.path} has version {version} of the tables; this server knows {VERSION}"
-            )
+        else:
+            recognize(database, self.path)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute(f"PRAGMA synchronous = {'FULL' if self._strict else 'NORMAL'}")
         # Checkpoints follow a fold: most of what the log was need not go to the file at all.
@@ -224,13 +263,6 @@ class Store:
         database.execute("PRAGMA cache_size = -65536")
         database.execute("PRAGMA busy_timeout = 5000")
         return database
-
-    def _read_log(self) -> None:
-        for seq, changes in self._database.execute("SELECT seq, changes FROM log ORDER BY seq"):
-            record = _decode(changes)
-            rows = [(*row[:-1], None if row[-1] == _NULL else row[-1]) for row in record.rows]
-            self._unfolded.add(seq, len(changes), record, rows)
-        self._seq = self._unfolded.seq
 
     # For the event loop
 
@@ -283,7 +315,7 @@ class Store:
             return f"{self.path} can't be used: {error}"
         return (
             f"{self.path} is damaged: {error}; start with an empty folder and --load a dataset, or "
-            "keep what can be read with --salvage"
+            "with --salvage to keep what can be read"
         )
 
     def read(self) -> tuple[Iterator[tuple[Row, Packed]], dict[str, Raw]]:
@@ -294,6 +326,16 @@ class Store:
             DamageError: there is something that can't be.
         """
         return read_sessions(self._database), read_keys(self._database)
+
+    @contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """Give the tables to change, in one transaction, before anything is written.
+
+        Raises:
+            sqlite3.Error: they can't be changed.
+        """
+        with _transaction(self._database):
+            yield self._database
 
     def start(self) -> None:
         """Begin to write."""
@@ -379,7 +421,7 @@ class Store:
         unfolded, database = self._unfolded, self._database
         if not unfolded.seq:
             return
-        since = _Unfolded()
+        since = Unfolded()
         self._since = [since]
         try:
             last = unfolded.seq
@@ -417,7 +459,7 @@ class Store:
 
     # Each returns which sessions have no keys in their table any more once it is committed.
 
-    def _fold_ends(self, unfolded: _Unfolded) -> set[int]:
+    def _fold_ends(self, unfolded: Unfolded) -> set[int]:
         if unfolded.all_ended:
             self._database.execute("DELETE FROM sessions")
             self._database.execute("DELETE FROM keys WHERE tkn <> ?", (NO_TOKEN,))
@@ -483,8 +525,12 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _lock(path: Path) -> int:
-    """Take hold of the data folder; return what holds it until it is closed."""
+def lock(path: Path) -> int:
+    """Take hold of the data folder; return what holds it until it is closed.
+
+    Raises:
+        StoreError: another process has it, or it can't be used.
+    """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
