@@ -1,19 +1,19 @@
 """The command line, the environment and the configuration file of ``ndb-server``."""
 
 import asyncio
-import logging
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from cyclopts import App, CoercionError, CycloptsError, Parameter, Token
 from cyclopts.config import Dict, Env
 from cyclopts.validators import Number
 from ndb_protocol import DEFAULT_PORT
 
+from .logs import LogFormat, log_to_stderr
 from .server import VERSION, Options, StartError, serve
 
 USAGE_ERROR = 2
@@ -48,6 +48,9 @@ def _not_empty(_: object, value: str | None) -> None:
 
 
 Text = Annotated[str, Parameter(validator=_not_empty)]
+Port = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=0, lte=65535))]
+Whole = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=0))]
+Switch = Literal["on", "off"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Loop = Literal["auto", "uvloop", "asyncio"]
 
@@ -56,13 +59,16 @@ Loop = Literal["auto", "uvloop", "asyncio"]
 def run(
     *,
     host: Text = "127.0.0.1",
-    port: Annotated[
-        int, Parameter(converter=_whole_number, validator=Number(gte=0, lte=65535))
-    ] = DEFAULT_PORT,
+    port: Port = DEFAULT_PORT,
     log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
     data_dir: Text | None = None,
     load: Text | None = None,
     loop: Loop = "auto",
+    metrics: Switch = "on",
+    ops_port: Port | None = None,
+    slow_ms: Whole | None = None,
+    shutdown_timeout: Whole = 10,
 ) -> None:
     """Run the server until SIGINT or SIGTERM.
 
@@ -72,17 +78,27 @@ def run(
         host: Address to listen on.
         port: Port to listen on; 0 takes any free one.
         log_level: Least severe level to log.
+        log_format: Text for people, or JSON, one object a line, for machines.
         data_dir: Folder for saves, made if it does not exist; without it saving is disabled.
         load: Name of a saved dataset to load before connections are accepted.
         loop: Event loop: uvloop, asyncio's own, or by default uvloop where it is installed.
+        metrics: Count requests, and show what is counted at /metrics.
+        ops_port: Port for /healthz, /readyz and /metrics; without it they are on the main one.
+        slow_ms: Log commands that take at least this many milliseconds; without it none.
+        shutdown_timeout: Seconds that connections get to end when the server is told to stop.
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    log_to_stderr(log_level, log_format)
     folder = None if data_dir is None else _prepare(Path(data_dir))
-    options = Options(host=host, port=port, data_dir=folder, load=load)
+    options = Options(
+        host=host,
+        port=port,
+        data_dir=folder,
+        load=load,
+        shutdown_timeout=shutdown_timeout,
+        metrics=metrics == "on",
+        ops_port=ops_port,
+        slow_ms=slow_ms,
+    )
     with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
         runner.run(serve(options))
 
@@ -117,7 +133,9 @@ def _prepare(data_dir: Path) -> Path:
 
 
 _IN_FILE = {
-    name.replace("_", "-"): (int, "an integer") if hint is int else (str, "a string")
+    name.replace("_", "-"): (int, "an integer")
+    if int in (hint, *get_args(hint))
+    else (str, "a string")
     for name, hint in get_type_hints(run).items()
     if name != "return"
 }

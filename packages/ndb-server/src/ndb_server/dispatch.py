@@ -27,8 +27,13 @@ from .errors import RefusedError
 
 logger = logging.getLogger(__name__)
 
+_OK = int(Status.OK)
+
 Handler = Callable[[Any, int], Reply | Awaitable[Reply]]
 """Runs a command, given its parameters and the time in ms since the epoch."""
+
+Outcome = tuple[Command | None, int]
+"""The command a message asked for, if it is one, and the status of its reply."""
 
 NOT_TEXT = encode_reply(
     NO_COMMAND,
@@ -53,7 +58,7 @@ class Dispatcher:
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
         self._rows = {
-            name: (handler, reply_opening(COMMANDS[name].reply_name), COMMANDS[name])
+            name: (handler, reply_opening(COMMANDS[name].reply_name), (COMMANDS[name], _OK))
             for name, handler in handlers.items()
         }
         self._short_way = {
@@ -63,7 +68,11 @@ class Dispatcher:
         }
 
     def dispatch(
-        self, messages: Iterable[bytes], now: int, text_tokens: bool = False
+        self,
+        messages: Iterable[bytes],
+        now: int,
+        text_tokens: bool = False,
+        outcomes: list[Outcome] | None = None,
     ) -> list[bytes | Awaitable[bytes]]:
         """Run the requests that `messages` (valid UTF-8) are, in their order.
 
@@ -74,6 +83,7 @@ class Dispatcher:
             messages: the text messages.
             now: the time in ms since the epoch; never less than at an earlier call.
             text_tokens: write tokens as decimal strings (subprotocol ``ndb.v1.text``).
+            outcomes: where to add, if given, what was run; what comes later is added then.
 
         Returns:
             The replies to those that were run. The last one may come later.
@@ -83,26 +93,32 @@ class Dispatcher:
         short_way = self._short_way
         for message in messages:
             try:
-                decode, handler, opening, command = short_way[message[BEGINNING]]
+                decode, handler, opening, done = short_way[message[BEGINNING]]
                 params = decode(message).params
             except UNREADABLE:
                 try:
                     command, params = decode_request(message)
                 except RequestError as error:
+                    if outcomes is not None:
+                        named = COMMANDS.get(error.reply_name.removesuffix("_RSP"))
+                        outcomes.append((named, int(error.status)))
                     refusal = Reply(st=error.status, m=error.message)
                     replies.append(encode_reply(error.reply_name, refusal))
                     continue
-                handler, opening, _ = self._rows[command.name]
+                handler, opening, done = self._rows[command.name]
             try:
                 reply = handler(params, now)
                 if not isinstance(reply, Reply):
-                    replies.append(_later(command, reply, text_tokens))
+                    replies.append(_later(done[0], reply, text_tokens, outcomes))
                     break
+                status = reply.st
                 if text_tokens:
                     reply = with_text_tokens(reply)
                 text = opening + encode_body(reply) + b"}"
             except Exception as error:
-                text = _refusal(command, error)
+                status, text = _refusal(done[0], error)
+            if outcomes is not None:
+                outcomes.append(done if status == _OK else (done[0], status))
             replies.append(text)
             size += len(text)
             if size >= ENOUGH:
@@ -110,23 +126,32 @@ class Dispatcher:
         return replies
 
 
-async def _later(command: Command, coming: Awaitable[Reply], text_tokens: bool) -> bytes:
+async def _later(
+    command: Command,
+    coming: Awaitable[Reply],
+    text_tokens: bool,
+    outcomes: list[Outcome] | None,
+) -> bytes:
     try:
         reply = await coming
-        return encode_reply(command.reply_name, with_text_tokens(reply) if text_tokens else reply)
+        status = reply.st
+        text = encode_reply(command.reply_name, with_text_tokens(reply) if text_tokens else reply)
     except Exception as error:
-        return _refusal(command, error)
+        status, text = _refusal(command, error)
+    if outcomes is not None:
+        outcomes.append((command, status))
+    return text
 
 
-def _refusal(command: Command, error: Exception) -> bytes:
+def _refusal(command: Command, error: Exception) -> tuple[int, bytes]:
     if isinstance(error, RefusedError):
-        return encode_reply(command.reply_name, Reply(st=error.status, m=error.message))
-    incident = secrets.token_hex(4)
-    logger.error("internal error %s in %s\n%s", incident, command.name, _trace(error))
-    return encode_reply(
-        command.reply_name,
-        Reply(st=Status.UNKNOWN, m=f"internal error {incident}; the server's log has the cause"),
-    )
+        refusal = Reply(st=error.status, m=error.message)
+    else:
+        incident = secrets.token_hex(4)
+        logger.error("internal error %s in %s\n%s", incident, command.name, _trace(error))
+        sentence = f"internal error {incident}; the server's log has the cause"
+        refusal = Reply(st=Status.UNKNOWN, m=sentence)
+    return int(refusal.st), encode_reply(command.reply_name, refusal)
 
 
 def _trace(error: BaseException) -> str:

@@ -9,7 +9,7 @@ its deadline with `now` first (`_live`). `reap` gives back the memory of those n
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import UNSET, Raw, Struct
 from ndb_protocol import COMMANDS, NO_TOKEN, Extends, Status, new_token
@@ -38,6 +38,14 @@ class Session(Struct, gc=False):
     expiry: Expiry | None
     deadline: int
     packed: Packed
+
+
+class Totals(NamedTuple):
+    """How much there is of sessions, of their keys, and of independent keys."""
+
+    sessions: int
+    sessionKeys: int
+    keys: int
 
 
 @lru_cache(maxsize=1024)
@@ -77,6 +85,7 @@ class Engine:
 
     Attributes:
         handlers: runs each command, by its name.
+        expirations: how many times a session's deadline has come.
     """
 
     def __init__(
@@ -87,6 +96,7 @@ class Engine:
         self._sessions: dict[int, Session] = {}
         self._keys: dict[str, Raw] = {}
         self._session_keys = 0
+        self.expirations = 0
         self._deadlines = Deadlines(self._deadline_of)
         self.handlers: Mapping[str, Handler] = {
             "SH_NEW": self._new,
@@ -118,6 +128,7 @@ class Engine:
         """Do what the deadline of `session` demands; return it if it lives on."""
         expiry = session.expiry
         assert expiry is not None
+        self.expirations += 1
         if expiry.deleteSession:
             self._drop(token, session)
             return None
@@ -137,6 +148,11 @@ class Engine:
     def _deadline_of(self, token: int) -> int | None:
         session = self._sessions.get(token)
         return None if session is None or session.expiry is None else session.deadline
+
+    @property
+    def totals(self) -> Totals:
+        """How much there is."""
+        return Totals(len(self._sessions), self._session_keys, len(self._keys))
 
     def reap(self, now: int, limit: int | None = None) -> bool:
         """Let sessions whose deadline has come expire.

@@ -2,10 +2,13 @@
 
 import asyncio
 import gc
+import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +19,17 @@ from ndb_protocol import messages as m
 
 from .clock import Clock
 from .datasets import Datasets
-from .dispatch import NOT_TEXT, Dispatcher
+from .dispatch import NOT_TEXT, Dispatcher, Handler
 from .engine import Engine
 from .errors import RefusedError
-from .transport import MAX_MESSAGE_SIZE, Connection, Timeouts
+from .measures import count_open, page_of, resident_bytes
+from .metrics import DELAYS, Histogram, Requests
+from .notify import notify, passed_sockets
+from .ops import Operations
+from .slow import watched
+from .transport import MAX_MESSAGE_SIZE, Connection, Respond, Timeouts, Traffic, no_http
+
+logger = logging.getLogger(__name__)
 
 VERSION = version("ndb-server")
 
@@ -32,6 +42,9 @@ FEATURES = [
     "update",
 ]
 """What this server does beyond NemesisDB 0.7, for SV_INFO."""
+
+OPS_SOCKET = "ops"
+"""The name of a socket, of those the service manager passes, that is for health and metrics."""
 
 _REAP_INTERVAL = 0.1
 _REAP_SLICE = 128
@@ -51,6 +64,10 @@ class Options:
         data_dir: folder for datasets; without it saving is disabled.
         load: name of a dataset to load before connections are accepted.
         timeouts: how long to wait for clients.
+        shutdown_timeout: seconds that connections have to end when the server is told to stop.
+        metrics: whether to count requests and show what is counted.
+        ops_port: port for health and metrics; None answers them on `port`.
+        slow_ms: log commands that take at least as many ms; None logs none.
     """
 
     host: str = "127.0.0.1"
@@ -58,6 +75,10 @@ class Options:
     data_dir: Path | None = None
     load: str | None = None
     timeouts: Timeouts = Timeouts()
+    shutdown_timeout: float = 10
+    metrics: bool = True
+    ops_port: int | None = None
+    slow_ms: int | None = None
 
 
 class Server:
@@ -69,15 +90,39 @@ class Server:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._begin = time.monotonic()
         self._clock = Clock()
         self._engine = Engine()
         self._datasets = Datasets(self._engine, options.data_dir, self._clock)
-        self._dispatcher = Dispatcher(
-            {**self._engine.handlers, **self._datasets.handlers, "SV_INFO": self._info}
-        )
+        handlers: Mapping[str, Handler] = {
+            **self._engine.handlers,
+            **self._datasets.handlers,
+            "SV_INFO": self._info,
+        }
+        if options.slow_ms is not None:
+            handlers = watched(handlers, options.slow_ms)
+        dispatcher = Dispatcher(handlers)
         self._connections: set[Connection] = set()
+        self._traffic = Traffic()
+        self._loop_delay = Histogram(DELAYS)
+        self._respond: Respond = dispatcher.dispatch
+        page = None
+        if options.metrics:
+            requests = Requests(lambda: self._traffic.binary)
+            self._respond = requests.counting(dispatcher)
+            page = page_of(
+                self._engine, requests, self._traffic, self._connections, self._loop_delay
+            )
+        self._operations = Operations(self._why_not_ready, page)
+        self._operators: set[Connection] = set()
+        self._state: str | None = "starting"
+        self._listeners: list[asyncio.Server] = []
+        self._ops_listeners: list[asyncio.Server] = []
         self._loop = asyncio.get_running_loop()
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+
+    def _why_not_ready(self) -> str | None:
+        return self._state
 
     def _info(self, _: m.Empty, __: int) -> m.ServerInfoReply:
         return m.ServerInfoReply(
@@ -88,6 +133,16 @@ class Server:
                 messageSize=MAX_MESSAGE_SIZE, writeTimeout=self._options.timeouts.write
             ),
             features=FEATURES,
+            # Without credentials, everybody is an administrator.
+            stats=self._stats(),
+        )
+
+    def _stats(self) -> m.Stats:
+        return m.Stats(
+            uptime=int(time.monotonic() - self._begin),
+            connections=count_open(self._connections),
+            memory=resident_bytes(),
+            **self._engine.totals._asdict(),
         )
 
     async def start(self) -> str:
@@ -97,23 +152,81 @@ class Server:
             StartError: it can't.
         """
         options = self._options
-        if options.load is not None:
-            try:
-                await self._datasets.load(options.load)
-            except RefusedError as error:
-                raise StartError(f"cannot load '{options.load}': {error.message}") from error
         try:
-            self._listener = await self._loop.create_server(
-                lambda: Connection(
-                    self._dispatcher.dispatch,
-                    self._clock,
-                    NOT_TEXT,
-                    self._connections,
-                    options.timeouts,
-                ),
-                options.host,
-                options.port,
+            passed = passed_sockets()
+        except ValueError as error:
+            raise StartError(f"{error}; look at the ListenStream= of the socket unit") from error
+        for_operators = [one for name, one in passed if name == OPS_SOCKET]
+        for_clients = [one for name, one in passed if name != OPS_SOCKET]
+        if for_operators or options.ops_port is not None:
+            # Before anything else: that the server is starting is worth knowing.
+            self._ops_listeners = await self._listen(
+                self._meet_operator, for_operators, options.ops_port, "--host and --ops-port"
             )
+            url = f"http://{_address(self._ops_listeners[0])}/"
+            logger.info("health and metrics are at %s", url, extra={"url": url})
+        if options.load is not None:
+            await self._load(options.load)
+        self._listeners = await self._listen(
+            self._meet_client, for_clients, options.port, "--host and --port"
+        )
+        self._state = None
+        self._reap()
+        self._check_alive()
+        return f"ws://{_address(self._listeners[0])}/"
+
+    async def _load(self, name: str) -> None:
+        begin = time.monotonic()
+        try:
+            await self._datasets.load(name)
+        except RefusedError as error:
+            raise StartError(f"cannot load '{name}': {error.message}") from error
+        totals = self._engine.totals
+        duration = round((time.monotonic() - begin) * 1000)
+        logger.info(
+            "loaded '%s' in %d ms: %d sessions with %d keys, %d independent keys",
+            name,
+            duration,
+            *totals,
+            extra={"dataset": name, "duration_ms": duration, **totals._asdict()},
+        )
+
+    def _meet_client(self) -> Connection:
+        return Connection(
+            self._respond,
+            self._clock,
+            NOT_TEXT,
+            self._connections,
+            self._options.timeouts,
+            self._traffic,
+            # Where they have a port of their own, these pages are on no other.
+            no_http if self._ops_listeners else self._operations.answer,
+        )
+
+    def _meet_operator(self) -> Connection:
+        # It never becomes a WebSocket connection; and clients' traffic is counted without it.
+        return Connection(
+            self._respond,
+            self._clock,
+            NOT_TEXT,
+            self._operators,
+            self._options.timeouts,
+            answer_http=self._operations.answer_all,
+        )
+
+    async def _listen(
+        self,
+        meet: Callable[[], Connection],
+        passed: list[socket.socket],
+        port: int | None,
+        chosen_with: str,
+    ) -> list[asyncio.Server]:
+        """Accept connections on the sockets that were `passed`, or else on `port`."""
+        host = self._options.host
+        try:
+            if passed:
+                return [await self._loop.create_server(meet, sock=one) for one in passed]
+            return [await self._loop.create_server(meet, host, port)]
         except (OSError, ValueError) as error:
             # A host that no resolver can be asked for is a ValueError.
             reason: object = error
@@ -122,26 +235,43 @@ class Server:
                 number = error.errno or 0
                 reason = os.strerror(number) if number > 0 else error.strerror
             raise StartError(
-                f"cannot listen on {options.host} port {options.port}: {reason}; "
-                "choose others with --host and --port"
+                f"cannot listen on {host} port {port}: {reason}; choose others with {chosen_with}"
             ) from error
-        self._reap()
-        self._check_alive()
-        host, port = self._listener.sockets[0].getsockname()[:2]
-        return f"ws://[{host}]:{port}/" if ":" in host else f"ws://{host}:{port}/"
 
     async def stop(self) -> None:
-        """Stop accepting, answer what has arrived, close every connection with 1001."""
-        self._listener.close()
+        """Stop accepting, answer what has arrived, close every connection with 1001.
+
+        Connections that have not ended after `Options.shutdown_timeout` are cut.
+        """
+        self._state = "stopping"
+        for listener in self._listeners:
+            listener.close()
         # One turn of the loop reads what the sockets hold by now.
         await asyncio.sleep(0)
-        await asyncio.gather(*(connection.shut_down() for connection in self._connections))
+        ending = [self._loop.create_task(one.shut_down()) for one in self._connections]
+        if ending:
+            _, late = await asyncio.wait(ending, timeout=self._options.shutdown_timeout)
+            if late:
+                logger.warning("%d connections did not end in time and are cut", len(late))
+                for connection in list(self._connections):
+                    connection.cut()
+                await asyncio.wait(late)
+        for listener in self._ops_listeners:
+            listener.close()
+        for operator in list(self._operators):
+            operator.cut()
         for timer in self._timers.values():
             timer.cancel()
         self._datasets.close()
 
     def _again(self, delay: float, action: Callable[[], None]) -> None:
-        self._timers[action] = self._loop.call_later(delay, action)
+        due = time.monotonic() + delay
+        self._timers[action] = self._loop.call_later(delay, self._run_due, due, action)
+
+    def _run_due(self, due: float, action: Callable[[], None]) -> None:
+        # The event loop may run it a little early.
+        self._loop_delay.observe(max(0.0, time.monotonic() - due))
+        action()
 
     def _reap(self) -> None:
         # In slices, so that a million sessions expiring at once delay nobody's request for long.
@@ -152,6 +282,11 @@ class Server:
         for connection in list(self._connections):
             connection.check_alive()
         self._again(self._options.timeouts.ping, self._check_alive)
+
+
+def _address(listener: asyncio.Server) -> str:
+    host, port = listener.sockets[0].getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
@@ -181,5 +316,13 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
         # Python tries again to write it when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise StartError(f"cannot print the URL on standard output: {error.strerror}") from error
+    logger.info(
+        "ndb-server %s accepts connections at %s",
+        VERSION,
+        url,
+        extra={"version": VERSION, "url": url},
+    )
+    notify("READY=1")
     await stopping.wait()
+    notify("STOPPING=1")
     await server.stop()
