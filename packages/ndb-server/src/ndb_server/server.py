@@ -238,12 +238,16 @@ class Server:
                 f"cannot listen on {host} port {port}: {reason}; choose others with {chosen_with}"
             ) from error
 
-    async def stop(self) -> None:
+    async def stop(self) -> bool:
         """Stop accepting, answer what has arrived, close every connection with 1001.
 
-        Connections that have not ended after `Options.shutdown_timeout` are cut.
+        What has not ended after `Options.shutdown_timeout` is given up.
+
+        Returns:
+            Whether all has ended; if not, a thread is at work still and may never end.
         """
         self._state = "stopping"
+        until = self._loop.time() + self._options.shutdown_timeout
         for listener in self._listeners:
             listener.close()
         # One turn of the loop reads what the sockets hold by now.
@@ -252,7 +256,7 @@ class Server:
         if ending:
             _, late = await asyncio.wait(ending, timeout=self._options.shutdown_timeout)
             if late:
-                logger.warning("%d connections did not end in time and are cut", len(late))
+                logger.warning("connections cut, which did not end in time: %d", len(late))
                 for connection in list(self._connections):
                     connection.cut()
                 await asyncio.wait(late)
@@ -262,7 +266,12 @@ class Server:
             operator.cut()
         for timer in self._timers.values():
             timer.cancel()
-        self._datasets.close()
+        # A thread with nothing to do needs a moment too.
+        saving = self._loop.run_in_executor(None, self._datasets.close)
+        _, lasting = await asyncio.wait([saving], timeout=max(1.0, until - self._loop.time()))
+        if lasting:
+            logger.warning("a save or a load did not end in time and is given up")
+        return not lasting
 
     def _again(self, delay: float, action: Callable[[], None]) -> None:
         due = time.monotonic() + delay
@@ -325,4 +334,7 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
     notify("READY=1")
     await stopping.wait()
     notify("STOPPING=1")
-    await server.stop()
+    if not await server.stop():
+        # Leaving as usual would wait for the thread. A save that is not done leaves no dataset.
+        logging.shutdown()
+        os._exit(0)
