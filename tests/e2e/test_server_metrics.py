@@ -196,6 +196,8 @@ def test_every_counter_is_what_was_done(server: Server, tally: Tally) -> None:
         assert plain["ndb_keys"] == 2
         assert plain["ndb_connections"] == 1
         assert plain["ndb_connections_opened_total"] == 2
+        # The server itself is one.
+        assert plain["ndb_tasks"] == 1
         assert plain["ndb_handshakes_refused_total"] == 1
         assert plain["ndb_received_bytes_total"] == tally.sent
         assert plain["ndb_sent_bytes_total"] == tally.received
@@ -213,6 +215,7 @@ EVERY_SAMPLE = {
     "ndb_connections",
     "ndb_connections_opened_total",
     "ndb_handshakes_refused_total",
+    "ndb_tasks",
     "ndb_received_bytes_total",
     "ndb_sent_bytes_total",
     *(f"ndb_event_loop_delay_seconds_{part}" for part in ("bucket", "count", "sum")),

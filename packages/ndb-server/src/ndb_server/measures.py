@@ -1,5 +1,6 @@
 """Which parts of the server are measured, and under which names."""
 
+import asyncio
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -56,5 +57,6 @@ def page_of(
     counter("handshakes_refused", "Opening handshakes refused.", lambda: traffic.refused)
     counter("received_bytes", "Bytes read from connections.", lambda: traffic.received)
     counter("sent_bytes", "Bytes written to connections.", lambda: traffic.sent)
+    gauge("tasks", "Tasks of the event loop.", lambda: len(asyncio.all_tasks()))
     metrics.histogram("event_loop_delay_seconds", "How late what was due was run.", loop_delay)
     return metrics.page
