@@ -161,7 +161,7 @@ class Server:
         if for_operators or options.ops_port is not None:
             # Before anything else: that the server is starting is worth knowing.
             self._ops_listeners = await self._listen(
-                self._meet_operator, for_operators, options.ops_port, "--host and --ops-port"
+                self._meet_operator, for_operators, options.ops_port or 0, "--host and --ops-port"
             )
             url = f"http://{_address(self._ops_listeners[0])}/"
             logger.info("health and metrics are at %s", url, extra={"url": url})
@@ -218,7 +218,7 @@ class Server:
         self,
         meet: Callable[[], Connection],
         passed: list[socket.socket],
-        port: int | None,
+        port: int,
         chosen_with: str,
     ) -> list[asyncio.Server]:
         """Accept connections on the sockets that were `passed`, or else on `port`."""
