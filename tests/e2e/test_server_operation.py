@@ -98,6 +98,7 @@ def test_a_log_for_machines_says_what_happens_in_json(
         assert client.request("SH_SAVE", name="evening")["st"] == 121
         assert client.request("KV_SAVE", name="evening")["st"] == 121
     server = start_server("--log-format=json", f"--data-dir={tmp_path}", "--load=evening")
+    server.stop()
     loaded, accepts = log_of(server)[-2:]
     assert all(entry.pop("time").endswith("+00:00") for entry in (loaded, accepts))
     took = loaded.pop("duration_ms")
