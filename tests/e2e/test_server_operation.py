@@ -173,7 +173,9 @@ def test_nothing_is_slow_unless_it_is_asked_for(start_server: StartServer) -> No
 def test_a_server_that_stops_is_alive_and_not_ready(start_server: StartServer) -> None:
     server = start_server("--ops-port", "0")
     port = ops_port(server)
-    with opened(server.port) as client:
+    # Of who is connected for operation, nobody is waited for.
+    with Wire(port) as silent, opened(server.port) as client:
+        silent.send(b"GET /heal")
         server.process.terminate()
         # The closing handshake is the client's turn, and the server waits for it.
         assert client.said() == GOING_AWAY
@@ -181,7 +183,7 @@ def test_a_server_that_stops_is_alive_and_not_ready(start_server: StartServer) -
         assert get(port, "/readyz")[::2] == (503, "not ready: stopping\n")
         client.send(close(1001))
         assert client.rest() == []
-    server.stop()
+        server.stop()
     with pytest.raises(ConnectionRefusedError):
         get(port, "/healthz")
 
