@@ -174,8 +174,10 @@ def test_a_server_that_stops_is_alive_and_not_ready(start_server: StartServer) -
     server = start_server("--ops-port", "0")
     port = ops_port(server)
     # Of who is connected for operation, nobody is waited for.
-    with Wire(port) as silent, opened(server.port) as client:
+    with Wire(port) as silent:
         silent.send(b"GET /heal")
+        client = Wire(server.port)
+        client.upgrade()
         server.process.terminate()
         # The closing handshake is the client's turn, and the server waits for it.
         assert client.said() == GOING_AWAY
@@ -183,6 +185,7 @@ def test_a_server_that_stops_is_alive_and_not_ready(start_server: StartServer) -
         assert get(port, "/readyz")[::2] == (503, "not ready: stopping\n")
         client.send(close(1001))
         assert client.rest() == []
+        client.socket.close()
         server.stop()
     with pytest.raises(ConnectionRefusedError):
         get(port, "/healthz")
