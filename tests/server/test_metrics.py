@@ -32,7 +32,9 @@ class Store:
     def __init__(self) -> None:
         self.now = 0.0
         self.requests = Requests(lambda: 3, lambda: self.now)
-        dispatcher = Dispatcher({"KV_COUNT": self._count, "KV_KEYS": self._keys})
+        dispatcher = Dispatcher(
+            {"KV_COUNT": self._count, "KV_KEYS": self._keys}, self.requests.note
+        )
         self.respond = self.requests.counting(dispatcher)
         metrics = Metrics()
         metrics.register(self.requests)

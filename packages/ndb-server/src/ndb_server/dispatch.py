@@ -32,8 +32,8 @@ _OK = int(Status.OK)
 Handler = Callable[[Any, int], Reply | Awaitable[Reply]]
 """Runs a command, given its parameters and the time in ms since the epoch."""
 
-Outcome = tuple[Command | None, int]
-"""The command a message asked for, if it is one, and the status of its reply."""
+Note = Callable[[Command | None, int], Any]
+"""Returns what to note of a request: of its command, if it names one, and its reply's status."""
 
 NOT_TEXT = encode_reply(
     NO_COMMAND,
@@ -54,12 +54,15 @@ class Dispatcher:
 
     Args:
         handlers: runs each command, by its name.
+        note: returns what is to be noted of a request.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, handlers: Mapping[str, Handler], note: Note = lambda *_: None) -> None:
+        self._note = note
         self._rows = {
-            name: (handler, reply_opening(COMMANDS[name].reply_name), (COMMANDS[name], _OK))
+            name: (handler, reply_opening(command.reply_name), command, note(command, _OK))
             for name, handler in handlers.items()
+            for command in [COMMANDS[name]]
         }
         self._short_way = {
             beginning: (decode, *self._rows[command.name])
@@ -72,7 +75,7 @@ class Dispatcher:
         messages: Iterable[bytes],
         now: int,
         text_tokens: bool = False,
-        outcomes: list[Outcome] | None = None,
+        notes: list[Any] | None = None,
     ) -> list[bytes | Awaitable[bytes]]:
         """Run the requests that `messages` (valid UTF-8) are, in their order.
 
@@ -83,7 +86,7 @@ class Dispatcher:
             messages: the text messages.
             now: the time in ms since the epoch; never less than at an earlier call.
             text_tokens: write tokens as decimal strings (subprotocol ``ndb.v1.text``).
-            outcomes: where to add, if given, what was run; what comes later is added then.
+            notes: where to add, if given, the note of each request; later if it comes later.
 
         Returns:
             The replies to those that were run. The last one may come later.
@@ -93,54 +96,56 @@ class Dispatcher:
         short_way = self._short_way
         for message in messages:
             try:
-                decode, handler, opening, done = short_way[message[BEGINNING]]
+                decode, handler, opening, command, done = short_way[message[BEGINNING]]
                 params = decode(message).params
             except UNREADABLE:
                 try:
                     command, params = decode_request(message)
                 except RequestError as error:
-                    if outcomes is not None:
+                    if notes is not None:
                         named = COMMANDS.get(error.reply_name.removesuffix("_RSP"))
-                        outcomes.append((named, int(error.status)))
+                        notes.append(self._note(named, error.status))
                     refusal = Reply(st=error.status, m=error.message)
                     replies.append(encode_reply(error.reply_name, refusal))
                     continue
-                handler, opening, done = self._rows[command.name]
+                handler, opening, _, done = self._rows[command.name]
             try:
                 reply = handler(params, now)
                 if not isinstance(reply, Reply):
-                    replies.append(_later(done[0], reply, text_tokens, outcomes))
+                    replies.append(self._later(command, reply, text_tokens, notes))
                     break
                 status = reply.st
                 if text_tokens:
                     reply = with_text_tokens(reply)
                 text = opening + encode_body(reply) + b"}"
             except Exception as error:
-                status, text = _refusal(done[0], error)
-            if outcomes is not None:
-                outcomes.append(done if status == _OK else (done[0], status))
+                status, text = _refusal(command, error)
+            if notes is not None:
+                notes.append(done if status == _OK else self._note(command, status))
             replies.append(text)
             size += len(text)
             if size >= ENOUGH:
                 break
         return replies
 
-
-async def _later(
-    command: Command,
-    coming: Awaitable[Reply],
-    text_tokens: bool,
-    outcomes: list[Outcome] | None,
-) -> bytes:
-    try:
-        reply = await coming
-        status = reply.st
-        text = encode_reply(command.reply_name, with_text_tokens(reply) if text_tokens else reply)
-    except Exception as error:
-        status, text = _refusal(command, error)
-    if outcomes is not None:
-        outcomes.append((command, status))
-    return text
+    async def _later(
+        self,
+        command: Command,
+        coming: Awaitable[Reply],
+        text_tokens: bool,
+        notes: list[Any] | None,
+    ) -> bytes:
+        try:
+            reply = await coming
+            status = reply.st
+            if text_tokens:
+                reply = with_text_tokens(reply)
+            text = encode_reply(command.reply_name, reply)
+        except Exception as error:
+            status, text = _refusal(command, error)
+        if notes is not None:
+            notes.append(self._note(command, status))
+        return text
 
 
 def _refusal(command: Command, error: Exception) -> tuple[int, bytes]:
@@ -151,7 +156,7 @@ def _refusal(command: Command, error: Exception) -> tuple[int, bytes]:
         logger.error("internal error %s in %s\n%s", incident, command.name, _trace(error))
         sentence = f"internal error {incident}; the server's log has the cause"
         refusal = Reply(st=Status.UNKNOWN, m=sentence)
-    return int(refusal.st), encode_reply(command.reply_name, refusal)
+    return refusal.st, encode_reply(command.reply_name, refusal)
 
 
 def _trace(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import cast
 
+from ndb_protocol import Command
 from ndb_protocol.requests import NO_COMMAND
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -17,7 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from .dispatch import Dispatcher, Outcome
+from .dispatch import Dispatcher
 from .transport import Respond
 
 _LATENCIES = (
@@ -89,42 +90,48 @@ class Requests(Collector):
     ) -> None:
         self._binary = binary
         self._clock = clock
-        self._by_outcome: defaultdict[Outcome, Histogram] = defaultdict(
+        self._histograms: defaultdict[tuple[str, int], Histogram] = defaultdict(
             lambda: Histogram(_LATENCIES)
         )
 
+    def note(self, command: Command | None, status: int) -> Histogram:
+        """Return where requests of this kind are counted, for a `Dispatcher` to note."""
+        return self._histograms[command.name if command else NO_COMMAND, int(status)]
+
     def counting(self, dispatcher: Dispatcher) -> Respond:
-        """Return what answers as `dispatcher` does, and counts."""
-        dispatch, clock, by_outcome = dispatcher.dispatch, self._clock, self._by_outcome
+        """Return what answers as `dispatcher` does, and counts what that notes."""
+        dispatch, clock, quick = dispatcher.dispatch, self._clock, _LATENCIES[0]
 
         def respond(
             messages: Sequence[bytes], now: int, text_tokens: bool
         ) -> Sequence[bytes | Awaitable[bytes]]:
             begin = clock()
-            outcomes: list[Outcome] = []
-            replies = dispatch(messages, now, text_tokens, outcomes)
+            notes: list[Histogram] = []
+            replies = dispatch(messages, now, text_tokens, notes)
             seconds = clock() - begin
-            times = len(outcomes)
-            if times and outcomes.count(outcomes[0]) == times:
-                # As nearly always.
-                by_outcome[outcomes[0]].observe(seconds, times)
+            times = len(notes)
+            if seconds <= quick and (times == 1 or (times and notes.count(notes[0]) == times)):
+                # As nearly always: quick, and all of one kind. A call more would show.
+                histogram = notes[0]
+                histogram.counts[0] += times
+                histogram.sum += seconds * times
             else:
-                for outcome, times in Counter(outcomes).items():
-                    by_outcome[outcome].observe(seconds, times)
+                for histogram, times in Counter(notes).items():
+                    histogram.observe(seconds, times)
             last = replies[-1]
             if type(last) is not bytes:
-                replies[-1] = self._count_later(cast(Awaitable[bytes], last), outcomes, begin)
+                replies[-1] = self._count_later(cast(Awaitable[bytes], last), notes, begin)
             return replies
 
         return respond
 
     async def _count_later(
-        self, coming: Awaitable[bytes], outcomes: list[Outcome], begin: float
+        self, coming: Awaitable[bytes], notes: list[Histogram], begin: float
     ) -> bytes:
-        outcomes.clear()
+        notes.clear()
         reply = await coming
-        [outcome] = outcomes
-        self._by_outcome[outcome].observe(self._clock() - begin)
+        [histogram] = notes
+        histogram.observe(self._clock() - begin)
         return reply
 
     def collect(self) -> Iterable[Metric]:
@@ -138,10 +145,10 @@ class Requests(Collector):
             labels=["command"],
         )
         by_command: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(_LATENCIES))
-        for (command, status), histogram in self._by_outcome.items():
-            name = command.name if command else NO_COMMAND
-            by_command[name].add(histogram)
-            requests.add_metric([name, str(int(status))], histogram.count)
+        for (name, status), histogram in self._histograms.items():
+            if times := histogram.count:
+                by_command[name].add(histogram)
+                requests.add_metric([name, str(status)], times)
         if binary := self._binary():
             requests.add_metric([NO_COMMAND, "2"], binary)
         for name, histogram in by_command.items():

@@ -101,18 +101,19 @@ class Server:
         }
         if options.slow_ms is not None:
             handlers = watched(handlers, options.slow_ms)
-        dispatcher = Dispatcher(handlers)
         self._connections: set[Connection] = set()
         self._traffic = Traffic()
         self._loop_delay = Histogram(DELAYS)
-        self._respond: Respond = dispatcher.dispatch
+        self._respond: Respond
         page = None
         if options.metrics:
             requests = Requests(lambda: self._traffic.binary)
-            self._respond = requests.counting(dispatcher)
+            self._respond = requests.counting(Dispatcher(handlers, requests.note))
             page = page_of(
                 self._engine, requests, self._traffic, self._connections, self._loop_delay
             )
+        else:
+            self._respond = Dispatcher(handlers).dispatch
         self._operations = Operations(self._why_not_ready, page)
         self._operators: set[Connection] = set()
         self._state: str | None = "starting"
