@@ -245,6 +245,26 @@ def own_commands(table: Table) -> None:
         )
 
 
+def metrics(table: Table) -> None:
+    """What it costs to count requests, beside a server that doesn't."""
+    scale = table.scale
+    with peers.ndb() as counting, peers.ndb("--metrics", "off") as plain:
+        tokens = {peer: fill(peer, scale.sessions) for peer in (counting, plain)}
+
+        def rate(peer: Peer, depth: int) -> Figure:
+            def measure() -> float:
+                figures = load(
+                    peer, tokens[peer], connections=50, depth=depth, seconds=scale.seconds
+                )
+                return float(figures["rps"])
+
+            return measure
+
+        for depth in (16, 1):
+            what = f"requests/s of one core with metrics, 50 connections × {depth}"
+            table.compare(what, rate(counting, depth), "without", rate(plain, depth), 0.95)
+
+
 def many_sessions(table: Table) -> None:
     """A server with many sessions: its speed, its memory, and its calm while they expire."""
     scale = table.scale
@@ -426,6 +446,7 @@ GROUPS: tuple[Callable[[Table], None], ...] = (
     own_commands,
     durability,
     starting,
+    metrics,
     many_sessions,
     expiring,
     by_size,

@@ -85,6 +85,8 @@ class Reader:
             # Whichever port the page chooses, the test takes a free one.
             at = options.index("--port")
             del options[at : at + 2]
+        if "--ops-port" in options:
+            options[options.index("--ops-port") + 1] = "0"
         self._server = self._start_server(*options, env=environment)
         return self._server
 

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Any, Literal, NoReturn, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_type_hints
 
 from cyclopts import App, CoercionError, CycloptsError, Parameter, Token
 from cyclopts.config import Dict, Env
@@ -16,6 +16,7 @@ from ndb_protocol import DEFAULT_PORT
 
 from . import data_commands
 from .errors import DataError
+from .logs import LogFormat, log_to_stderr
 from .parameters import Text
 from .salvage import salvage as salvage_store
 from .server import VERSION, Options, StartError, serve
@@ -55,6 +56,9 @@ def _whole_number(_: object, tokens: Sequence[Token]) -> int:
         raise CoercionError(token=tokens[0], target_type=int) from None
 
 
+Port = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=0, lte=65535))]
+Whole = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=0))]
+Switch = Literal["on", "off"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Loop = Literal["auto", "uvloop", "asyncio"]
 
@@ -63,15 +67,18 @@ Loop = Literal["auto", "uvloop", "asyncio"]
 def run(
     *,
     host: Text = "127.0.0.1",
-    port: Annotated[
-        int, Parameter(converter=_whole_number, validator=Number(gte=0, lte=65535))
-    ] = DEFAULT_PORT,
+    port: Port = DEFAULT_PORT,
     log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
     data_dir: Text | None = None,
     durability: Durability = "strict",
     load: Text | None = None,
     salvage: Annotated[bool, Parameter(negative="")] = False,
     loop: Loop = "auto",
+    metrics: Switch = "on",
+    ops_port: Port | None = None,
+    slow_ms: Whole | None = None,
+    shutdown_timeout: Whole = 10,
 ) -> None:
     """Run the server until SIGINT or SIGTERM.
 
@@ -81,6 +88,7 @@ def run(
         host: Address to listen on.
         port: Port to listen on; 0 takes any free one.
         log_level: Least severe level to log.
+        log_format: Text for people, or JSON, one object a line, for machines.
         data_dir: Folder that keeps everything, made if it does not exist; without it all data goes
             with the process, and saving is disabled.
         durability: What the reply to a change promises, with a data folder: strict, that it is
@@ -90,17 +98,27 @@ def run(
         salvage: If the store in the data folder is damaged, make a new one of what can be read; the
             damaged one is kept beside it.
         loop: Event loop: uvloop, asyncio's own, or by default uvloop where it is installed.
+        metrics: Count requests, and show what is counted at /metrics.
+        ops_port: Port for /healthz, /readyz and /metrics; without it they are on the main one.
+        slow_ms: Log commands that take at least this many milliseconds; without it none.
+        shutdown_timeout: Seconds that connections get to end when the server is told to stop.
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    log_to_stderr(log_level, log_format)
     folder = None if data_dir is None else _prepare(Path(data_dir))
     if salvage and folder is not None:
         for line in salvage_store(folder):
             logger.warning(line)
-    options = Options(host=host, port=port, data_dir=folder, durability=durability, load=load)
+    options = Options(
+        host=host,
+        port=port,
+        data_dir=folder,
+        durability=durability,
+        load=load,
+        shutdown_timeout=shutdown_timeout,
+        metrics=metrics == "on",
+        ops_port=ops_port,
+        slow_ms=slow_ms,
+    )
     with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
         runner.run(serve(options))
 
@@ -137,7 +155,9 @@ def _prepare(data_dir: Path) -> Path:
 _KINDS = {int: (int, "an integer"), bool: (bool, "true or false")}
 
 _IN_FILE = {
-    name.replace("_", "-"): _KINDS.get(hint, (str, "a string"))
+    name.replace("_", "-"): next(
+        (_KINDS[kind] for kind in (hint, *get_args(hint)) if kind in _KINDS), (str, "a string")
+    )
     for name, hint in get_type_hints(run).items()
     if name != "return"
 }

@@ -9,7 +9,7 @@ its deadline with `now` first (`_live`). `reap` gives back the memory of those n
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import UNSET, Raw
 from ndb_protocol import COMMANDS, NO_TOKEN, Extends, Status, new_token
@@ -35,6 +35,14 @@ _STEPS = 8
 """How often in a duration a deadline that moves is told to the journal: reading is no writing."""
 
 
+class Totals(NamedTuple):
+    """How much there is of sessions, of their keys, and of independent keys."""
+
+    sessions: int
+    sessionKeys: int
+    keys: int
+
+
 class Engine:
     """All sessions and the independent keys.
 
@@ -44,6 +52,7 @@ class Engine:
 
     Attributes:
         handlers: runs each command, by its name.
+        expirations: how many times a session's deadline has come.
     """
 
     def __init__(
@@ -54,6 +63,7 @@ class Engine:
         self._sessions: dict[int, Session] = {}
         self._keys: dict[str, Raw] = {}
         self._session_keys = 0
+        self.expirations = 0
         self._deadlines = Deadlines(self._deadline_of)
         self.handlers: Mapping[str, Handler] = {
             "SH_NEW": self._new,
@@ -85,6 +95,7 @@ class Engine:
         """Do what the deadline of `session` demands; return it if it lives on."""
         expiry = session.expiry
         assert expiry is not None
+        self.expirations += 1
         if self._journal is not None:
             self._journal.timed(token)
         if expiry.deleteSession:
@@ -110,6 +121,11 @@ class Engine:
     def _deadline_of(self, token: int) -> int | None:
         session = self._sessions.get(token)
         return None if session is None or session.expiry is None else session.deadline
+
+    @property
+    def totals(self) -> Totals:
+        """How much there is."""
+        return Totals(len(self._sessions), self._session_keys, len(self._keys))
 
     def reap(self, now: int, limit: int | None = None) -> bool:
         """Let sessions whose deadline has come expire.
@@ -318,10 +334,6 @@ class Engine:
         same = [key for key, value in loaded.items() if self._keys.get(key) == value]
         put = {key: before[key] for key in same if key in before}
         self.edit_keys(Edit(put, tuple(key for key in same if key not in before)))
-
-    def totals(self) -> tuple[int, int, int]:
-        """Return how many sessions, keys of sessions and independent keys there are."""
-        return len(self._sessions), self._session_keys, len(self._keys)
 
     # For what is on disk
 
