@@ -289,7 +289,7 @@ def line_of(token: int, expiry: dict[str, object] | None, keys: dict[str, bytes]
     return b'%s,"keys":%s}' % (head.removesuffix(b"}"), one_line)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 2**64 - 1), EXPIRY, TEXTS), unique_by=lambda each: each[0]),
     TEXTS,
@@ -508,13 +508,13 @@ def test_what_is_exported_is_what_the_log_makes_of_the_tables(
     """Sessions that end, come, grow and are cleared, partly folded and partly in the log."""
     folder = tmp_path / "data"
     chance = random.Random(4)
-    server = start_server("--data-dir", str(folder))
+    server = start_server("--data-dir", str(folder), "--durability", "relaxed")
     with opened(server.port) as client:
         tokens: list[int] = []
 
         def something() -> None:
             token = chance.choice(tokens) if tokens else 0
-            keys = {f"k{chance.randrange(6)}": "x" * chance.choice([1, 10, 700])}
+            keys = {f"k{chance.randrange(6)}": "x" * chance.choice([1, 700])}
             match chance.randrange(12):
                 case 0 | 1 | 2:
                     expiry = {"duration": chance.choice([0, 1000])}
@@ -537,15 +537,15 @@ def test_what_is_exported_is_what_the_log_makes_of_the_tables(
             something()
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(BOUND) == 0
-    server = start_server("--data-dir", str(folder))
+    server = start_server("--data-dir", str(folder), "--durability", "relaxed")
     with opened(server.port) as client:
-        for _ in range(100):
+        for _ in range(150):
             something()
         server.kill()
     crashed = list(_stored(folder))
-    start_server("--data-dir", str(folder)).stop()
+    start_server("--data-dir", str(folder), "--durability", "relaxed").stop()
     assert list(_stored(folder)) == crashed
-    server = start_server("--data-dir", str(folder))
+    server = start_server("--data-dir", str(folder), "--durability", "relaxed")
     with opened(server.port) as client:
         client.request("SH_END_ALL")
         tokens.clear()
@@ -553,7 +553,7 @@ def test_what_is_exported_is_what_the_log_makes_of_the_tables(
             something()
         server.kill()
     crashed = list(_stored(folder))
-    start_server("--data-dir", str(folder)).stop()
+    start_server("--data-dir", str(folder), "--durability", "relaxed").stop()
     assert list(_stored(folder)) == crashed
     assert crashed
 
