@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -21,8 +20,8 @@ from ndb_server.lines import read_lines
 from ndb_server.looking import looking
 from ndb_server.store import FILE, StoreError
 
-from tests.conftest import StartServer
-from tests.e2e.wire import BOUND, opened
+from tests.conftest import Server, StartServer
+from tests.e2e.wire import BOUND, Wire, opened
 from tests.server.filled import FAR, exported, fill, run
 
 SESSION = (
@@ -289,7 +288,7 @@ def line_of(token: int, expiry: dict[str, object] | None, keys: dict[str, bytes]
     return b'%s,"keys":%s}' % (head.removesuffix(b"}"), one_line)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 2**64 - 1), EXPIRY, TEXTS), unique_by=lambda each: each[0]),
     TEXTS,
@@ -502,60 +501,51 @@ def test_an_export_of_a_damaged_store_says_that_it_is_not_all(
 # The log
 
 
+def something(client: Wire, tokens: list[int], chance: random.Random) -> None:
+    """Change something: sessions come, end, grow and are cleared."""
+    token = chance.choice(tokens) if tokens else 0
+    key = f"k{chance.randrange(6)}"
+    keys = {key: "x" * chance.choice([1, 700])}
+    match chance.randrange(12):
+        case 0 | 1 | 2:
+            tokens.append(client.request("SH_NEW", expiry={"duration": 1000})["tkn"])
+        case 3 if token:
+            client.request("SH_END", tkn=token)
+            tokens.remove(token)
+        case 4:
+            client.request("SH_CLEAR_SET", tkn=token, keys=keys)
+        case 5:
+            client.request("SH_RMV", tkn=token, keys=[key])
+        case 6:
+            client.request("KV_SET", keys=keys)
+        case 7:
+            client.request("KV_RMV", keys=[key])
+        case _:
+            client.request("SH_SET", tkn=token, keys=keys)
+
+
+@pytest.mark.parametrize("seed", range(2))
 def test_what_is_exported_is_what_the_log_makes_of_the_tables(
-    tmp_path: Path, start_server: StartServer
+    tmp_path: Path, start_server: StartServer, seed: int
 ) -> None:
-    """Sessions that end, come, grow and are cleared, partly folded and partly in the log."""
-    folder = tmp_path / "data"
-    chance = random.Random(4)
-    server = start_server("--data-dir", str(folder))
-    with opened(server.port) as client:
-        tokens: list[int] = []
+    def start() -> Server:
+        return start_server("--data-dir", str(tmp_path), "--durability", "relaxed")
 
-        def something() -> None:
-            token = chance.choice(tokens) if tokens else 0
-            keys = {f"k{chance.randrange(6)}": "x" * chance.choice([1, 10, 700])}
-            match chance.randrange(12):
-                case 0 | 1 | 2:
-                    expiry = {"duration": chance.choice([0, 1000])}
-                    tokens.append(client.request("SH_NEW", expiry=expiry)["tkn"])
-                case 3 if token:
-                    client.request("SH_END", tkn=token)
-                    tokens.remove(token)
-                case 4:
-                    client.request("SH_CLEAR_SET", tkn=token, keys=keys)
-                case 5:
-                    client.request("SH_RMV", tkn=token, keys=[f"k{chance.randrange(6)}"])
-                case 6:
-                    client.request("KV_SET", keys=keys)
-                case 7:
-                    client.request("KV_RMV", keys=[f"k{chance.randrange(6)}"])
-                case _:
-                    client.request("SH_SET", tkn=token, keys=keys)
-
-        for _ in range(150):
-            something()
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(BOUND) == 0
-    server = start_server("--data-dir", str(folder))
-    with opened(server.port) as client:
-        for _ in range(100):
-            something()
-        server.kill()
-    crashed = list(_stored(folder))
-    start_server("--data-dir", str(folder)).stop()
-    assert list(_stored(folder)) == crashed
-    server = start_server("--data-dir", str(folder))
-    with opened(server.port) as client:
-        client.request("SH_END_ALL")
-        tokens.clear()
-        for _ in range(50):
-            something()
-        server.kill()
-    crashed = list(_stored(folder))
-    start_server("--data-dir", str(folder)).stop()
-    assert list(_stored(folder)) == crashed
-    assert crashed
+    chance = random.Random(seed)
+    tokens: list[int] = []
+    for ends_all in (False, False, True):
+        server = start()
+        with opened(server.port) as client:
+            if ends_all:
+                client.request("SH_END_ALL")
+                tokens.clear()
+            for _ in range(150):
+                something(client, tokens, chance)
+            server.kill()
+        crashed = list(_stored(tmp_path))
+        start().stop()
+        assert list(_stored(tmp_path)) == crashed
+        assert len(crashed) > len(tokens) > 5
 
 
 def test_who_looks_at_a_store_is_told_if_a_server_begins_to_use_it(tmp_path: Path) -> None:

@@ -72,9 +72,8 @@ def _in_log(database: sqlite3.Connection, log: Unfolded) -> Iterator[tuple[Row, 
         if packed is not None:
             yield row, bytes(packed)
         else:
-            ended = log.all_ended or number in log.ended
-            values = {} if ended else read_keys(database, number)
-            yield row, _changed(values, log.maps.get(number))
+            # Of a session that ended and came again, the log has all keys.
+            yield row, _changed(read_keys(database, number), log.maps.get(number))
 
 
 def _changed(values: dict[str, Raw], change: MapChange | None) -> dict[str, Raw]:
