@@ -367,18 +367,8 @@ def test_a_url_that_cannot_be_printed_stops_the_start() -> None:
 
 
 OPTIONS = [
-    *(
-        "host",
-        "port",
-        "log-level",
-        "log-format",
-        "data-dir",
-        "durability",
-        "load",
-        "salvage",
-        "loop",
-    ),
-    *("metrics", "ops-port", "slow-ms", "shutdown-timeout", "config", "version", "help"),
+    *("host", "port", "log-level", "log-format", "data-dir", "durability", "load", "salvage"),
+    *("loop", "metrics", "ops-port", "slow-ms", "shutdown-timeout", "config", "version", "help"),
 ]
 
 

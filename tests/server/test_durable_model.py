@@ -434,7 +434,7 @@ class DurableMachine(RuleBasedStateMachine):
     def the_counters_count(self) -> None:
         engine = self.durable.engine
         walked = sum(len(unpack(session.packed)) for session in engine._sessions.values())
-        assert engine.totals() == (len(engine._sessions), walked, len(engine._keys))
+        assert engine.totals == (len(engine._sessions), walked, len(engine._keys))
 
     def teardown(self) -> None:
         self.store.close()

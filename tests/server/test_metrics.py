@@ -33,7 +33,7 @@ class Store:
         self.now = 0.0
         self.requests = Requests(lambda: 3, lambda: self.now)
         dispatcher = Dispatcher(
-            {"KV_COUNT": self._count, "KV_KEYS": self._keys}, self.requests.note
+            {"KV_COUNT": self._count, "KV_KEYS": self._keys}, note=self.requests.note
         )
         self.respond = self.requests.counting(dispatcher)
         metrics = Metrics()
