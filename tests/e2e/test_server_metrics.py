@@ -205,6 +205,12 @@ def test_every_counter_is_what_was_done(server: Server, tally: Tally) -> None:
         assert {name for name, _ in samples if not name.startswith("ndb_process_")} == EVERY_SAMPLE
 
 
+HISTOGRAMS = [
+    "ndb_event_loop_delay_seconds",
+    "ndb_journal_delay_seconds",
+    "ndb_journal_batch_size",
+]
+
 EVERY_SAMPLE = {
     "ndb_requests_total",
     *(f"ndb_request_duration_seconds_{part}" for part in ("bucket", "count", "sum")),
@@ -218,7 +224,7 @@ EVERY_SAMPLE = {
     "ndb_tasks",
     "ndb_received_bytes_total",
     "ndb_sent_bytes_total",
-    *(f"ndb_event_loop_delay_seconds_{part}" for part in ("bucket", "count", "sum")),
+    *(f"{name}_{part}" for name in HISTOGRAMS for part in ("bucket", "count", "sum")),
 }
 """What is on the page, and above compared; a name that is new stands here and is compared too."""
 
@@ -241,7 +247,7 @@ def assert_the_histograms_agree(samples: Samples, tally: Tally) -> None:
         if name == "ndb_request_duration_seconds_bucket" and ("command", "KV_COUNT") in labels
     ]
     assert buckets == sorted(buckets)
-    assert samples["ndb_event_loop_delay_seconds_count", ()] > 0
+    assert all(samples[f"{name}_count", ()] > 0 for name in HISTOGRAMS)
 
 
 def test_a_page_tells_no_token_and_no_value(server: Server, tally: Tally) -> None:

@@ -91,16 +91,24 @@ def test_metrics_that_are_off_say_how_to_turn_them_on(start_server: StartServer)
 def test_a_log_for_machines_says_what_happens_in_json(
     start_server: StartServer, tmp_path: Path
 ) -> None:
-    with opened(start_server("--data-dir", str(tmp_path)).port) as client:
+    first = start_server("--data-dir", str(tmp_path))
+    with opened(first.port) as client:
         tkn = client.request("SH_NEW")["tkn"]
         client.request("SH_SET", tkn=tkn, keys={"a": 1, "b": 2})
         client.request("KV_SET", keys={"a": 1})
         assert client.request("SH_SAVE", name="evening")["st"] == 121
         assert client.request("KV_SAVE", name="evening")["st"] == 121
+    first.stop()
     server = start_server("--log-format=json", f"--data-dir={tmp_path}", "--load=evening")
     server.stop()
-    loaded, accepts = log_of(server)[-2:]
-    assert all(entry.pop("time").endswith("+00:00") for entry in (loaded, accepts))
+    loaded, restored, accepts = log_of(server)[-3:]
+    assert all(entry.pop("time").endswith("+00:00") for entry in (loaded, restored, accepts))
+    took = restored["duration_ms"]
+    assert restored["message"] == (
+        f"restored from {tmp_path / 'ndb.sqlite'} in {took} ms: 1 sessions with 2 keys, "
+        "1 independent keys; changes are durable: strict"
+    )
+    assert (restored["durability"], restored["sessions"]) == ("strict", 1)
     took = loaded.pop("duration_ms")
     assert loaded == {
         "level": "info",

@@ -61,7 +61,7 @@ KEYS = b'{"KV_KEYS":{}}'
 
 async def test_each_of_a_read_has_taken_as_long_as_all_of_it() -> None:
     store = Store()
-    assert len(store.respond([COUNT] * 4, 0, False)) == 4
+    assert len(store.respond([COUNT] * 4, 0, False)[0]) == 4
     assert store.lines("ndb_request_duration_seconds_sum") == [
         'ndb_request_duration_seconds_sum{command="KV_COUNT"} 0.016'
     ]
@@ -75,7 +75,7 @@ async def test_each_of_a_read_has_taken_as_long_as_all_of_it() -> None:
 
 async def test_what_is_answered_later_is_counted_then() -> None:
     store = Store()
-    *_, coming = store.respond([COUNT, KEYS], 0, False)
+    [_, coming], _ = store.respond([COUNT, KEYS], 0, False)
     assert isinstance(coming, Awaitable)
     before = ['ndb_requests_total{command="KV_COUNT",status="1"} 1.0']
     binary = ['ndb_requests_total{command="ERR",status="2"} 3.0']
