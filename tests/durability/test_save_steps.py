@@ -117,7 +117,7 @@ def test_a_server_killed_at_any_step_of_a_save_leaves_the_old_dataset_or_the_new
         if reply is not None:
             assert reply["st"] == 121
             break
-    # The last run was not killed; the others were before the first step, the last and many between.
+    # The last was not killed; the others were before the first step, the last and each between.
     assert reply is not None
     assert len(left) > 10
     assert left[0] == old

@@ -329,7 +329,7 @@ class DurableMachine(RuleBasedStateMachine):
         for event in self.since:
             if event.changes:
                 touched.add(event.token)
-            elif event.token not in touched and EVERYTHING not in touched:
+            elif event.token is None or not {event.token, EVERYTHING} & touched:
                 event.do(model)
         return model
 

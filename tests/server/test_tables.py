@@ -86,6 +86,11 @@ def test_keys_in_their_table_belong_to_their_session(database: sqlite3.Connectio
     assert [unpack(packed) for _, packed in read_sessions(database)] == [raw(a="1"), {}]
 
 
+def read_all(database: sqlite3.Connection) -> None:
+    list(read_sessions(database))
+    read_keys(database)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -116,7 +121,7 @@ def test_what_can_not_be_there_is_damage(
 ) -> None:
     database.executescript(damage)
     with pytest.raises(DamageError, match=f"there is {said}"):
-        _ = [*read_sessions(database), read_keys(database)]
+        read_all(database)
 
 
 def test_a_file_that_is_read_only_is_not_made(tmp_path: Path) -> None:
