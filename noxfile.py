@@ -59,7 +59,7 @@ def tests(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Run only the tests that talk to a real server process."""
     install(session, "test")
-    session.run("pytest", "tests/e2e", *session.posargs)
+    session.run("pytest", "tests/e2e", "tests/durability", *session.posargs)
 
 
 @nox.session
@@ -159,3 +159,10 @@ def bench(session: nox.Session) -> None:
     """Measure, and print a table. Arguments go to ``python -m tests.benchmarks``."""
     install(session, "test", "bench")
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Keep a server busy for 30 minutes, and see that nothing grows. ``-- --short`` takes 2."""
+    install(session, "test")
+    session.run("python", "-m", "tests.soak", *session.posargs)

@@ -5,7 +5,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -60,24 +60,39 @@ class Server:
 
 
 class StartServer(Protocol):
-    """Starts a server on any free port, with more arguments and environment variables."""
+    """Starts a server on any free port, with more arguments and environment variables.
 
-    def __call__(self, *args: str, env: Mapping[str, str] | None = None) -> Server: ...
+    `through` is a program that becomes the server, and `pass_fds` are descriptors it has.
+    """
+
+    def __call__(
+        self,
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
+    ) -> Server: ...
 
 
 @pytest.fixture
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     servers: list[Server] = []
 
-    def start(*args: str, env: Mapping[str, str] | None = None) -> Server:
+    def start(
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
+    ) -> Server:
         stderr_file = tmp_path_factory.mktemp("server") / "stderr"
         with stderr_file.open("w") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ndb_server", "--port", "0", *args],
+                [*through, sys.executable, "-m", "ndb_server", "--port", "0", *args],
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
                 env={**os.environ, **(env or {})},
+                pass_fds=pass_fds,
             )
         server = Server(process, "", stderr_file)
         servers.append(server)

@@ -3,7 +3,8 @@
 ``{ndb-statuses}`` lists `ndb_protocol.Status`, ``{ndb-commands}`` the rows of
 `ndb_protocol.COMMANDS` whose names begin with its argument, ``{ndb-vector}`` shows the conformance
 vector that its argument names as ``SH_NEW: its name``, ``{ndb-server-options}`` what
-``ndb-server --help`` knows, and ``{ndb-bench-options}`` what ``ndb bench --help`` does.
+``ndb-server --help`` knows, ``{ndb-server-commands}`` what its commands do, and
+``{ndb-bench-options}`` what ``ndb bench --help`` does.
 """
 
 import re
@@ -254,8 +255,8 @@ class VectorShown(Generated):
 
 def options_of(command: App) -> Iterator[str]:
     """Yield the lines of a Markdown list of the options of a command."""
-    page = command.generate_docs("markdown")
-    yield from (line for line in page.splitlines() if line.startswith("* `--"))
+    page = command.generate_docs("markdown", recursive=False)
+    yield from re.findall(r"^\* `--.*(?:\n    .*)*", page, re.M)
 
 
 class ServerOptions(Generated):
@@ -263,6 +264,20 @@ class ServerOptions(Generated):
         yield from options_of(server_command)
         yield "* `--version`: Print the version and exit."
         yield "* `--help`: Print all options and exit."
+
+
+COMMANDS_OF_SERVER = ("datasets", "check", "export", "import")
+
+
+class ServerCommands(Generated):
+    def lines(self) -> Iterator[str]:
+        for name in COMMANDS_OF_SERVER:
+            page = server_command[name].generate_docs("markdown", recursive=False)
+            # A heading and a block with the usage come first.
+            _, usage, text = page.split("```", 2)
+            yield from (f"### ndb-server {name}", "", "```text")
+            yield f"ndb-server {usage.removeprefix('console').strip()}"
+            yield from ("```", text, "")
 
 
 class BenchOptions(Generated):
@@ -275,5 +290,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("ndb-commands", Commands)
     app.add_directive("ndb-vector", VectorShown)
     app.add_directive("ndb-server-options", ServerOptions)
+    app.add_directive("ndb-server-commands", ServerCommands)
     app.add_directive("ndb-bench-options", BenchOptions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

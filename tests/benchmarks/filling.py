@@ -3,6 +3,7 @@
 import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from .peers import Peer
 
@@ -73,6 +74,18 @@ def fill(peer: Peer, count: int, duration: Expiry = never, settings: str = "") -
         if b" 101 " not in connection.recv(2**16):
             raise ConnectionError("the server refused the handshake")
         return _fill_ndb(connection, count, duration, settings)
+
+
+@contextmanager
+def saving(peer: Peer) -> Iterator[None]:
+    """Have all sessions saved meanwhile."""
+    with socket.create_connection(("127.0.0.1", peer.port)) as connection:
+        connection.sendall(HANDSHAKE)
+        connection.recv(2**16)
+        connection.sendall(_frame('{"SH_SAVE":{"name":"bench"}}'))
+        yield
+        if b'"st":121' not in connection.recv(2**16):
+            raise RuntimeError("the server refused to save")
 
 
 def _fill_ndb(connection: socket.socket, count: int, duration: Expiry, settings: str) -> list[int]:

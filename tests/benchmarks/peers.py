@@ -60,6 +60,15 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
     raise RuntimeError(f"{process.args!r} did not accept connections")
 
 
+def until_loaded(peer: Peer) -> None:
+    """Wait until a redis-server has read its files."""
+    with socket.create_connection(("127.0.0.1", peer.port)) as connection:
+        connection.sendall(b"PING\r\n")
+        while connection.recv(2**16).startswith(b"-LOADING"):
+            time.sleep(0.01)
+            connection.sendall(b"PING\r\n")
+
+
 @contextmanager
 def ndb(*options: str) -> Iterator[Peer]:
     """Run our server."""
@@ -89,7 +98,7 @@ def redis(*options: str) -> Iterator[Peer]:
     if program is None:
         raise MissingError("redis-server is not installed (apt-get install redis-server)")
     port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         command = [program, "--port", str(port), "--dir", folder, "--save", "", *options]
         with _running(command, "resp", port) as peer:
             yield peer

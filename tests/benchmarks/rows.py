@@ -11,15 +11,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from . import peers
-from .filling import fill
+from .filling import fill, saving
 from .load import load
-from .machine import on_processor, resident_bytes
+from .machine import on_processor, peak_bytes, resident_bytes
 from .parts import IN_A_READ
 from .peers import Peer
 
@@ -244,6 +245,26 @@ def own_commands(table: Table) -> None:
         )
 
 
+def metrics(table: Table) -> None:
+    """What it costs to count requests, beside a server that doesn't."""
+    scale = table.scale
+    with peers.ndb() as counting, peers.ndb("--metrics", "off") as plain:
+        tokens = {peer: fill(peer, scale.sessions) for peer in (counting, plain)}
+
+        def rate(peer: Peer, depth: int) -> Figure:
+            def measure() -> float:
+                figures = load(
+                    peer, tokens[peer], connections=50, depth=depth, seconds=scale.seconds
+                )
+                return float(figures["rps"])
+
+            return measure
+
+        for depth in (16, 1):
+            what = f"requests/s of one core with metrics, 50 connections × {depth}"
+            table.compare(what, rate(counting, depth), "without", rate(plain, depth), 0.95)
+
+
 def many_sessions(table: Table) -> None:
     """A server with many sessions: its speed, its memory, and its calm while they expire."""
     scale = table.scale
@@ -283,6 +304,72 @@ def many_sessions(table: Table) -> None:
         table.missing.append(str(error))
 
 
+def durability(table: Table) -> None:
+    """Changes that are on disk before they are acknowledged, beside Redis's append-only file."""
+    scale = table.scale
+
+    def rate(run: Callable[..., AbstractContextManager[Peer]], *options: str) -> Figure:
+        def measure() -> float:
+            with TemporaryDirectory(dir=Path.cwd()) as folder, ExitStack() as stack:
+                where = ["--data-dir", folder] if run is peers.ndb and options else []
+                peer = stack.enter_context(run(*where, *options))
+                tokens = fill(peer, scale.sessions)
+                figures = load(
+                    peer, tokens, connections=50, depth=32, seconds=scale.seconds, operation="set"
+                )
+                return float(figures["rps"])
+
+        return measure
+
+    strict = rate(peers.ndb, "--durability", "strict")
+    relaxed = rate(peers.ndb, "--durability", "relaxed")
+    aof = ("--appendonly", "yes", "--appendfsync")
+    what = "SH_SET of 2 keys/s, 50 connections × 32, "
+    table.compare(f"{what}relaxed", relaxed, "no data folder", rate(peers.ndb), 0.6)
+    always = rate(peers.redis, *aof, "always")
+    table.compare(f"{what}strict", strict, "redis-server, appendfsync always", always, 0.4)
+    everysec = rate(peers.redis, *aof, "everysec")
+    table.compare(f"{what}relaxed", relaxed, "redis-server, appendfsync everysec", everysec, 0.4)
+
+
+def starting(table: Table) -> None:
+    """A start with many sessions on disk, and a save of them while clients go on."""
+    scale = table.scale
+    with TemporaryDirectory(dir=Path.cwd()) as folder:
+        where = ("--data-dir", folder)
+        with peers.ndb(*where, "--durability", "relaxed") as ndb:
+            tokens = fill(ndb, scale.many, lambda _: 100_000)
+        begin = time.monotonic()
+        with peers.ndb(*where) as ndb:
+            ours = time.monotonic() - begin, peak_bytes(ndb.pid)
+            some = random.sample(tokens, min(scale.many, 20_000))
+            calm = _p99(ndb, some, scale.seconds)
+            with saving(ndb):
+                busy = _p99(ndb, some, scale.seconds)
+        table.add(
+            f"p99 in µs while {scale.many:,} sessions are saved",
+            [(busy, calm)],
+            "without",
+            3,
+            at_most=True,
+        )
+    with TemporaryDirectory(dir=Path.cwd()) as folder:
+        # A dump is what Redis reads the fastest.
+        options = ("--dir", folder, "--appendonly", "yes", "--appendfsync", "no")
+        with peers.redis(*options) as redis:
+            fill(redis, scale.many, lambda _: 100_000)
+        begin = time.monotonic()
+        with peers.redis(*options) as redis:
+            peers.until_loaded(redis)
+            theirs = time.monotonic() - begin, peak_bytes(redis.pid)
+    for what, mine, other in zip(("seconds", "peak bytes of memory"), ours, theirs, strict=True):
+        table.add(
+            f"{what} to start with {scale.many:,} sessions of 4 keys",
+            [(mine, other)],
+            "redis-server, from its append-only file",
+        )
+
+
 def expiring(table: Table) -> None:
     """The slowest replies while many sessions expire within a few seconds."""
     scale = table.scale
@@ -319,6 +406,11 @@ def _p999(peer: Peer, tokens: Sequence[int], seconds: float) -> float:
     return float(figures["p999_us"])
 
 
+def _p99(peer: Peer, tokens: Sequence[int], seconds: float) -> float:
+    figures = load(peer, tokens, connections=50, depth=1, seconds=seconds)
+    return float(figures["p99_us"])
+
+
 def by_size(table: Table) -> None:
     """Commands that must not depend on how many sessions there are, without a socket."""
     few, *more = table.scale.sizes
@@ -352,6 +444,9 @@ GROUPS: tuple[Callable[[Table], None], ...] = (
     one_core,
     parts,
     own_commands,
+    durability,
+    starting,
+    metrics,
     many_sessions,
     expiring,
     by_size,

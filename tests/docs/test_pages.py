@@ -2,6 +2,7 @@
 
 - ``console``: a line ``$ ndb-server …`` starts the server that the blocks below it talk to; what
   comes before it is its environment. The line below is the URL it prints.
+  ``$ ndb-server check …`` and other commands are run, and have to succeed.
 - ``toml``: a file, named by the comment in its first line.
 - ``python``: run as at the prompt of ``python -m asyncio``; the blocks of a page share their names.
   A block that calls `asyncio.run` is a program and runs as one.
@@ -28,6 +29,7 @@ from tests.docs.pages import DEFAULT_URI, Block, blocks, name, pages_with
 
 SERVER = "ndb-server"
 PRINTS_AND_EXITS = {"--help", "--version"}
+COMMANDS = {"datasets", "check", "export", "import"}
 
 
 class Reader:
@@ -68,6 +70,10 @@ class Reader:
             if PRINTS_AND_EXITS.intersection(options):
                 command = [sys.executable, "-m", "ndb_server", *options]
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            elif COMMANDS.intersection(options[:1]):
+                program = f"{shlex.quote(sys.executable)} -m ndb_server"
+                command_line = line.removeprefix("$ ").replace(SERVER, program, 1)
+                subprocess.run(command_line, shell=True, check=True, stdout=subprocess.DEVNULL)
             else:
                 server = self._start(options, environment)
                 assert urlsplit(server.url).hostname == urlsplit(below).hostname
@@ -79,6 +85,8 @@ class Reader:
             # Whichever port the page chooses, the test takes a free one.
             at = options.index("--port")
             del options[at : at + 2]
+        if "--ops-port" in options:
+            options[options.index("--ops-port") + 1] = "0"
         self._server = self._start_server(*options, env=environment)
         return self._server
 

@@ -17,6 +17,7 @@ CLOCKS = {"time", "datetime"}
     [
         ("transport", {".dispatch", ".engine", ".keyspace", ".datasets", ".deadlines"}),
         ("dispatch", {".transport", ".engine", ".keyspace", ".datasets", *IO, *CLOCKS}),
+        ("ops", {".transport", ".dispatch", ".engine", ".datasets", "asyncio", "socket", *CLOCKS}),
         ("engine", {".transport", ".dispatch", ".datasets", *IO, *CLOCKS}),
         ("keyspace", {".transport", ".dispatch", ".engine", ".datasets", *IO, *CLOCKS}),
         ("deadlines", {".transport", ".dispatch", ".engine", ".datasets", *IO, *CLOCKS}),

@@ -53,8 +53,9 @@ def _struct(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
 def _annotated(note: Any) -> st.SearchStrategy[Any]:
     if note in _by_type:
         return _by_type[note]
-    if note == m.ExpiryInfo | msgspec.UnsetType:
-        return st.just(UNSET) | _struct(m.ExpiryInfo)
+    for kind in (m.ExpiryInfo, m.Stats):
+        if note == kind | msgspec.UnsetType:
+            return st.just(UNSET) | _struct(kind)
     return _struct(note)
 
 

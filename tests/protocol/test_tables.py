@@ -57,7 +57,7 @@ PARAMETERS = {
     "SH_LOAD": ("name", "", "name sessions keys duration"),
     "KV_SAVE": ("name", "", "name keys duration"),
     "KV_LOAD": ("name", "", "name keys duration"),
-    "SV_INFO": ("", "", "serverVersion persistEnabled protocol limits features"),
+    "SV_INFO": ("", "", "serverVersion persistEnabled protocol limits features stats"),
     **{f"KV_{name}": row for name, row in _SHARED.items()},
     **{f"SH_{name}": (f"tkn {row[0]}", *row[1:]) for name, row in _SHARED.items()},
 }

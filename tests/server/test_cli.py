@@ -1,5 +1,6 @@
 """The command line, the environment and the configuration file."""
 
+import json
 import os
 import re
 import signal
@@ -83,6 +84,12 @@ BAD_VALUES = [
     ("log-level", "loud", '"loud"'),
     ("loop", "fast", '"fast"'),
     ("loop", "", '""'),
+    ("log-format", "xml", '"xml"'),
+    ("metrics", "yes", '"yes"'),
+    ("ops-port", "65536", "65536"),
+    ("slow-ms", "-1", "-1"),
+    ("slow-ms", "", '""'),
+    ("shutdown-timeout", "1.5", "1.5"),
     ("host", "", "Must not be empty"),
     ("data-dir", "", "Must not be empty"),
     ("load", "", "Must not be empty"),
@@ -125,9 +132,19 @@ def test_a_bad_value_in_the_environment_is_named(
         ("data-dir", "''", "Must not be empty"),
         ("load", "''", "Must not be empty"),
         *(("port", value, "must be an integer") for value in ("1.5", "true", "'1'", "[1]", "{}")),
+        ("ops-port", "'1'", "must be an integer"),
+        ("slow-ms", "-1", "-1"),
         *(
             (option, value, "must be a string")
-            for option in ("host", "log-level", "data-dir", "load", "loop")
+            for option in (
+                "host",
+                "log-level",
+                "log-format",
+                "data-dir",
+                "load",
+                "loop",
+                "metrics",
+            )
             for value in ("5", "false", "1979-05-27", "['a']", "{a = 'b'}")
         ),
     ],
@@ -350,16 +367,8 @@ def test_a_url_that_cannot_be_printed_stops_the_start() -> None:
 
 
 OPTIONS = [
-    "host",
-    "port",
-    "log-level",
-    "data-dir",
-    "durability",
-    "load",
-    "loop",
-    "config",
-    "version",
-    "help",
+    *("host", "port", "log-level", "log-format", "data-dir", "durability", "load", "salvage"),
+    *("loop", "metrics", "ops-port", "slow-ms", "shutdown-timeout", "config", "version", "help"),
 ]
 
 
@@ -460,6 +469,8 @@ def test_every_option_can_stand_in_every_place(
         "durability": "relaxed",
         "load": "evening",
         "loop": "asyncio",
+        "log-format": "json",
+        "metrics": "off",
     }
     server = start_with(start_server, options, place, tmp_path)
     assert server.url.startswith("ws://127.0.0.3:")
@@ -470,5 +481,9 @@ def test_every_option_can_stand_in_every_place(
     with Wire(server.port, "127.0.0.3") as client:
         client.send(b"GET / HTTP/1.1\r\n\r\n")
         assert client.head()[0] == 426
+    with Wire(server.port, "127.0.0.3") as client:
+        client.send(b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert client.head()[0] == 404
     server.stop()
+    assert all(json.loads(line) for line in server.stderr.splitlines())
     assert ("handshake refused" in server.stderr) is (level == "info")

@@ -344,9 +344,21 @@ class Limits(Struct, kw_only=True):
     writeTimeout: float
 
 
+class Stats(Struct, kw_only=True):
+    """What administrators are told of a running server, in seconds, numbers and bytes."""
+
+    uptime: int
+    connections: int
+    sessions: int
+    sessionKeys: int
+    keys: int
+    memory: int
+
+
 class ServerInfoReply(Reply, kw_only=True):
     serverVersion: str
     persistEnabled: bool
     protocol: int
     limits: Limits
     features: list[str]
+    stats: Stats | UnsetType = UNSET

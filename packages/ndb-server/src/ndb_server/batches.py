@@ -70,17 +70,12 @@ class Batch(Generic[T]):
         """Whether anybody has to wait for it."""
         return bool(self.before) or self.all_before is not None
 
-    def changing(self, token: int, session: Session | None, edit: Edit | None) -> None:
-        """Note a session, or the independent keys, before they change by `edit`."""
-        if token not in self.before:
-            self.before[token] = session and Session(
-                session.expiry, session.deadline, session.packed
-            )
-        if session is not None and type(session.packed) is dict and edit is not None:
-            image = self.before[token]
-            # Another map than the one it began with is written as a whole.
-            if image is not None and image.packed is session.packed and not edit.clear:
-                self._maps.setdefault(token, _MapHistory()).note(session.packed, edit)
+    def editing(self, token: int, values: dict[str, Raw], edit: Edit) -> None:
+        """Note a map of keys before it changes by `edit`; what it belongs to is in `before`."""
+        image = self.before[token]
+        # Another map than the one it began with is written as a whole.
+        if image is not None and image.packed is values and not edit.clear:
+            self._maps.setdefault(token, _MapHistory()).note(values, edit)
 
     def ending_all(self, all_before: T) -> None:
         """Note all sessions before they are ended."""
@@ -91,21 +86,26 @@ class Batch(Generic[T]):
         self.before = {} if keys is None else {NO_TOKEN: keys}
         self.timed.clear()
 
-    def changed(self, current: Callable[[int], Session | None]) -> Changed:
-        """Return what is to be on disk, given how to look up what is in memory."""
+    def changed(self, sessions: Mapping[int, Session], keys: dict[str, Raw]) -> Changed:
+        """Return what is to be on disk, given the sessions and the independent keys in memory."""
         changed = Changed(self.all_before is not None, [], [], {})
-        for token in {**self.before, **dict.fromkeys(self.timed | self.rewritten)}:
-            session = current(token)
-            if session is None:
-                changed.ended.append(token)
-                continue
-            if token != NO_TOKEN:
+        others = self.timed | self.rewritten
+        for token in {**self.before, **dict.fromkeys(others)} if others else self.before:
+            session = sessions.get(token)
+            if session is not None:
                 changed.rows.append(row_of(token, session))
-            if type(session.packed) is dict:
-                change = self._map_change(token, session.packed)
-                if change is not None:
-                    changed.maps[token] = change
+                if type(session.packed) is dict:
+                    self._add_map(changed, token, session.packed)
+            elif token == NO_TOKEN:
+                self._add_map(changed, token, keys)
+            else:
+                changed.ended.append(token)
         return changed
+
+    def _add_map(self, changed: Changed, token: int, values: dict[str, Raw]) -> None:
+        change = self._map_change(token, values)
+        if change is not None:
+            changed.maps[token] = change
 
     def _map_change(self, token: int, values: dict[str, Raw]) -> MapChange | None:
         if token in self.before:
@@ -127,7 +127,7 @@ class Batch(Generic[T]):
 
     def reordered(self) -> Iterator[int]:
         """Yield the tokens of maps whose order is another when they are put back."""
-        return (token for token, history in self._maps.items() if history.change.removed)
+        return (token for token, history in self._maps.items() if history.reorders)
 
 
 class Hold(Struct, gc=False):
@@ -155,7 +155,13 @@ class _MapHistory:
     def note(self, values: Mapping[str, Raw], edit: Edit) -> None:
         for key in (*edit.remove, *edit.put):
             self._old.setdefault(key, values.get(key))
-        self.change.then(edit.remove, edit.put)
+        # Made again, the change leaves the same order: what is new is put at the end each time.
+        new = (key for key in edit.put if key not in values)
+        self.change.then((*edit.remove, *new), edit.put)
+
+    @property
+    def reorders(self) -> bool:
+        return any(self._old[key] is not None for key in self.change.removed)
 
     def put_back(self, values: dict[str, Raw]) -> None:
         for key, old in self._old.items():

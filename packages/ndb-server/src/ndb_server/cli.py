@@ -7,18 +7,28 @@ import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_type_hints
 
 from cyclopts import App, CoercionError, CycloptsError, Parameter, Token
 from cyclopts.config import Dict, Env
 from cyclopts.validators import Number
 from ndb_protocol import DEFAULT_PORT
 
+from . import data_commands
+from .errors import DataError
+from .logs import LogFormat, log_to_stderr
+from .parameters import Text
+from .salvage import salvage as salvage_store
 from .server import VERSION, Options, StartError, serve
-from .store import Durability
+from .store import Durability, StoreError
+
+FAILED = 1
+"""Exit status when data can't be read or imported."""
+
+logger = logging.getLogger(__name__)
 
 USAGE_ERROR = 2
-"""Exit status when the server can't be started as asked."""
+"""Exit status when the server can't be started, or a command not done, as asked."""
 
 app = App(
     name="ndb-server",
@@ -32,6 +42,10 @@ app = App(
 
 _ENVIRONMENT = Env("NDB_", command=False)
 app.config = app.meta.config = [_ENVIRONMENT]
+app.command(data_commands.datasets)
+app.command(data_commands.check)
+app.command(data_commands.export)
+app.command(data_commands.import_, name="import")
 
 
 def _whole_number(_: object, tokens: Sequence[Token]) -> int:
@@ -42,13 +56,9 @@ def _whole_number(_: object, tokens: Sequence[Token]) -> int:
         raise CoercionError(token=tokens[0], target_type=int) from None
 
 
-def _not_empty(_: object, value: str | None) -> None:
-    if value == "":
-        # As an address it would mean all there are, as a path the current folder.
-        raise ValueError("Must not be empty.")
-
-
-Text = Annotated[str, Parameter(validator=_not_empty)]
+Port = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=0, lte=65535))]
+Whole = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=0))]
+Switch = Literal["on", "off"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Loop = Literal["auto", "uvloop", "asyncio"]
 
@@ -57,14 +67,18 @@ Loop = Literal["auto", "uvloop", "asyncio"]
 def run(
     *,
     host: Text = "127.0.0.1",
-    port: Annotated[
-        int, Parameter(converter=_whole_number, validator=Number(gte=0, lte=65535))
-    ] = DEFAULT_PORT,
+    port: Port = DEFAULT_PORT,
     log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
     data_dir: Text | None = None,
     durability: Durability = "strict",
     load: Text | None = None,
+    salvage: Annotated[bool, Parameter(negative="")] = False,
     loop: Loop = "auto",
+    metrics: Switch = "on",
+    ops_port: Port | None = None,
+    slow_ms: Whole | None = None,
+    shutdown_timeout: Whole = 10,
 ) -> None:
     """Run the server until SIGINT or SIGTERM.
 
@@ -74,21 +88,37 @@ def run(
         host: Address to listen on.
         port: Port to listen on; 0 takes any free one.
         log_level: Least severe level to log.
+        log_format: Text for people, or JSON, one object a line, for machines.
         data_dir: Folder that keeps everything, made if it does not exist; without it all data goes
             with the process, and saving is disabled.
         durability: What the reply to a change promises, with a data folder: strict, that it is
             there after a power cut; relaxed, that it is there after the process is killed, and
             after a power cut if it was a second ago.
         load: Name of a saved dataset to load before connections are accepted.
+        salvage: If the store in the data folder is damaged, make a new one of what can be read; the
+            damaged one is kept beside it.
         loop: Event loop: uvloop, asyncio's own, or by default uvloop where it is installed.
+        metrics: Count requests, and show what is counted at /metrics.
+        ops_port: Port for /healthz, /readyz and /metrics; without it they are on the main one.
+        slow_ms: Log commands that take at least this many milliseconds; without it none.
+        shutdown_timeout: Seconds that connections get to end when the server is told to stop.
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    log_to_stderr(log_level, log_format)
     folder = None if data_dir is None else _prepare(Path(data_dir))
-    options = Options(host=host, port=port, data_dir=folder, durability=durability, load=load)
+    if salvage and folder is not None:
+        for line in salvage_store(folder):
+            logger.warning(line)
+    options = Options(
+        host=host,
+        port=port,
+        data_dir=folder,
+        durability=durability,
+        load=load,
+        shutdown_timeout=shutdown_timeout,
+        metrics=metrics == "on",
+        ops_port=ops_port,
+        slow_ms=slow_ms,
+    )
     with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
         runner.run(serve(options))
 
@@ -122,8 +152,12 @@ def _prepare(data_dir: Path) -> Path:
     return data_dir
 
 
+_KINDS = {int: (int, "an integer"), bool: (bool, "true or false")}
+
 _IN_FILE = {
-    name.replace("_", "-"): (int, "an integer") if hint is int else (str, "a string")
+    name.replace("_", "-"): next(
+        (_KINDS[kind] for kind in (hint, *get_args(hint)) if kind in _KINDS), (str, "a string")
+    )
     for name, hint in get_type_hints(run).items()
     if name != "return"
 }
@@ -152,17 +186,23 @@ def _read(config: Path) -> dict[str, Any]:
 def configure(
     *arguments: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     config: Text | None = None,
-) -> None:
+) -> int | None:
     """Read the configuration, then run.
 
     Args:
         arguments: The rest of the command line.
         config: TOML file with options.
+
+    Returns:
+        the exit status of a command.
     """
     if config is not None:
-        file = Dict(_read(Path(config)), source=config, use_commands_as_keys=False)
+        file = Dict(
+            _read(Path(config)), source=config, use_commands_as_keys=False, allow_unknown=True
+        )
         app.config = [_ENVIRONMENT, file]
-    app(arguments, exit_on_error=False, print_error=False)
+    status: int | None = app(arguments, exit_on_error=False, print_error=False)
+    return status
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -173,7 +213,13 @@ def main(arguments: list[str] | None = None) -> None:
     """
     try:
         app.meta(arguments, exit_on_error=False, print_error=False)
-    except (CycloptsError, StartError) as error:
-        # An error of cyclopts can have several lines.
-        print("ndb-server:", " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(USAGE_ERROR)
+    except (CycloptsError, StartError, StoreError) as error:
+        _fail(error, USAGE_ERROR)
+    except DataError as error:
+        _fail(error, FAILED)
+
+
+def _fail(error: Exception, status: int) -> NoReturn:
+    # An error of cyclopts can have several lines.
+    print("ndb-server:", " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(status)

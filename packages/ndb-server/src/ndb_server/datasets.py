@@ -33,7 +33,7 @@ from .journal import Journal
 from .packing import Packed, unpack
 from .rows import Row, row_of, settings_of, signed, unsigned
 from .sessions import Session
-from .store import Store
+from .store import Store, sync
 from .tables import PUT_SESSIONS, DamageError, connect, put_keys
 
 _T = TypeVar("_T")
@@ -46,7 +46,7 @@ _TABLES = tables.TABLES + "CREATE TABLE dataset (format TEXT, version INTEGER, k
 _SLICE = 500
 """Sessions or keys loaded between two turns of the event loop."""
 
-_NUMBERED = re.compile(r"[0-9]+\.sqlite\Z")
+NUMBERED = re.compile(r"[0-9]+\.sqlite\Z")
 
 SESSIONS = "sessions"
 KEYS = "keys"
@@ -85,7 +85,7 @@ class Folder:
         try:
             if not folder.is_dir():
                 return []
-            numbered = [path for path in folder.iterdir() if _NUMBERED.match(path.name)]
+            numbered = [path for path in folder.iterdir() if NUMBERED.match(path.name)]
         except OSError as error:
             raise DatasetError(f"{folder} can't be listed: {error.strerror}") from error
         return sorted(numbered, key=lambda path: int(path.stem))
@@ -118,7 +118,7 @@ class Folder:
                     database.execute("PRAGMA journal_mode = OFF")
                     database.execute("PRAGMA synchronous = OFF")
                     if store is not None:
-                        database.execute("ATTACH ? AS store", (store.path.as_uri(),))
+                        database.execute("ATTACH ? AS store", (store.path.absolute().as_uri(),))
                     database.executescript(f"BEGIN; {_TABLES}")
                     database.execute(
                         "INSERT INTO dataset VALUES (?, ?, ?)", (FORMAT, VERSION, kind)
@@ -129,11 +129,11 @@ class Folder:
                         store.at_rest(lambda: database.execute(look).fetchone())
                     yield database
                     database.execute("COMMIT")
-                _sync(partial)
+                sync(partial)
                 partial.rename(path)
                 # The folders above may be as new as the file: the data folder's entry counts too.
                 for changed in (folder, *folder.parents[:3]):
-                    _sync(changed)
+                    sync(changed)
             finally:
                 partial.unlink(missing_ok=True)
         except (OSError, sqlite3.Error) as error:
@@ -149,9 +149,7 @@ class Folder:
         path = self._newest(kind, name)
         try:
             with closing(connect(path, read_only=True)) as database:
-                found = database.execute("SELECT format, version, kind FROM dataset").fetchone()
-                if found != (FORMAT.encode(), VERSION, kind.encode()):
-                    raise DatasetError(f"{path.name} is no dataset of {kind}, version {VERSION}")
+                recognize_dataset(database, path, kind)
                 [(verdict,)] = database.execute("PRAGMA integrity_check(1)")
                 if verdict != b"ok":
                     raise DatasetError(f"{path.name} is damaged: {verdict.decode()}")
@@ -160,12 +158,16 @@ class Folder:
             raise DatasetError(f"{path.name} can't be read: {error}") from error
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def recognize_dataset(database: sqlite3.Connection, path: Path, kind: str) -> None:
+    """Check that `database` is a dataset.
+
+    Raises:
+        DatasetError: it is something else, or of another kind or version.
+        sqlite3.Error: it can't be read.
+    """
+    found = database.execute("SELECT format, version, kind FROM dataset").fetchone()
+    if found != (FORMAT.encode(), VERSION, kind.encode()):
+        raise DatasetError(f"{path.name} is no dataset of {kind}, version {VERSION}")
 
 
 Counts = dict[str, int]
@@ -185,7 +187,7 @@ def write_sessions(folder: Folder, name: str, sessions: Iterable[tuple[int, Sess
             for token, session in some:
                 if isinstance(session.packed, dict):
                     put_keys(database, signed(token), session.packed.items())
-        return _counts(database)
+        return count(database)
 
 
 def copy_sessions(folder: Folder, name: str, store: Store) -> Counts:
@@ -199,7 +201,7 @@ def copy_sessions(folder: Folder, name: str, store: Store) -> Counts:
             "INSERT INTO sessions SELECT tkn, duration, flags, NULL, keys FROM store.sessions"
         )
         database.execute("INSERT INTO keys SELECT * FROM store.keys WHERE tkn <> 0")
-        return _counts(database)
+        return count(database)
 
 
 def copy_keys(folder: Folder, name: str, store: Store) -> Counts:
@@ -210,10 +212,10 @@ def copy_keys(folder: Folder, name: str, store: Store) -> Counts:
     """
     with folder.writing(KEYS, name, store) as database:
         database.execute("INSERT INTO keys SELECT * FROM store.keys WHERE tkn = 0")
-        return {"keys": _counts(database)["keys"]}
+        return {"keys": count(database)["keys"]}
 
 
-def _counts(database: sqlite3.Connection) -> Counts:
+def count(database: sqlite3.Connection) -> Counts:
     [(sessions,)] = database.execute("SELECT count(*) FROM main.sessions")
     [(packed,)] = database.execute(
         "SELECT count(*) FROM main.sessions AS s, json_each(s.keys) WHERE s.keys IS NOT NULL"
@@ -341,7 +343,11 @@ class Datasets:
     ) -> m.Reply:
         begin = time.monotonic()
         if self._journal is not None:
+            before = self._journal.undone
             await self._journal.flush()
+            if self._journal.undone != before:
+                # What is to be saved may be what was undone.
+                raise RefusedError(Status.SAVE_ERROR, f"not durable: {self._journal.trouble}")
         counts = await self._run(Status.SAVE_ERROR, work, *args)
         return reply(
             st=Status.SAVE_COMPLETE, name=name, **counts, duration=_milliseconds_since(begin)

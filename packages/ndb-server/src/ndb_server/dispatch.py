@@ -31,8 +31,13 @@ from .journal import Journal
 
 logger = logging.getLogger(__name__)
 
+_OK = int(Status.OK)
+
 Handler = Callable[[Any, int], Reply | Awaitable[Reply]]
 """Runs a command, given its parameters and the time in ms since the epoch."""
+
+Note = Callable[[Command | None, int], Any]
+"""Returns what to note of a request: of its command, if it names one, and its reply's status."""
 
 NOT_TEXT = encode_reply(
     NO_COMMAND,
@@ -59,15 +64,23 @@ class Dispatcher:
     Args:
         handlers: runs each command, by its name.
         journal: tells which replies have to wait until a change is durable; None if none has to.
+        note: returns what is to be noted of a request.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler], journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        journal: Journal | None = None,
+        note: Note = lambda *_: None,
+    ) -> None:
         self._pending: Mapping[int, object] = {} if journal is None else journal.pending
         self._awaited = _nothing if journal is None else journal.awaited
         self._newest = _nothing if journal is None else journal.open_batch
+        self._note = note
         self._rows = {
-            name: (handler, reply_opening(COMMANDS[name].reply_name), COMMANDS[name])
+            name: (handler, reply_opening(command.reply_name), command, note(command, _OK))
             for name, handler in handlers.items()
+            for command in [COMMANDS[name]]
         }
         self._short_way = {
             beginning: (decode, *self._rows[command.name])
@@ -76,7 +89,11 @@ class Dispatcher:
         }
 
     def dispatch(
-        self, messages: Sequence[bytes], now: int, text_tokens: bool = False
+        self,
+        messages: Sequence[bytes],
+        now: int,
+        text_tokens: bool = False,
+        notes: list[Any] | None = None,
     ) -> tuple[list[bytes | Awaitable[bytes]], Hold | None]:
         """Run the requests that `messages` (valid UTF-8) are, in their order.
 
@@ -87,6 +104,7 @@ class Dispatcher:
             messages: the text messages.
             now: the time in ms since the epoch; never less than at an earlier call.
             text_tokens: write tokens as decimal strings (subprotocol ``ndb.v1.text``).
+            notes: where to add, if given, the note of each request; later if it comes later.
 
         Returns:
             The replies to those that were run; the last one may come later. And what those from
@@ -100,26 +118,32 @@ class Dispatcher:
         short_way = self._short_way
         for message in messages:
             try:
-                decode, handler, opening, command = short_way[message[BEGINNING]]
+                decode, handler, opening, command, done = short_way[message[BEGINNING]]
                 params = decode(message).params
             except UNREADABLE:
                 try:
                     command, params = decode_request(message)
                 except RequestError as error:
+                    if notes is not None:
+                        named = COMMANDS.get(error.reply_name.removesuffix("_RSP"))
+                        notes.append(self._note(named, error.status))
                     refusal = Reply(st=error.status, m=error.message)
                     replies.append(encode_reply(error.reply_name, refusal))
                     continue
-                handler, opening, _ = self._rows[command.name]
+                handler, opening, _, done = self._rows[command.name]
             try:
                 reply = handler(params, now)
                 if not isinstance(reply, Reply):
-                    replies.append(_later(command, reply, text_tokens))
+                    replies.append(self._later(command, reply, text_tokens, notes))
                     break
+                status = reply.st
                 if text_tokens:
                     reply = with_text_tokens(reply)
                 text = opening + encode_body(reply) + b"}"
             except Exception as error:
-                text = _refusal(command, error)
+                status, text = _refusal(command, error)
+            if notes is not None:
+                notes.append(done if status == _OK else self._note(command, status))
             if pending and batch is not newest:
                 awaited = self._awaited(command.scope, params)
                 if awaited is not None:
@@ -147,28 +171,39 @@ class Dispatcher:
         assert isinstance(reply, bytes)
         return reply
 
+    async def _later(
+        self,
+        command: Command,
+        coming: Awaitable[Reply],
+        text_tokens: bool,
+        notes: list[Any] | None,
+    ) -> bytes:
+        try:
+            reply = await coming
+            status = reply.st
+            if text_tokens:
+                reply = with_text_tokens(reply)
+            text = encode_reply(command.reply_name, reply)
+        except Exception as error:
+            status, text = _refusal(command, error)
+        if notes is not None:
+            notes.append(self._note(command, status))
+        return text
+
 
 def _nothing(*_: object) -> None:
     """What waits for nothing."""
 
 
-async def _later(command: Command, coming: Awaitable[Reply], text_tokens: bool) -> bytes:
-    try:
-        reply = await coming
-        return encode_reply(command.reply_name, with_text_tokens(reply) if text_tokens else reply)
-    except Exception as error:
-        return _refusal(command, error)
-
-
-def _refusal(command: Command, error: Exception) -> bytes:
+def _refusal(command: Command, error: Exception) -> tuple[int, bytes]:
     if isinstance(error, RefusedError):
-        return encode_reply(command.reply_name, Reply(st=error.status, m=error.message))
-    incident = secrets.token_hex(4)
-    logger.error("internal error %s in %s\n%s", incident, command.name, _trace(error))
-    return encode_reply(
-        command.reply_name,
-        Reply(st=Status.UNKNOWN, m=f"internal error {incident}; the server's log has the cause"),
-    )
+        refusal = Reply(st=error.status, m=error.message)
+    else:
+        incident = secrets.token_hex(4)
+        logger.error("internal error %s in %s\n%s", incident, command.name, _trace(error))
+        sentence = f"internal error {incident}; the server's log has the cause"
+        refusal = Reply(st=Status.UNKNOWN, m=sentence)
+    return refusal.st, encode_reply(command.reply_name, refusal)
 
 
 def _trace(error: BaseException) -> str:

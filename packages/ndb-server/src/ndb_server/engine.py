@@ -9,7 +9,7 @@ its deadline with `now` first (`_live`). `reap` gives back the memory of those n
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import UNSET, Raw
 from ndb_protocol import COMMANDS, NO_TOKEN, Extends, Status, new_token
@@ -35,6 +35,14 @@ _STEPS = 8
 """How often in a duration a deadline that moves is told to the journal: reading is no writing."""
 
 
+class Totals(NamedTuple):
+    """How much there is of sessions, of their keys, and of independent keys."""
+
+    sessions: int
+    sessionKeys: int
+    keys: int
+
+
 class Engine:
     """All sessions and the independent keys.
 
@@ -44,6 +52,7 @@ class Engine:
 
     Attributes:
         handlers: runs each command, by its name.
+        expirations: how many times a session's deadline has come.
     """
 
     def __init__(
@@ -54,6 +63,7 @@ class Engine:
         self._sessions: dict[int, Session] = {}
         self._keys: dict[str, Raw] = {}
         self._session_keys = 0
+        self.expirations = 0
         self._deadlines = Deadlines(self._deadline_of)
         self.handlers: Mapping[str, Handler] = {
             "SH_NEW": self._new,
@@ -85,6 +95,7 @@ class Engine:
         """Do what the deadline of `session` demands; return it if it lives on."""
         expiry = session.expiry
         assert expiry is not None
+        self.expirations += 1
         if self._journal is not None:
             self._journal.timed(token)
         if expiry.deleteSession:
@@ -110,6 +121,11 @@ class Engine:
     def _deadline_of(self, token: int) -> int | None:
         session = self._sessions.get(token)
         return None if session is None or session.expiry is None else session.deadline
+
+    @property
+    def totals(self) -> Totals:
+        """How much there is."""
+        return Totals(len(self._sessions), self._session_keys, len(self._keys))
 
     def reap(self, now: int, limit: int | None = None) -> bool:
         """Let sessions whose deadline has come expire.
@@ -319,10 +335,6 @@ class Engine:
         put = {key: before[key] for key in same if key in before}
         self.edit_keys(Edit(put, tuple(key for key in same if key not in before)))
 
-    def totals(self) -> tuple[int, int, int]:
-        """Return how many sessions, keys of sessions and independent keys there are."""
-        return len(self._sessions), self._session_keys, len(self._keys)
-
     # For what is on disk
 
     def resume(self, token: int, session: Session, now: int) -> None:
@@ -333,11 +345,9 @@ class Engine:
         """Go on with the independent keys that are on disk."""
         self._keys = keys
 
-    def current(self, token: int) -> Session | None:
-        """Return a session as it is; for `NO_TOKEN`, the independent keys as if they were one."""
-        if token == NO_TOKEN:
-            return Session(None, NEVER, self._keys)
-        return self._sessions.get(token)
+    def everything(self) -> tuple[Mapping[int, Session], dict[str, Raw]]:
+        """Return the sessions by their tokens, and the independent keys, as they are."""
+        return self._sessions, self._keys
 
     def undo(self, batch: Batch[Any]) -> None:
         """Put back what `batch` found. What time has done to it meanwhile, it does again."""
@@ -347,13 +357,21 @@ class Engine:
             self._put_back(batch, batch.before_all)
 
     def _put_back(self, batch: Batch[Any], before: Mapping[int, Session | None]) -> None:
+        # Out first, all of them: a map that is put back is the one that is counted out.
+        deadlines: dict[int, int] = {}
+        for token in before:
+            session = self._sessions.get(token)
+            if session is not None:
+                deadlines[token] = session.deadline
+                self._remove(token, session)
         for token, image in batch.images(before):
             if token == NO_TOKEN:
                 assert image is not None
                 self._keys = image.packed  # type: ignore[assignment]
-                continue
-            session = self._sessions.get(token)
-            if session is not None:
-                self._remove(token, session)
-            if image is not None:
-                self._put_in(token, image, image.deadline)
+            elif image is not None:
+                self._sessions[token] = image
+                self._session_keys += len(unpack(image.packed))
+                # One that stayed has its entry, unless that has moved on.
+                if image.expiry is not None and deadlines.get(token) != image.deadline:
+                    began = deadlines.get(token, image.deadline) - image.expiry.duration * 1000
+                    self._deadlines.add(token, image.deadline, began)

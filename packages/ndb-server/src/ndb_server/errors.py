@@ -15,3 +15,7 @@ class RefusedError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
+
+
+class DataError(Exception):
+    """What is to be read, imported or checked can't be; says what is wrong with it."""

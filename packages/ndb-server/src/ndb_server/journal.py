@@ -11,9 +11,10 @@ known. It goes to disk with the next batch, nobody waits for it, and it is never
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from msgspec import Raw
 from ndb_protocol import NO_TOKEN, Scope
 from ndb_protocol.messages import Params
 
@@ -33,8 +34,8 @@ _ALL = -1
 class Memory(Protocol):
     """Whose changes are written: the engine."""
 
-    def current(self, token: int) -> Session | None:
-        """Return a session as it is, or the independent keys as one."""
+    def everything(self) -> tuple[Mapping[int, Session], dict[str, Raw]]:
+        """Return the sessions by their tokens, and the independent keys."""
 
     def undo(self, batch: Batch[Any]) -> None:
         """Put back what `batch` found; time has gone on."""
@@ -67,6 +68,7 @@ class Journal:
         self._open: Batch[Any] = Batch()
         self._writing: Batch[Any] | None = None
         self._sending = False
+        self._retrying = False
         self.pending: dict[int, Batch[Any]] = {}
         self.trouble: str | None = None
         self.undone = 0
@@ -82,14 +84,25 @@ class Journal:
             edit: what is done to its keys.
         """
         batch = self._open
-        batch.changing(token, session, edit)
-        self.pending[token] = batch
-        if not self._sending:
-            self._send_soon()
+        if token not in batch.before:
+            # Written out: this is done for every write there is.
+            batch.before[token] = session and Session(
+                session.expiry, session.deadline, session.packed
+            )
+            self.pending[token] = batch
+            if not self._sending:
+                self._send_soon()
+        if edit is not None and session is not None and type(session.packed) is dict:
+            batch.editing(token, session.packed, edit)
 
     def ending_all(self, sessions: object) -> None:
         """Take note: every session is about to end; `sessions` is what puts them back."""
         self._open.ending_all(sessions)
+        # Of sessions, nothing tells more than that they have gone.
+        keys = self.pending.pop(NO_TOKEN, None)
+        self.pending.clear()
+        if keys is not None:
+            self.pending[NO_TOKEN] = keys
         self.pending[_ALL] = self._open
         self._send_soon()
 
@@ -136,7 +149,7 @@ class Journal:
         if self._writing is None and (self._open or self.trouble):
             batch, self._open = self._open, Batch()
             self._writing = batch
-            self._write(batch.changed(self.memory.current), self._written)
+            self._write(batch.changed(*self.memory.everything()), self._written)
 
     def _written(self, trouble: str | None) -> None:
         batch, self._writing = self._writing, None
@@ -155,8 +168,13 @@ class Journal:
         self.trouble = trouble
         if self._open.awaited or (self._open and trouble is None):
             self._send()
-        elif trouble is not None:
-            self._later(RETRY, self._send)
+        elif trouble is not None and not self._retrying:
+            self._retrying = True
+            self._later(RETRY, self._retry)
+
+    def _retry(self) -> None:
+        self._retrying = False
+        self._send()
 
     def _undo(self, batch: Batch[Any]) -> None:
         undone = (self._open, batch)

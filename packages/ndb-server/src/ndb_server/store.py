@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -75,12 +75,30 @@ _IDLE = 1.0
 _SLICE = 4096
 """Sessions that are folded between two looks at whether a batch waits."""
 
+_MAPS = 64
+"""Maps of keys that are folded between two looks."""
+
 _VACUUM = 1024
 """Pages that are given back at a time."""
 
 
+_OF_THE_DISK = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+"""Errors that say nothing of what is in the file."""
+
+
 class StoreError(Exception):
     """The store can't be opened, or read; says why and what to do."""
+
+
+class VersionError(StoreError):
+    """The store is of a version that this server does not know."""
 
 
 class _Map(Struct, array_like=True, gc=False):
@@ -104,7 +122,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Record).decode
 
 
-class _Unfolded:
+class Unfolded:
     """What the log holds that the tables have not got: for each session, what it is at last."""
 
     def __init__(self) -> None:
@@ -141,6 +159,46 @@ class _Unfolded:
                 known.then(each.removed, each.put)
 
 
+def recognize(database: sqlite3.Connection, path: Path) -> None:
+    """Check that `database` has our tables.
+
+    Raises:
+        StoreError: it is something else, or of another version.
+        sqlite3.Error: it can't be read.
+    """
+    [(application,)] = database.execute("PRAGMA application_id")
+    [(version,)] = database.execute("PRAGMA user_version")
+    if application != APPLICATION_ID:
+        raise StoreError(f"{path} is not a store of NDB")
+    if version != VERSION:
+        raise VersionError(
+            f"{path} has version {version} of the tables; this server knows {VERSION}"
+        )
+
+
+def read_log(database: sqlite3.Connection) -> Unfolded:
+    """Return what the log has, without changing it.
+
+    Raises:
+        sqlite3.Error: it can't be read.
+        msgspec.MsgspecError: it holds what can't be.
+    """
+    unfolded = Unfolded()
+    for seq, changes in database.execute("SELECT seq, changes FROM log ORDER BY seq"):
+        unfolded.add(seq, len(changes), *decode_changes(changes))
+    return unfolded
+
+
+def decode_changes(changes: bytes) -> tuple[_Record, list[Row]]:
+    """Return what a row of the log says, and the rows of sessions in it.
+
+    Raises:
+        msgspec.MsgspecError: it says nothing that can be.
+    """
+    record = _decode(changes)
+    return record, [(*row[:-1], None if row[-1] == _NULL else row[-1]) for row in record.rows]
+
+
 class Store:
     """The file, and the thread that writes it.
 
@@ -158,14 +216,18 @@ class Store:
         self.path = folder.absolute() / FILE
         self._seq = self._synced = 0
         self._synced_at = time.monotonic()
-        self._unfolded = _Unfolded()
+        self._unfolded = Unfolded()
         # What comes while the log is being folded.
-        self._since: list[_Unfolded] = []
+        self._since: list[Unfolded] = []
         self._folding: Iterator[object] | None = None
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._lock = _lock(folder / LOCK)
+        self._trouble: str | None = None
+        self._lock = lock(folder / LOCK)
         try:
             self._database = self._open()
+            # The files are as new as their entries; SQLite sees to that in `strict` alone.
+            for changed in (folder, folder.parent):
+                sync(changed)
             # Sessions that have keys in their table.
             self._spread = {
                 number
@@ -173,9 +235,10 @@ class Store:
                     "SELECT tkn FROM sessions WHERE keys IS NULL"
                 )
             }
-            self._read_log()
+            self._unfolded = read_log(self._database)
+            self._seq = self._unfolded.seq
             self.fold()
-        except (sqlite3.Error, msgspec.MsgspecError, StoreError) as error:
+        except (OSError, sqlite3.Error, msgspec.MsgspecError, StoreError) as error:
             os.close(self._lock)
             if isinstance(error, StoreError):
                 raise
@@ -184,20 +247,14 @@ class Store:
 
     def _open(self) -> sqlite3.Connection:
         database = connect(self.path)
-        [(application,)] = database.execute("PRAGMA application_id")
-        [(version,)] = database.execute("PRAGMA user_version")
         [(tables,)] = database.execute("SELECT count(*) FROM sqlite_master")
         if tables == 0:
             # Before the first table: neither can be changed later.
             database.execute("PRAGMA auto_vacuum = INCREMENTAL")
             database.execute("PRAGMA journal_mode = WAL")
             database.executescript(f"BEGIN; {_TABLES} COMMIT;")
-        elif application != APPLICATION_ID:
-            raise StoreError(f"{self.path} is not a store of NDB")
-        elif version != VERSION:
-            raise StoreError(
-                f"{self.path} has version {version} of the tables; this server knows {VERSION}"
-            )
+        else:
+            recognize(database, self.path)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute(f"PRAGMA synchronous = {'FULL' if self._strict else 'NORMAL'}")
         # Checkpoints follow a fold: most of what the log was need not go to the file at all.
@@ -206,13 +263,6 @@ class Store:
         database.execute("PRAGMA cache_size = -65536")
         database.execute("PRAGMA busy_timeout = 5000")
         return database
-
-    def _read_log(self) -> None:
-        for seq, changes in self._database.execute("SELECT seq, changes FROM log ORDER BY seq"):
-            record = _decode(changes)
-            rows = [(*row[:-1], None if row[-1] == _NULL else row[-1]) for row in record.rows]
-            self._unfolded.add(seq, len(changes), record, rows)
-        self._seq = self._unfolded.seq
 
     # For the event loop
 
@@ -260,9 +310,12 @@ class Store:
 
     def damaged(self, error: Exception) -> str:
         """Return what to say of a file that can't be read."""
+        code = getattr(error, "sqlite_errorcode", None)
+        if isinstance(error, OSError) or (code is not None and code & 0xFF in _OF_THE_DISK):
+            return f"{self.path} can't be used: {error}"
         return (
             f"{self.path} is damaged: {error}; start with an empty folder and --load a dataset, or "
-            "keep what can be read with --salvage"
+            "with --salvage to keep what can be read"
         )
 
     def read(self) -> tuple[Iterator[tuple[Row, Packed]], dict[str, Raw]]:
@@ -273,6 +326,16 @@ class Store:
             DamageError: there is something that can't be.
         """
         return read_sessions(self._database), read_keys(self._database)
+
+    @contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """Give the tables to change, in one transaction, before anything is written.
+
+        Raises:
+            sqlite3.Error: they can't be changed.
+        """
+        with _transaction(self._database):
+            yield self._database
 
     def start(self) -> None:
         """Begin to write."""
@@ -310,8 +373,10 @@ class Store:
                     self._sync()
             except (sqlite3.Error, OSError) as error:
                 # Nothing is lost: the log has it.
-                logger.warning("the log could not be folded: %s", error)
                 self._folding = None
+                if str(error) != self._trouble:
+                    self._trouble = str(error)
+                    logger.warning("the log could not be folded, or synced: %s", error)
         try:
             self.fold()
         except sqlite3.Error as error:
@@ -335,66 +400,81 @@ class Store:
                 for token, change in changed.maps.items()
             ],
         )
-        text = _encode(record)
         try:
-            self._database.execute(
-                "INSERT INTO log VALUES (?, CAST(? AS TEXT))", (self._seq + 1, text)
-            )
+            self._append(record, changed.rows)
         except sqlite3.Error as error:
+            # If it was written and could not be synced, a crash would bring it back.
+            with suppress(sqlite3.Error):
+                self._append(_Record(), [])
             return str(error)
+        return None
+
+    def _append(self, record: _Record, rows: list[Row]) -> None:
+        text = _encode(record)
+        self._database.execute("INSERT INTO log VALUES (?, CAST(? AS TEXT))", (self._seq + 1, text))
         self._seq += 1
         for unfolded in (self._unfolded, *self._since):
-            unfolded.add(self._seq, len(text), record, changed.rows)
-        return None
+            unfolded.add(self._seq, len(text), record, rows)
 
     def _fold(self) -> Iterator[None]:
         """Bring the tables up to date and empty the log, a transaction at a time."""
         unfolded, database = self._unfolded, self._database
         if not unfolded.seq:
             return
-        since = _Unfolded()
+        since = Unfolded()
         self._since = [since]
         try:
             last = unfolded.seq
             with _transaction(database):
-                self._fold_ends(unfolded)
+                dropped = self._fold_ends(unfolded)
+            self._spread -= dropped
             yield
             numbers = iter(sorted(unfolded.rows))
             while some := list(islice(numbers, _SLICE)):
                 with _transaction(database):
-                    self._fold_rows([row for n in some if (row := unfolded.rows.get(n))])
+                    dropped = self._fold_rows([row for n in some if (row := unfolded.rows.get(n))])
+                self._spread -= dropped
                 yield
-            for number, change in list(unfolded.maps.items()):
+            maps = iter(list(unfolded.maps.items()))
+            while changes := list(islice(maps, _MAPS)):
                 with _transaction(database):
-                    self._fold_map(number, change)
+                    for number, change in changes:
+                        self._fold_map(number, change)
                 yield
             database.execute("DELETE FROM log WHERE seq <= ?", (last,))
             self._unfolded = since
+            self._trouble = None
         finally:
             self._since = []
         yield
-        [(free,)] = database.execute("PRAGMA freelist_count")
-        [(pages,)] = database.execute("PRAGMA page_count")
-        if free > max(_VACUUM, pages // 4):
+        while self._is_wasteful():
             database.execute(f"PRAGMA incremental_vacuum({_VACUUM})").fetchall()
+            yield
         database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def _fold_ends(self, unfolded: _Unfolded) -> None:
+    def _is_wasteful(self) -> bool:
+        [(free,)] = self._database.execute("PRAGMA freelist_count")
+        [(pages,)] = self._database.execute("PRAGMA page_count")
+        return bool(free > max(_VACUUM, pages // 4))
+
+    # Each returns which sessions have no keys in their table any more once it is committed.
+
+    def _fold_ends(self, unfolded: Unfolded) -> set[int]:
         if unfolded.all_ended:
             self._database.execute("DELETE FROM sessions")
             self._database.execute("DELETE FROM keys WHERE tkn <> ?", (NO_TOKEN,))
-            self._spread.clear()
+            return self._spread.copy()
         END_SESSIONS.run(self._database, [(number,) for number in unfolded.ended])
-        self._drop_keys(unfolded.ended)
+        return self._drop_keys(unfolded.ended)
 
-    def _fold_rows(self, rows: list[Row]) -> None:
+    def _fold_rows(self, rows: list[Row]) -> set[int]:
         PUT_SESSIONS.run(self._database, rows)
-        self._drop_keys(row[0] for row in rows if row[-1] is not None)
+        return self._drop_keys(row[0] for row in rows if row[-1] is not None)
 
-    def _drop_keys(self, numbers: Iterable[int]) -> None:
+    def _drop_keys(self, numbers: Iterable[int]) -> set[int]:
         spread = self._spread.intersection(numbers)
         DROP_KEYS.run(self._database, [(number,) for number in spread])
-        self._spread -= spread
+        return spread
 
     def _fold_map(self, number: int, change: MapChange) -> None:
         if change.clear:
@@ -408,15 +488,24 @@ class Store:
         """Have what was committed survive a power cut, if the last time is a second ago."""
         now = time.monotonic()
         if self._synced < self._seq and now - self._synced_at >= _IDLE:
-            descriptor = os.open(f"{self.path}-wal", os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(Path(f"{self.path}-wal"))
             self._synced, self._synced_at = self._seq, now
 
 
 _FOLDED = object()
+
+
+def sync(path: Path) -> None:
+    """Have a file or a folder survive a power cut as it is.
+
+    Raises:
+        OSError: it can't.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _nothing() -> None:
@@ -436,9 +525,16 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _lock(path: Path) -> int:
-    """Take hold of the data folder; return what holds it until it is closed."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def lock(path: Path) -> int:
+    """Take hold of the data folder; return what holds it until it is closed.
+
+    Raises:
+        StoreError: another process has it, or it can't be used.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path} can't be used: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -447,6 +543,10 @@ def _lock(path: Path) -> int:
         raise StoreError(
             f"another server uses {path.parent}: process {holder or 'unknown'}"
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        os.close(descriptor)
+        raise StoreError(f"{path} can't be used: {error.strerror}") from error
     return descriptor

@@ -42,11 +42,17 @@ What the columns hold is described in docs/reference/data-folder.md.
 _AT_ONCE = (512, 64, 8, 1)
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """Open a file of SQLite; text comes out as bytes."""
+def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> sqlite3.Connection:
+    """Open a file of SQLite; text comes out as bytes.
+
+    Args:
+        path: the file.
+        read_only: it has to be there, and is not changed.
+        immutable: nobody changes it meanwhile, so that no file has to be made beside it.
+    """
     mode = "ro" if read_only else "rwc"
     database = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}",
+        f"{path.absolute().as_uri()}?mode={mode}&immutable={int(immutable)}",
         uri=True,
         isolation_level=None,
         check_same_thread=False,
@@ -123,25 +129,49 @@ def read_sessions(database: sqlite3.Connection) -> Iterator[tuple[Row, Packed]]:
         sqlite3.Error: they can't be read.
     """
     in_table = database.cursor()
-    for columns in database.execute("SELECT tkn, duration, flags, deadline, keys FROM sessions"):
-        try:
-            number, duration, flags, deadline, packed = convert(columns, _Columns)
-            row = (number, duration, flags, deadline, None)
-            if number == NO_TOKEN:
-                raise DamageError("there is a session whose token is none")
-            if packed is None:
-                yield row, read_keys(in_table, number)
-            else:
-                _object(packed.decode())
-                yield row, packed
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise DamageError(f"there is a session that can't be read: {error}") from None
-    orphan = database.execute(
-        "SELECT 1 FROM keys WHERE tkn <> 0"
-        " AND tkn NOT IN (SELECT tkn FROM sessions WHERE keys IS NULL) LIMIT 1"
-    ).fetchone()
-    if orphan:
+    for columns in database.execute(
+        "SELECT tkn, duration, flags, deadline, keys FROM sessions ORDER BY tkn"
+    ):
+        row, packed = session_of(columns)
+        yield row, read_keys(in_table, row[0]) if packed is None else packed
+    if database.execute(f"SELECT 1 {ORPHANS} LIMIT 1").fetchone():
         raise DamageError("there is a key of a session that is not there")
+
+
+ORPHANS = "FROM keys WHERE tkn <> 0 AND tkn NOT IN (SELECT tkn FROM sessions WHERE keys IS NULL)"
+"""Keys of sessions that are not there, or have theirs packed."""
+
+
+def session_of(columns: Sequence[object]) -> tuple[Row, bytes | None]:
+    """Return the session that the columns of its table are, and its keys if they are packed.
+
+    Raises:
+        DamageError: they can't be one.
+    """
+    try:
+        number, duration, flags, deadline, packed = convert(columns, _Columns)
+        if packed is not None:
+            packed.decode()
+            _object(packed)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DamageError(f"there is a session that can't be read: {error}") from None
+    if number == NO_TOKEN:
+        raise DamageError("there is a session whose token is none")
+    return (number, duration, flags, deadline, None), packed
+
+
+def key_of(columns: Sequence[object]) -> tuple[str, Raw]:
+    """Return the key and its value that these columns of their table are.
+
+    Raises:
+        DamageError: they can't be.
+    """
+    try:
+        key, value = convert(columns, tuple[bytes, bytes])
+        value.decode()
+        return key.decode(), _value(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DamageError(f"there is a key that can't be read: {error}") from None
 
 
 def read_keys(
@@ -154,8 +184,4 @@ def read_keys(
         sqlite3.Error: it can't be read.
     """
     rows = database.execute("SELECT key, value FROM keys WHERE tkn = ? ORDER BY id", (number,))
-    try:
-        pairs = (convert(row, tuple[bytes, bytes]) for row in rows)
-        return {key.decode(): _value(value.decode()) for key, value in pairs}
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DamageError(f"there is a key that can't be read: {error}") from None
+    return dict(map(key_of, rows))

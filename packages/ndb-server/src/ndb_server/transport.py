@@ -22,7 +22,7 @@ from typing import cast
 
 from ndb_protocol import NDB_V1, NDB_V1_TEXT
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
@@ -67,6 +67,25 @@ class Timeouts:
     close: float = 10
     write: float = 30
     ping: float = 20
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What has happened on all connections that share it since the start.
+
+    Attributes:
+        received: bytes that were read.
+        sent: bytes that were written.
+        opened: WebSocket connections that were opened.
+        refused: opening handshakes that were refused.
+        binary: binary messages that were answered.
+    """
+
+    received: int = 0
+    sent: int = 0
+    opened: int = 0
+    refused: int = 0
+    binary: int = 0
 
 
 MAX_MESSAGE_SIZE = 4 * 2**20
@@ -149,6 +168,11 @@ def select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Sub
     return next((name for name in offered if name in SUBPROTOCOLS), None)
 
 
+def no_http(_: Request) -> Response | None:
+    """Answer no request of plain HTTP."""
+    return None
+
+
 # Event loops fill it and say so in one step, so all connections can share it.
 _read_buffer = memoryview(bytearray(2**18))
 
@@ -166,6 +190,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         not_text: the answer to a binary message.
         connections: where this connection is listed while it is open.
         timeouts: how long to wait for what.
+        traffic: what is counted of it.
+        answer_http: answers a request of plain HTTP; None leaves it to be an opening handshake.
     """
 
     def __init__(
@@ -175,12 +201,16 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         not_text: bytes,
         connections: "set[Connection]",
         timeouts: Timeouts,
+        traffic: Traffic | None = None,
+        answer_http: Callable[[Request], Response | None] = no_http,
     ) -> None:
         self._respond = respond
         self._clock = clock
         self._not_text = not_text
         self._connections = connections
         self._timeouts = timeouts
+        self._traffic = Traffic() if traffic is None else traffic
+        self._answer_http = answer_http
         self._loop = asyncio.get_running_loop()
         self._ws = ServerProtocol(
             subprotocols=SUBPROTOCOLS,
@@ -211,6 +241,17 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._pinged = False
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the opening handshake is done, and no closing handshake has begun."""
+        return self._ws.state is State.OPEN
+
+    @property
+    def peer(self) -> str:
+        """The client's address and port."""
+        address = self._transport.get_extra_info("peername")
+        return f"{address[0]} port {address[1]}" if isinstance(address, tuple) else "nowhere"
+
     # asyncio.Protocol and asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -226,6 +267,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
+        self._traffic.received += len(data)
         pending = self._pending
         if not pending:
             consumed = self._process(data)
@@ -305,7 +347,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         total = len(data)
         now = self._clock()
         is_open = self._ws.state is State.OPEN
-        while is_open and not self._write_paused:
+        while is_open and not self._write_paused and len(self._held) < _HELD:
             if self._answering is None and self._fragments is None:
                 messages, ends = text_messages(data, position)
                 if messages:
@@ -370,17 +412,29 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             position = end
             for request in self._ws.events_received():
                 self._accept(cast(Request, request))
+            if self._ws.handshake_exc is not None:
+                self._refused(str(self._ws.handshake_exc))
             self._write_protocol()
         return position
 
     def _accept(self, request: Request) -> None:
-        response = self._ws.accept(request)
+        response = self._answer_http(request) or self._ws.accept(request)
         self._ws.send_response(response)
         if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             self._cancel_timer()
+            self._traffic.opened += 1
             self._text_tokens = self._ws.subprotocol == NDB_V1_TEXT
-        else:
-            logger.info("handshake refused: %s", self._ws.handshake_exc)
+
+    def _refused(self, reason: str) -> None:
+        self._traffic.refused += 1
+        # What the client sent may stand in it, and a terminal may obey it.
+        shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in reason)
+        logger.info(
+            "handshake refused, from %s: %s",
+            self.peer,
+            shown,
+            extra={"peer": self.peer, "reason": shown},
+        )
 
     def _hand_over(self, data: bytes) -> bytes | None:
         """Let `ServerProtocol` process a frame, and send what it says to it.
@@ -459,6 +513,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._write(chunks)
 
     def _answer_binary(self, message: bytes) -> None:
+        self._traffic.binary += 1
         self._send([self._not_text])
 
     async def _answer_later(self, reply: Awaitable[bytes]) -> None:
@@ -476,6 +531,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _write(self, chunks: list[bytes]) -> None:
         data = b"".join(chunks)
+        self._traffic.sent += len(data)
         if self._write_paused:
             self._unsent += len(data)
         self._transport.write(data)
@@ -520,12 +576,26 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._timer = None
 
     def _abort(self, reason: str) -> None:
-        logger.info("connection aborted: %s", reason)
+        logger.info(
+            "connection aborted, from %s: %s",
+            self.peer,
+            reason,
+            extra={"peer": self.peer, "reason": reason},
+        )
+        self._transport.abort()
+
+    def cut(self) -> None:
+        """End the connection now, whatever was to be said on it still."""
         self._transport.abort()
 
     def check_alive(self) -> None:
         """Ping a client that has been silent since the last call, close one that stays so."""
-        if self._ws.state is not State.OPEN or self._write_paused or self._answering is not None:
+        if (
+            self._ws.state is not State.OPEN
+            or self._write_paused
+            or self._answering is not None
+            or self._held
+        ):
             # It is the server's turn; and what the client says may not be read.
             return
         if self._heard:

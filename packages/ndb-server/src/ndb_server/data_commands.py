@@ -1,0 +1,200 @@
+"""The commands around a data folder: list its datasets, check, export and import."""
+
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from . import tables
+from .catalog import Saved, counts_of, saved_in
+from .checking import check_folder
+from .clock import Clock
+from .datasets import KEYS, SESSIONS, DatasetError, Folder
+from .errors import DataError
+from .importing import KeyEntry, SessionEntry, bring_in
+from .lines import key_lines, read_lines, session_line
+from .looking import looking, read_folded
+from .nemesis import read_dataset
+from .parameters import Text
+from .store import FILE, StoreError, recognize
+
+DAMAGED = 1
+"""Exit status when a part of what was asked for is damaged."""
+
+
+def datasets(*, data_dir: Text, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """List the saved datasets: by name and kind, the newest of each first.
+
+    Args:
+        data_dir: Folder that a server keeps its data in.
+        json: Print each as a line of JSON.
+
+    Returns:
+        1 if one of them can't be read, otherwise 0.
+    """
+    status = 0
+    shown: list[dict[str, object]] = []
+    for saved in saved_in(_existing(data_dir)):
+        try:
+            counts = counts_of(saved)
+        except DatasetError as error:
+            print("ndb-server:", error, file=sys.stderr)
+            status = DAMAGED
+        else:
+            shown.append(_described(saved, counts))
+    for line in map(msgspec.json.encode, shown) if json else _table(shown):
+        print(line.decode())
+    return status
+
+
+def _described(saved: Saved, counts: dict[str, int]) -> dict[str, object]:
+    about = saved.path.stat()
+    when = datetime.fromtimestamp(about.st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    named = {"name": saved.name, "kind": saved.kind, "number": saved.number, "saved": when}
+    return {**named, "sessions": counts["sessions"], "keys": counts["keys"], "bytes": about.st_size}
+
+
+def _table(shown: list[dict[str, object]]) -> Iterator[bytes]:
+    if not shown:
+        return
+    rows = [[*shown[0]], *([str(value) for value in each.values()] for each in shown)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        # Words stand on the left, numbers on the right.
+        cells = [
+            cell.ljust(width) if at in {0, 1, 3} else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).encode()
+
+
+def check(*, data_dir: Text) -> int:
+    """Look for damage in the store and in every dataset, and change nothing.
+
+    A server may use the folder meanwhile.
+
+    Args:
+        data_dir: Folder that a server keeps its data in.
+
+    Returns:
+        1 if there is damage, otherwise 0.
+    """
+    status = 0
+    for path, damage in check_folder(_existing(data_dir)):
+        for line in damage or ["ok"]:
+            print(f"{path}: {' '.join(line.split())}")
+        status = DAMAGED if damage else status
+    return status
+
+
+def export(*, data_dir: Text, dataset: Text | None = None) -> None:
+    """Write sessions and independent keys to standard output, each as a line of JSON.
+
+    A server may use the folder meanwhile.
+
+    Args:
+        data_dir: Folder that a server keeps its data in.
+        dataset: Name of a saved dataset to write instead of what the server has now.
+    """
+    folder = _existing(data_dir)
+    try:
+        for line in _stored(folder) if dataset is None else _saved(folder, dataset):
+            sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # Who reads has enough. Python tries again to write what is left when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise DataError(f"cannot write to standard output: {error.strerror}") from error
+    except (DatasetError, tables.DamageError, msgspec.MsgspecError, sqlite3.Error) as error:
+        raise DataError(f"not all could be exported: {error}") from error
+
+
+def _stored(folder: Path) -> Iterator[bytes]:
+    path = folder / FILE
+    if not path.exists():
+        raise StoreError(f"there is no store in {folder}: choose one of its datasets (--dataset)")
+    with looking(path) as database:
+        recognize(database, path)
+        sessions, keys = read_folded(database)
+        yield from (session_line(*session) for session in sessions)
+        yield from key_lines(keys)
+
+
+def _saved(folder: Path, name: str) -> Iterator[bytes]:
+    saved = Folder(folder)
+    kinds = [kind for kind in (SESSIONS, KEYS) if saved.has(kind, name)]
+    if not kinds:
+        raise DatasetError(f"there is no dataset named '{name}'")
+    for kind in kinds:
+        with saved.reading(kind, name) as database:
+            if kind == SESSIONS:
+                yield from (session_line(*session) for session in tables.read_sessions(database))
+            else:
+                yield from key_lines(tables.read_keys(database))
+
+
+def _no_option(_: object, value: str) -> None:
+    if value.startswith("-") and value != "-":
+        raise ValueError("There is no such option.")
+
+
+def import_(
+    source: Annotated[Text, Parameter(allow_leading_hyphen=True, validator=_no_option)],
+    /,
+    *,
+    data_dir: Text,
+) -> None:
+    """Put sessions and independent keys into the store of a folder that no server uses.
+
+    A session that is there already is left as it is; an independent key is overwritten. All of it
+    comes in or nothing.
+
+    Args:
+        source: File with the lines of JSON that `export` writes, - for standard input, or the
+            folder of a dataset of NemesisDB 0.7.
+        data_dir: Folder that a server is to keep its data in, made if it does not exist.
+    """
+    folder = Path(data_dir)
+    try:
+        with _entries(source, Clock()()) as entries:
+            folder.mkdir(parents=True, exist_ok=True)
+            imported = bring_in(folder, entries)
+    except (OSError, ValueError) as error:
+        # A path with a null character is a ValueError.
+        raise DataError(f"cannot import {source} into {data_dir}: {error}") from error
+    print(
+        f"imported {imported.sessions} sessions with {imported.session_keys} keys and "
+        f"{imported.keys} independent keys; {imported.already_there} sessions were there already"
+    )
+
+
+@contextmanager
+def _entries(source: str, now: int) -> Iterator[Iterator[SessionEntry | KeyEntry]]:
+    path = Path(source)
+    if source == "-":
+        yield read_lines(sys.stdin.buffer, "standard input", now)
+    elif path.is_dir():
+        yield read_dataset(path, now)
+    else:
+        with path.open("rb") as lines:
+            yield read_lines(lines, source, now)
+
+
+def _existing(data_dir: str) -> Path:
+    folder = Path(data_dir)
+    try:
+        known = any((folder / name).exists() for name in (FILE, "datasets"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot use data folder {folder}: {error}") from error
+    if not known:
+        raise StoreError(f"{folder} is no data folder: there is neither {FILE} nor datasets")
+    return folder

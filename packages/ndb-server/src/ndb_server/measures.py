@@ -1,0 +1,72 @@
+"""Which parts of the server are measured, and under which names."""
+
+import asyncio
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from .engine import Engine
+from .metrics import Histogram, Metrics, Requests
+from .ops import Page
+from .transport import Connection, Traffic
+
+
+def resident_bytes() -> int:
+    """Return how much memory of this process is resident; 0 where the system doesn't say."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def count_open(connections: Collection[Connection]) -> int:
+    """Return how many of `connections` are open WebSocket connections."""
+    return sum(connection.is_open for connection in connections)
+
+
+def page_of(
+    engine: Engine,
+    requests: Requests,
+    traffic: Traffic,
+    connections: Collection[Connection],
+    loop_delay: Histogram,
+    batch_delay: Histogram,
+    batch_sizes: Histogram,
+) -> Page:
+    """Return what makes the page of a server's metrics.
+
+    Args:
+        engine: whose sessions and keys.
+        requests: the requests that were counted.
+        traffic: what is counted on the connections.
+        connections: those there are.
+        loop_delay: how late the event loop runs what is due, in seconds.
+        batch_delay: how long batches of changes took until they were durable, in seconds.
+        batch_sizes: how many sessions and maps of keys a batch changed.
+    """
+    metrics = Metrics()
+    metrics.register(requests)
+    gauge, counter = metrics.gauge, metrics.counter
+    gauge("sessions", "Sessions there are.", lambda: engine.totals.sessions)
+    gauge("session_keys", "Keys of all sessions.", lambda: engine.totals.sessionKeys)
+    gauge("keys", "Independent keys there are.", lambda: engine.totals.keys)
+    counter(
+        "expirations",
+        "Deadlines of sessions that have come, each the end of a session or of its keys.",
+        lambda: engine.expirations,
+    )
+    gauge("connections", "Open WebSocket connections.", lambda: count_open(connections))
+    counter("connections_opened", "WebSocket connections opened.", lambda: traffic.opened)
+    counter("handshakes_refused", "Opening handshakes refused.", lambda: traffic.refused)
+    counter("received_bytes", "Bytes read from connections.", lambda: traffic.received)
+    counter("sent_bytes", "Bytes written to connections.", lambda: traffic.sent)
+    gauge("tasks", "Tasks of the event loop.", lambda: len(asyncio.all_tasks()))
+    metrics.histogram("event_loop_delay_seconds", "How late what was due was run.", loop_delay)
+    metrics.histogram(
+        "journal_delay_seconds",
+        "How long a batch of changes took until it was durable, or undone.",
+        batch_delay,
+    )
+    metrics.histogram("journal_batch_size", "How many sessions a batch changed.", batch_sizes)
+    return metrics.page

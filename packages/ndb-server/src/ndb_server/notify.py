@@ -1,0 +1,62 @@
+"""The two words a server and systemd have for each other: sd_notify(3) and sd_listen_fds(3)."""
+
+import os
+import socket
+from contextlib import suppress
+
+_FIRST = 3
+"""The descriptor of the first socket that is passed (SD_LISTEN_FDS_START)."""
+
+
+def notify(state: str) -> None:
+    """Tell the service manager something, such as ``READY=1``, if there is one to tell.
+
+    One that can't be told changes nothing: the server runs as well without.
+    """
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    # "@" stands for the null byte of an abstract address (unix(7)).
+    place = "\0" + address[1:] if address.startswith("@") else address
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling, suppress(OSError):
+        telling.sendto(state.encode(), place)
+
+
+def passed_sockets() -> list[tuple[str, socket.socket]]:
+    """Take over the listening sockets that the service manager has opened for this process.
+
+    They are taken once: what this process starts is not told of them.
+
+    Returns:
+        Each socket with its name (``FileDescriptorName=``), in the order of the descriptors.
+
+    Raises:
+        ValueError: one of them is no TCP socket that listens; says which.
+    """
+    pid, count, names = (
+        os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+    )
+    if pid != str(os.getpid()):
+        return []
+    descriptors = range(_FIRST, _FIRST + int(count))
+    # A manager that names none leaves the names out.
+    named = names.split(":") if names else [""] * len(descriptors)
+    return [
+        (name, _listening(descriptor)) for descriptor, name in zip(descriptors, named, strict=True)
+    ]
+
+
+def _listening(descriptor: int) -> socket.socket:
+    try:
+        os.set_inheritable(descriptor, False)
+        passed = socket.socket(fileno=descriptor)
+        if (
+            passed.family in (socket.AF_INET, socket.AF_INET6)
+            and passed.type == socket.SOCK_STREAM
+            and passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        ):
+            return passed
+    except OSError:
+        # It is no socket, or nothing at all.
+        pass
+    raise ValueError(f"descriptor {descriptor}, which was passed, is no TCP socket that listens")

@@ -1,0 +1,195 @@
+"""What can be read of a damaged store, put into a new one."""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import count, groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .checking import check_changes, check_store
+from .lines import session_line
+from .pages import Cell, Pages, Value
+from .store import FILE, LOCK, Store, StoreError, lock, sync
+from .tables import ORPHANS, DamageError, key_of, read_keys, session_of
+
+_PUT = {
+    b"sessions": "INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?, CAST(? AS TEXT))",
+    b"keys": "INSERT OR IGNORE INTO keys VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT))",
+    b"log": "INSERT OR IGNORE INTO log VALUES (?, CAST(? AS TEXT))",
+}
+
+
+def salvage(folder: Path) -> list[str]:
+    """Replace the store of a data folder, if it is damaged, by one of what can be read of it.
+
+    The damaged one is kept beside it under another name.
+
+    Args:
+        folder: the data folder.
+
+    Returns:
+        what was done, what was kept and what could not be read, a sentence each; nothing if the
+        store is sound.
+
+    Raises:
+        StoreError: a server uses the folder, the store is of another version, or nothing of it can
+            be read.
+    """
+    path = folder / FILE
+    descriptor = lock(folder / LOCK)
+    try:
+        damage = check_store(path) if path.exists() else []
+        if not damage:
+            return []
+        with TemporaryDirectory(dir=folder, prefix="salvage-") as made:
+            salvaged = _Salvaged(path, Path(made))
+            kept_as = _unused(path)
+            orphans = salvaged.take_orphans()
+            if orphans:
+                (folder / f"{kept_as.name}-keys.jsonl").write_bytes(b"".join(orphans))
+            _replace(path, kept_as, Path(made) / FILE)
+    except OSError as error:
+        raise StoreError(f"{path} can't be salvaged: {error}") from error
+    finally:
+        os.close(descriptor)
+    first = " ".join(damage[0].split())
+    more = f" (and {len(damage) - 1} more)" if damage[1:] else ""
+    said = [f"{path} is damaged: {first}{more}; it is kept as {kept_as}", *salvaged.told()]
+    if orphans:
+        said.append(
+            f"the keys of {len(orphans)} sessions that could not be read are in "
+            f"{kept_as}-keys.jsonl and can be imported"
+        )
+    return said
+
+
+class _Salvaged:
+    """A new store with the rows of a damaged one.
+
+    Args:
+        damaged: the damaged file.
+        folder: an empty folder, for the new one.
+    """
+
+    def __init__(self, damaged: Path, folder: Path) -> None:
+        self._folder = folder
+        self._pages = Pages(damaged)
+        self._lost: dict[bytes | None, list[int]] = {}
+        self._sessions = self._keys = 0
+        if not self._copy():
+            raise StoreError(
+                f"nothing in {damaged} can be read as a store of NDB; it is left alone"
+            )
+
+    def _copy(self) -> bool:
+        """Copy what can be read; tell whether there was anything."""
+        store = Store(self._folder)
+        try:
+            with store.changing() as database:
+                # What is in the log comes last: the store puts it in when it is opened again.
+                found = [self._put(database, cell) for cell in self._pages.rows({*_PUT})]
+        finally:
+            store.start()
+            store.close()
+        return any(found)
+
+    def _put(self, database: sqlite3.Connection, cell: Cell) -> bool:
+        table = cell.table if cell.columns is None else _table_of(cell.columns)
+        try:
+            if cell.columns is None or table is None:
+                raise DamageError("its columns can't be read")
+            columns = cell.columns[1:]
+            if table == b"sessions":
+                row, packed = session_of((cell.rowid, *columns))
+                values: Sequence[object] = (*row[:-1], packed)
+            elif table == b"keys":
+                key_of(columns[1:])
+                values = (cell.rowid, *columns)
+            else:
+                check_changes(columns)
+                values = (cell.rowid, *columns)
+        except DamageError:
+            # Tokens are secrets, so of sessions only their number is told.
+            self._lost.setdefault(table, []).append(cell.rowid)
+            return False
+        database.execute(_PUT[table], values)
+        return True
+
+    def take_orphans(self) -> list[bytes]:
+        """Take out the keys of sessions that are lost; return them as lines for import.
+
+        What became of their sessions is unknown: imported, these would never expire.
+        """
+        store = Store(self._folder)
+        try:
+            with store.changing() as database:
+                numbers = database.execute(f"SELECT DISTINCT tkn {ORPHANS}").fetchall()
+                lines = [
+                    session_line((number, 0, 0, None, None), read_keys(database, number)) + b"\n"
+                    for (number,) in numbers
+                ]
+                database.execute(f"DELETE {ORPHANS}")
+                [(self._sessions,)] = database.execute("SELECT count(*) FROM sessions")
+                [(self._keys,)] = database.execute("SELECT count(*) FROM keys WHERE tkn = 0")
+        finally:
+            store.start()
+            store.close()
+        return lines
+
+    def told(self) -> Iterator[str]:
+        """Yield what is in the new store, and what could not be read."""
+        yield f"{self._sessions} sessions and {self._keys} independent keys were kept"
+        pages = self._pages.unreadable()
+        if pages:
+            yield f"{len(pages)} pages could not be read, or not all of them: {_ranges(pages)}"
+        for table, rowids in self._lost.items():
+            if table == b"sessions":
+                yield f"{len(rowids)} sessions could not be read"
+            elif table is None:
+                yield f"{len(rowids)} rows could not be read, of which table is not known"
+            else:
+                name = table.decode()
+                yield f"{len(rowids)} rows of the table {name} could not be read: {_ranges(rowids)}"
+
+
+def _table_of(columns: tuple[Value, ...]) -> bytes | None:
+    """Return which table a row is of, by its columns."""
+    match columns:
+        case (None, int(), int(), None | int(), None | bytes()):
+            return b"sessions"
+        case (None, int(), bytes(), bytes()):
+            return b"keys"
+        case (None, bytes()):
+            return b"log"
+        case _:
+            return None
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Return numbers as text: 3, 5-9."""
+    together = groupby(zip(sorted(numbers), count(), strict=False), lambda each: each[0] - each[1])
+    runs = [[number for number, _ in run] for _, run in together]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _unused(path: Path) -> Path:
+    """Return a name for the damaged file that nothing has."""
+    names = (path.with_name(f"{path.name}.damaged-{number}") for number in count(1))
+    return next(name for name in names if not name.exists())
+
+
+def _replace(path: Path, kept_as: Path, new: Path) -> None:
+    """Put `new` where `path` is, and that with its write-ahead log where `kept_as` is.
+
+    There is always a file at `path`: a server that found none would begin with an empty one. The
+    log has to go first, or SQLite would put it into the new file.
+    """
+    sync(new)
+    kept_as.hardlink_to(path)
+    wal = Path(f"{path}-wal")
+    if wal.exists():
+        wal.rename(f"{kept_as}-wal")
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    new.replace(path)
+    sync(path.parent)

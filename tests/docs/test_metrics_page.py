@@ -1,0 +1,21 @@
+"""The page on metrics has those that a server shows, and no others."""
+
+import re
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conftest import Server
+from tests.docs.pages import ROOT
+from tests.e2e.http import get
+
+ROW = re.compile(r"^\| `(ndb_\w+)` \| (\w+) \| ", re.M)
+
+
+def test_every_metric_is_explained_and_no_other(server: Server) -> None:
+    page = get(server.port, "/metrics")[2]
+    shown = {
+        family.name + "_total" * (family.type == "counter"): family.type
+        for family in text_string_to_metric_families(page)
+    }
+    explained = dict(ROW.findall((ROOT / "docs" / "reference" / "metrics.md").read_text()))
+    assert explained == shown

@@ -1,0 +1,33 @@
+"""Plain HTTP, as monitoring speaks it."""
+
+import http.client
+from contextlib import closing
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.wire import BOUND
+
+
+def get(
+    port: int, path: str, method: str = "GET", host: str = "127.0.0.1", **headers: str
+) -> tuple[int, dict[str, str], str]:
+    """Return the status, the headers and the body of a response."""
+    with closing(http.client.HTTPConnection(host, port, timeout=BOUND)) as connection:
+        connection.request(method, path, headers=headers)
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read().decode()
+
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+"""Values by the name of the sample and its labels."""
+
+
+def scrape(port: int) -> Samples:
+    """Return what a server's page of metrics has."""
+    status, _, page = get(port, "/metrics")
+    assert status == 200, page
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }

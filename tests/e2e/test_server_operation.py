@@ -1,0 +1,324 @@
+"""What an operator sees of a server process, and how it starts and stops under a manager."""
+
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Server, StartServer
+from tests.e2e.http import get
+from tests.e2e.wire import BOUND, Wire, close, handshake, opened, text
+
+GOING_AWAY = (1001, "server is shutting down")
+
+
+def ops_port(server: Server) -> int:
+    """Return the port for health and metrics, from the log."""
+    found = re.search(r"health and metrics are at http://[0-9.]+:([0-9]+)/", server.stderr)
+    assert found, server.stderr
+    return int(found[1])
+
+
+def log_of(server: Server) -> list[dict[str, Any]]:
+    """Return what a server with ``--log-format json`` has logged."""
+    return [json.loads(line) for line in server.stderr.splitlines()]
+
+
+# Health and metrics
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_health_and_metrics_are_on_the_port_of_the_server(
+    start_server: StartServer, loop: str
+) -> None:
+    port = start_server("--loop", loop).port
+    assert get(port, "/healthz")[::2] == (200, "ok\n")
+    assert get(port, "/readyz")[::2] == (200, "ready\n")
+    status, headers, page = get(port, "/metrics?from=here")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain")
+    assert "\nndb_sessions 0.0\n" in page
+
+
+def test_everything_else_that_is_no_handshake_is_refused_as_before(server: Server) -> None:
+    assert get(server.port, "/")[0] == 426
+    assert get(server.port, "/metrics/more")[0] == 426
+    assert get(server.port, "/healthz", "POST")[0] == 405
+
+
+def test_a_websocket_connection_may_have_the_path_of_a_page(server: Server) -> None:
+    with Wire(server.port) as client:
+        client.send(handshake(start="GET /metrics HTTP/1.1"))
+        assert client.head()[0] == 101
+        assert client.request("KV_COUNT") == {"st": 1, "cnt": 0}
+
+
+def test_open_metrics_are_there_for_who_asks_for_them(server: Server) -> None:
+    accept = "application/openmetrics-text; version=1.0.0"
+    _, headers, page = get(server.port, "/metrics", Accept=accept)
+    assert headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert page.endswith("# EOF\n")
+
+
+def test_with_a_port_of_their_own_the_pages_are_there_only(start_server: StartServer) -> None:
+    server = start_server("--ops-port", "0")
+    port = ops_port(server)
+    assert get(port, "/healthz")[0] == get(port, "/readyz")[0] == get(port, "/metrics")[0] == 200
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert get(server.port, path)[0] == 426
+    assert get(port, "/")[::2] == (404, "there are /healthz, /readyz, /metrics\n")
+    status, headers, body = get(port, "/healthz", "POST")
+    assert (status, headers["Allow"], body) == (405, "GET", "only GET is answered here\n")
+    with Wire(port) as client:
+        client.send(handshake())
+        assert client.head()[0] == 404
+
+
+def test_metrics_that_are_off_say_how_to_turn_them_on(start_server: StartServer) -> None:
+    port = start_server("--metrics", "off").port
+    assert get(port, "/metrics")[::2] == (404, "metrics are off; start with --metrics on\n")
+    assert get(port, "/healthz")[0] == 200
+
+
+# The log
+
+
+def test_a_log_for_machines_says_what_happens_in_json(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    with opened(start_server("--data-dir", str(tmp_path)).port) as client:
+        tkn = client.request("SH_NEW")["tkn"]
+        client.request("SH_SET", tkn=tkn, keys={"a": 1, "b": 2})
+        client.request("KV_SET", keys={"a": 1})
+        assert client.request("SH_SAVE", name="evening")["st"] == 121
+        assert client.request("KV_SAVE", name="evening")["st"] == 121
+    server = start_server("--log-format=json", f"--data-dir={tmp_path}", "--load=evening")
+    server.stop()
+    loaded, accepts = log_of(server)[-2:]
+    assert all(entry.pop("time").endswith("+00:00") for entry in (loaded, accepts))
+    took = loaded.pop("duration_ms")
+    assert loaded == {
+        "level": "info",
+        "logger": "ndb_server.server",
+        "message": f"loaded 'evening' in {took} ms: 1 sessions with 2 keys, 1 independent keys",
+        "dataset": "evening",
+        "sessions": 1,
+        "sessionKeys": 2,
+        "keys": 1,
+    }
+    assert (
+        accepts["message"] == f"ndb-server {accepts['version']} accepts connections at {server.url}"
+    )
+    assert accepts["url"] == server.url
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (handshake(Sec_WebSocket_Key=""), "missing Sec-WebSocket-Key header"),
+        (b"hello\r\n", "did not receive a valid HTTP request"),
+        (handshake(start="GET /" + "a" * 9000 + " HTTP/1.1"), "expected no more than 8192"),
+        (handshake(start="\x1b[31mGET / HTTP/1.1"), r"\x1b[31mGET"),
+    ],
+    ids=["no key", "no HTTP", "a long line", "what a terminal obeys"],
+)
+def test_a_refused_handshake_is_logged_once_with_the_reason_and_the_address(
+    start_server: StartServer, sent: bytes, reason: str
+) -> None:
+    server = start_server("--log-format=json")
+    with Wire(server.port) as client:
+        host, port = client.socket.getsockname()
+        client.send(sent)
+        while client.socket.recv(2**16):
+            # The reason, until the server ends its side; what is sent then is not looked at.
+            pass
+        client.send(b"more\r\n")
+    server.stop()
+    [refused] = [entry for entry in log_of(server) if "handshake" in entry["message"]]
+    assert reason in refused["message"]
+    assert refused["peer"] == f"{host} port {port}"
+    assert refused["peer"] in refused["message"]
+
+
+def test_slow_commands_are_logged_without_token_and_value(start_server: StartServer) -> None:
+    server = start_server("--log-format=json", "--slow-ms=0")
+    with opened(server.port) as client:
+        tkn = client.request("SH_NEW")["tkn"]
+        client.request("SH_SET", tkn=tkn, keys={"key-that-is-secret": "value-that-is-secret"})
+        client.request("KV_LOAD", name="name-that-is-secret")
+    server.stop()
+    slow = [entry for entry in log_of(server) if "slow" in entry["message"]]
+    assert [entry["command"] for entry in slow] == ["SH_NEW", "SH_SET", "KV_LOAD"]
+    assert all(entry["duration_ms"] >= 0 for entry in slow)
+    assert str(tkn) not in server.stderr
+    assert "secret" not in server.stderr
+
+
+def test_nothing_is_slow_unless_it_is_asked_for(start_server: StartServer) -> None:
+    server = start_server()
+    with opened(server.port) as client:
+        client.request("KV_KEYS")
+    server.stop()
+    assert "slow" not in server.stderr
+
+
+# Stopping
+
+
+def test_a_server_that_stops_is_alive_and_not_ready(start_server: StartServer) -> None:
+    server = start_server("--ops-port", "0")
+    port = ops_port(server)
+    # Of who is connected for operation, nobody is waited for.
+    with Wire(port) as silent:
+        silent.send(b"GET /heal")
+        client = Wire(server.port)
+        client.upgrade()
+        server.process.terminate()
+        # The closing handshake is the client's turn, and the server waits for it.
+        assert client.said() == GOING_AWAY
+        assert get(port, "/healthz")[0] == 200
+        assert get(port, "/readyz")[::2] == (503, "not ready: stopping\n")
+        client.send(close(1001))
+        assert client.rest() == []
+        client.socket.close()
+        server.stop()
+    with pytest.raises(ConnectionRefusedError):
+        get(port, "/healthz")
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_who_never_reads_does_not_keep_a_server_from_stopping(
+    start_server: StartServer, loop: str
+) -> None:
+    server = start_server("--loop", loop, "--shutdown-timeout", "0")
+    with opened(server.port) as greedy, opened(server.port) as other:
+        greedy.request("KV_SET", keys={"large": "x" * 1_000_000})
+        greedy.send(text({"KV_GET": {"keys": ["large"]}}) * 50)
+        greedy.until_arrived()
+        assert other.request("KV_COUNT") == {"st": 1, "cnt": 1}
+        server.process.terminate()
+        assert server.process.wait(BOUND) == 0
+    assert "connections cut, which did not end in time: 2" in server.stderr
+
+
+def test_a_disk_that_does_not_answer_does_not_keep_a_server_from_stopping(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "datasets" / "keys" / "evening"
+    folder.mkdir(parents=True)
+    # Whoever opens it to read waits for somebody who writes.
+    os.mkfifo(folder / "000001.sqlite")
+    server = start_server("--data-dir", str(tmp_path), "--shutdown-timeout", "0")
+    with opened(server.port) as client, opened(server.port) as other:
+        client.send(text({"KV_LOAD": {"name": "evening"}}))
+        client.until_arrived()
+        assert other.request("KV_COUNT") == {"st": 1, "cnt": 0}
+        server.process.terminate()
+        assert server.process.wait(BOUND) == 0
+    assert "a save or a load did not end in time" in server.stderr
+
+
+# Under a service manager
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    """The socket on which systemd is told of a service's state."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.settimeout(BOUND)
+        told.bind(str(tmp_path / "notify"))
+        yield told
+
+
+def test_a_service_manager_is_told_when_a_server_is_ready_and_when_it_stops(
+    start_server: StartServer, manager: socket.socket
+) -> None:
+    server = start_server(env={"NOTIFY_SOCKET": manager.getsockname()})
+    assert manager.recv(100) == b"READY=1"
+    assert get(server.port, "/readyz")[0] == 200
+    server.stop()
+    assert manager.recv(100) == b"STOPPING=1"
+
+
+def test_an_abstract_address_is_told_too(start_server: StartServer) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.settimeout(BOUND)
+        # Linux chooses one (unix(7), autobind).
+        told.bind("")
+        address: bytes = told.getsockname()
+        start_server(env={"NOTIFY_SOCKET": f"@{address[1:].decode()}"})
+        assert told.recv(100) == b"READY=1"
+
+
+def test_a_manager_that_cannot_be_told_is_no_reason_to_stop(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(env={"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+    assert get(server.port, "/readyz")[0] == 200
+
+
+def activated(sockets: list[socket.socket], names: str = "") -> dict[str, Any]:
+    """Return how to start a server to which a manager passes these sockets, from 3 on."""
+    passed = [one.fileno() for one in sockets]
+    # Further up first, so that none is in the place where one of them is to be.
+    moves = [f"{number + 20}<&{fd}" for number, fd in enumerate(passed)]
+    moves += [f"{number + 3}<&{number + 20}" for number in range(len(passed))]
+    script = f'export LISTEN_PID=$$; exec {" ".join(moves)}; exec "$@"'
+    return {
+        "through": ["bash", "-c", script, "bash"],
+        "pass_fds": passed,
+        "env": {"LISTEN_FDS": str(len(passed))} | ({"LISTEN_FDNAMES": names} if names else {}),
+    }
+
+
+def listening() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_server_takes_over_the_socket_it_is_passed(start_server: StartServer, loop: str) -> None:
+    with listening() as passed:
+        port = passed.getsockname()[1]
+        # Who comes before the server is there waits, and is not refused.
+        with Wire(port) as early:
+            early.send(handshake())
+            server = start_server("--loop", loop, **activated([passed]))
+            assert server.url == f"ws://127.0.0.1:{port}/"
+            assert early.head()[0] == 101
+            assert early.request("KV_COUNT") == {"st": 1, "cnt": 0}
+
+
+def test_a_socket_named_ops_is_for_health_and_metrics(start_server: StartServer) -> None:
+    with listening() as first, listening() as ops, listening() as second:
+        server = start_server(**activated([first, ops, second], "ndb.socket:ops:ndb.socket"))
+        ports = [one.getsockname()[1] for one in (first, ops, second)]
+        assert server.port == ports[0]
+        for port in (ports[0], ports[2]):
+            with opened(port) as client:
+                assert client.request("KV_COUNT") == {"st": 1, "cnt": 0}
+            assert get(port, "/healthz")[0] == 426
+        assert get(ports[1], "/metrics")[0] == 200
+
+
+def test_sockets_that_are_for_another_process_are_left_alone(start_server: StartServer) -> None:
+    server = start_server(env={"LISTEN_PID": "1", "LISTEN_FDS": "1"})
+    assert get(server.port, "/readyz")[0] == 200
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_is_passed_and_is_no_listening_socket_is_named(
+    start_server: StartServer, count: int
+) -> None:
+    with listening() as good, socket.socket() as idle:
+        # The second is not passed at all.
+        how = activated([idle] if count == 1 else [good])
+        how["env"]["LISTEN_FDS"] = str(count)
+        with pytest.raises(pytest.fail.Exception, match="did not start") as failed:
+            start_server(**how)
+    assert f"ndb-server: descriptor {2 + count}, which was passed, is no TCP" in str(failed.value)
+    assert "ListenStream=" in str(failed.value)

@@ -1,0 +1,33 @@
+"""What is packaged to run a server with speaks of things that are there."""
+
+import re
+
+import pytest
+from ndb_server.cli import app
+
+from tests.project.sources import ROOT
+
+PACKAGING = ROOT / "packaging"
+OPTIONS = {name for argument in app.assemble_argument_collection() for name in argument.names}
+
+
+@pytest.mark.parametrize(
+    "file", ["Containerfile", "systemd/ndb-server.service", "prometheus/prometheus.yml"]
+)
+def test_a_file_names_options_of_the_server(file: str) -> None:
+    text = (PACKAGING / file).read_text()
+    servers = re.findall(r"(?:bin/ndb-server|started with) (--.*)", text)
+    named = {option for line in servers for option in re.findall(r"--[a-z-]+", line)}
+    named |= {f"--{name.lower().replace('_', '-')}" for name in re.findall(r"NDB_(\w+)=", text)}
+    assert named
+    # It is read before the others.
+    assert named - {"--config"} <= OPTIONS
+
+
+def test_the_alerts_ask_for_metrics_that_there_are() -> None:
+    asked = set(re.findall(r"\bndb_\w+", (PACKAGING / "prometheus" / "alerts.yml").read_text()))
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    shown = set(re.findall(r"^\| `(ndb_\w+)`", page, re.M))
+    parts = {f"{name}{part}" for name in shown for part in ("_bucket", "_sum", "_count")}
+    assert asked
+    assert asked <= shown | parts

@@ -1,0 +1,301 @@
+"""What waits for which batch, and what is left of one that can't be written."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ndb_protocol import Status
+from ndb_protocol.messages import SaveSessions
+from ndb_server.batches import Changed, Hold
+from ndb_server.datasets import Datasets, Folder
+from ndb_server.errors import RefusedError
+from ndb_server.rows import unsigned
+from ndb_server.store import Store
+
+from tests.server.durable import Durable, body
+
+LARGE = {f"key{number}": "x" * 100 for number in range(8)}
+"""Keys beyond what is packed."""
+
+FULL = "database or disk is full"
+
+
+@pytest.fixture
+def durable() -> Durable:
+    return Durable()
+
+
+@pytest.fixture
+def token(durable: Durable) -> int:
+    """A session that is on disk."""
+    token = durable.new()
+    durable.settle()
+    return token
+
+
+def instead(durable: Durable, hold: Hold | None, number: int = 0) -> dict[str, Any]:
+    assert hold is not None
+    assert hold.batch.done is False
+    return body(hold.instead(number, durable.now))
+
+
+def test_a_change_and_who_sees_it_wait_and_nobody_else_does(durable: Durable, token: int) -> None:
+    other = durable.new()
+    durable.settle()
+    _, changed = durable.ask_held("SH_SET", tkn=token, keys={"a": 1})
+    reply, seen = durable.ask_held("SH_GET", tkn=token, keys=["a"])
+    assert reply["keys"] == {"a": 1}
+    for hold in (changed, seen, durable.ask_held("SH_INFO_ALL")[1]):
+        assert hold is not None
+        assert hold.batch.done is None
+    assert durable.ask_held("SH_GET", tkn=other, keys=["a"])[1] is None
+    assert durable.ask_held("KV_COUNT")[1] is None
+    durable.settle()
+    assert changed is not None
+    assert changed.batch.done
+    assert durable.ask_held("SH_GET", tkn=token, keys=["a"])[1] is None
+
+
+def test_what_changes_while_a_batch_is_written_waits_for_the_next(
+    durable: Durable, token: int
+) -> None:
+    _, first = durable.ask_held("SH_SET", tkn=token, keys={"a": 1})
+    durable.disk.end_turn()
+    _, second = durable.ask_held("SH_SET", tkn=token, keys={"a": 2})
+    assert first is not None
+    assert second is not None
+    durable.disk.done()
+    assert (first.batch.done, second.batch.done) == (True, None)
+    durable.disk.done()
+    assert second.batch.done
+
+
+def test_after_the_end_of_all_a_session_waits_for_that_and_not_for_what_it_was_before(
+    durable: Durable, token: int
+) -> None:
+    durable.ask("SH_SET", tkn=token, keys={"a": 1})
+    durable.disk.end_turn()
+    _, ended = durable.ask_held("SH_END_ALL")
+    reply, seen = durable.ask_held("SH_COUNT", tkn=token)
+    assert reply["st"] == 100
+    assert ended is not None
+    assert seen is not None
+    assert seen.batch is ended.batch
+
+
+def test_the_independent_keys_wait_for_their_own_change_after_the_end_of_all(
+    durable: Durable, token: int
+) -> None:
+    _, first = durable.ask_held("KV_SET", keys={"a": 1})
+    durable.disk.end_turn()
+    durable.ask("SH_END_ALL")
+    _, seen = durable.ask_held("KV_COUNT")
+    assert first is not None
+    assert seen is not None
+    assert seen.batch is first.batch
+
+
+def test_changes_that_can_not_be_written_are_answered_202_and_reads_are_read_again(
+    durable: Durable, token: int
+) -> None:
+    durable.ask("SH_SET", tkn=token, keys={"a": 1})
+    durable.settle()
+    _, first = durable.ask_held("SH_SET", tkn=token, keys={"a": 2})
+    durable.disk.end_turn()
+    _, second = durable.ask_held("SH_SET", tkn=token, keys={"a": 3})
+    _, seen = durable.ask_held("SH_GET", tkn=token, keys=["a"])
+    durable.disk.done(FULL)
+    for hold in (first, second):
+        assert instead(durable, hold)["st"] == 202
+    assert instead(durable, seen)["keys"] == {"a": 1}
+    assert durable.ask_held("SH_GET", tkn=token, keys=["a"])[1] is None
+
+
+@pytest.mark.parametrize(
+    ("command", "params"),
+    [
+        ("SH_SET", {"keys": {"key1": 1, "new": 1}}),
+        ("SH_ADD", {"keys": {"new": 1}}),
+        ("SH_RMV", {"keys": ["key1", "key2"]}),
+        ("SH_CLEAR", {}),
+        ("SH_CLEAR_SET", {"keys": {"new": 1}}),
+        ("SH_UPDATE", {"key": "key1", "path": "$", "value": 1}),
+        ("SH_END", {}),
+    ],
+)
+@pytest.mark.parametrize("stored", [{"key1": "1", "key2": "2"}, LARGE], ids=["packed", "map"])
+def test_a_change_that_is_undone_leaves_keys_and_counts_as_they_were(
+    durable: Durable, token: int, stored: dict[str, str], command: str, params: dict[str, Any]
+) -> None:
+    durable.ask("SH_SET", tkn=token, keys=stored)
+    durable.settle()
+    before = durable.ask("SH_INFO_ALL")
+    assert before["totalKeys"] == len(stored)
+    # Twice, in a batch and in that behind it.
+    durable.ask(command, tkn=token, **params)
+    durable.disk.end_turn()
+    durable.ask(command, tkn=token, **params)
+    durable.ask("SH_SET", tkn=token, keys={"more": 1})
+    durable.disk.done(FULL)
+    assert durable.ask("SH_GET", tkn=token, keys=[*stored, "new", "more"])["keys"] == stored
+    assert durable.ask("SH_INFO", tkn=token)["keyCnt"] == len(stored)
+    assert durable.ask("SH_INFO_ALL") == before
+
+
+def test_the_end_of_all_that_is_undone_leaves_what_was_changed_before_and_after_it_undone(
+    durable: Durable, token: int
+) -> None:
+    durable.ask("SH_SET", tkn=token, keys=LARGE)
+    durable.ask("KV_SET", keys={"a": 1})
+    durable.settle()
+    before = durable.ask("SH_INFO_ALL")
+    durable.ask("SH_SET", tkn=token, keys={"new": 1, "key1": 1})
+    durable.ask("KV_SET", keys={"a": 2})
+    durable.ask("SH_END_ALL")
+    durable.ask("KV_SET", keys={"a": 3})
+    after = durable.new()
+    durable.ask("SH_END_ALL")
+    durable.settle(FULL)
+    assert durable.ask("SH_GET", tkn=token, keys=[*LARGE, "new"])["keys"] == LARGE
+    assert durable.ask("SH_EXISTS", tkns=[token, after])["exist"] == [token]
+    assert durable.ask("SH_INFO_ALL") == before
+    assert durable.ask("KV_GET", keys=["a"])["keys"] == {"a": 1}
+
+
+def test_keys_that_were_removed_are_written_in_the_order_in_which_undoing_put_them_back(
+    durable: Durable, token: int
+) -> None:
+    durable.ask("SH_SET", tkn=token, keys=LARGE)
+    durable.settle()
+    durable.ask("SH_RMV", tkn=token, keys=["key0"])
+    durable.settle(FULL)
+    in_memory = durable.ask("SH_KEYS", tkn=token)["keys"]
+    assert sorted(in_memory) == list(LARGE)
+    durable.disk.retry()
+    changed = durable.disk.done()
+    [change] = changed.maps.values()
+    assert change.clear
+    assert list(change.put) == in_memory
+
+
+def test_while_nothing_can_be_written_it_is_tried_again_once_at_a_time(
+    durable: Durable, token: int
+) -> None:
+    for _ in range(10):
+        durable.ask("SH_SET", tkn=token, keys={"a": 1})
+        durable.settle(FULL)
+    assert len(durable.disk.retries) == 1
+    durable.disk.retry()
+    durable.settle(FULL)
+    assert len(durable.disk.retries) == 1
+
+
+def test_trouble_is_logged_once_and_its_end_too(
+    durable: Durable, token: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in range(3):
+        durable.ask("SH_SET", tkn=token, keys={"a": 1})
+        durable.settle(FULL)
+    durable.disk.retry()
+    # Nobody asks for anything, and it is found that it works again.
+    durable.settle()
+    assert durable.disk.retries == []
+    assert [record.getMessage() for record in caplog.records] == [
+        f"changes can't be made durable and are refused: {FULL}",
+        "changes are durable again",
+    ]
+
+
+def test_a_change_of_a_session_that_is_refused_again_and_again_leaves_nothing_behind(
+    durable: Durable,
+) -> None:
+    token = durable.new(duration=2_592_000)
+    durable.settle()
+    entries = calendar(durable)
+    for _ in range(50):
+        durable.now += 100
+        durable.ask("SH_SET", tkn=token, keys={"a": 1})
+        durable.settle(FULL)
+    assert calendar(durable) == entries
+
+
+def calendar(durable: Durable) -> int:
+    return sum(map(len, durable.engine._deadlines._buckets.values()))
+
+
+def test_the_deadline_that_an_undone_change_moved_is_put_back(durable: Durable) -> None:
+    token = durable.new(duration=10, extendOnSetAdd=True, deleteSession=True)
+    durable.settle()
+    durable.now += 9000
+    durable.ask("SH_SET", tkn=token, keys={"a": 1})
+    # Its entry in the calendar comes up, and moves on.
+    durable.now += 1000
+    durable.engine.reap(durable.now)
+    assert durable.ask("SH_INFO_ALL")["totalSessions"] == 1
+    durable.settle(FULL)
+    assert durable.ask("SH_INFO_ALL")["totalSessions"] == 0
+
+
+def test_a_deadline_that_a_read_moved_is_waited_for_by_nobody_and_not_undone(
+    durable: Durable,
+) -> None:
+    token = durable.new(duration=80, extendOnGet=True)
+    durable.settle()
+    durable.now += 20_000
+    assert durable.ask_held("SH_GET", tkn=token, keys=[])[1] is None
+    durable.settle(FULL)
+    assert durable.ask("SH_INFO", tkn=token)["expiry"]["remaining"] == 80
+    durable.disk.retry()
+    changed = durable.disk.done()
+    [row] = changed.rows
+    assert (unsigned(row[0]), row[3]) == (token, durable.now + 80_000)
+
+
+def settled(durable: Durable) -> Changed:
+    """Let what has changed be written, and return what that was."""
+    durable.disk.end_turn()
+    return durable.disk.done()
+
+
+def test_reading_is_writing_eight_times_in_a_duration_at_most(durable: Durable) -> None:
+    token = durable.new(duration=80, extendOnGet=True)
+    [row] = settled(durable).rows
+    last, written = row[3], 0
+    for _ in range(800):
+        durable.now += 1000
+        durable.ask("SH_GET", tkn=token, keys=[])
+        durable.disk.end_turn()
+        if durable.disk.writing is not None:
+            [row] = durable.disk.done().rows
+            last = row[3]
+            written += 1
+        # What is on disk is less than an eighth of the duration behind.
+        assert last is not None
+        assert durable.now + 80_000 - last < 10_000
+    assert 60 <= written <= 80
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_a_save_waits_for_what_it_saves_and_is_refused_if_that_is_undone(
+    durable: Durable, token: int, tmp_path: Path, written: bool
+) -> None:
+    store = Store(tmp_path, "relaxed")
+    store.start()
+    datasets = Datasets(durable.engine, tmp_path, lambda: durable.now, store, durable.journal)
+    save = datasets.handlers["SH_SAVE"]
+    durable.ask("SH_SET", tkn=token, keys={"a": 1})
+    saving = asyncio.ensure_future(save(SaveSessions(name="a", tkns=[token]), durable.now))
+    await asyncio.sleep(0)
+    durable.settle(None if written else FULL, store)
+    if written:
+        assert (await saving).st == Status.SAVE_COMPLETE
+    else:
+        with pytest.raises(RefusedError, match=f"not durable: {FULL}") as refused:
+            await saving
+        assert refused.value.status == Status.SAVE_ERROR
+    assert Folder(tmp_path).has("sessions", "a") == written
+    datasets.close()
+    store.close()

@@ -1,0 +1,428 @@
+"""The store on disk: what is written is there, whenever and however it is read again."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from msgspec import Raw
+from ndb_protocol import NO_TOKEN, TOKEN_MAX
+from ndb_protocol.messages import Expiry
+from ndb_server.batches import Changed
+from ndb_server.edits import MapChange
+from ndb_server.rows import Row, row_of
+from ndb_server.sessions import NEVER, Session
+from ndb_server.store import FILE, Store, StoreError
+
+from tests.server.durable import START, OnDisk, content, on_disk, raw, write
+
+SLIDING = Expiry(duration=60, deleteSession=True, extendOnSetAdd=True, extendOnGet=True)
+LARGE = {f"key{number:02}": Raw(b'"%b"' % (b"x" * 100)) for number in range(8)}
+
+
+def packed(token: int, keys: bytes = b"{}", expiry: Expiry | None = None) -> Row:
+    deadline = NEVER if expiry is None else START + 1000 * expiry.duration
+    return row_of(token, Session(expiry, deadline, keys))
+
+
+def spread(token: int) -> Row:
+    return row_of(token, Session(None, NEVER, {}))
+
+
+def changed(
+    *rows: Row,
+    all_ended: bool = False,
+    ended: list[int] | None = None,
+    maps: dict[int, MapChange] | None = None,
+) -> Changed:
+    return Changed(all_ended, ended or [], list(rows), maps or {})
+
+
+def removed(*keys: str) -> dict[str, None]:
+    return dict.fromkeys(keys)
+
+
+class Opened:
+    """A store that is written to, on a folder that can be looked at as a crash would leave it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = Store(folder, "relaxed")
+        self.store.start()
+        self._copies = 0
+
+    def write(self, *batches: Changed) -> None:
+        for batch in batches:
+            assert write(self.store, batch) is None
+
+    def fold(self) -> None:
+        self.store.at_rest(lambda: None)
+
+    def after_a_crash(self) -> OnDisk:
+        return on_disk(self.crashed())
+
+    def crashed(self) -> Path:
+        """Return a folder that is as this one, were the process killed now."""
+        self._copies += 1
+        copy = self.folder.with_name(f"{self.folder.name}-{self._copies}")
+        # Read by a connection of this process, the file would lose its locks.
+        subprocess.run(["cp", "-r", str(self.folder), str(copy)], check=True)
+        return copy
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def opened(folder: Path) -> Iterator[Opened]:
+    opened = Opened(folder)
+    try:
+        yield opened
+    finally:
+        opened.store.close()
+
+
+def test_what_was_written_is_there_after_a_crash_and_after_a_stop(folder: Path) -> None:
+    opened = Opened(folder)
+    opened.write(
+        changed(
+            packed(1),
+            packed(TOKEN_MAX, b'{"a":1E400}', SLIDING),
+            packed(2**63, b'{"a":1}', Expiry(duration=4_294_967_295)),
+            spread(7),
+            maps={7: MapChange.whole(LARGE), NO_TOKEN: MapChange.whole(raw(b="1.50", a="2"))},
+        )
+    )
+    expected = (
+        {
+            1: (None, NEVER, {}),
+            TOKEN_MAX: (SLIDING, START + 60_000, {"a": b"1E400"}),
+            2**63: (
+                Expiry(duration=4_294_967_295),
+                START + 4_294_967_295_000,
+                {"a": b"1"},
+            ),
+            7: (None, NEVER, {key: bytes(value) for key, value in LARGE.items()}),
+        },
+        {"b": b"1.50", "a": b"2"},
+    )
+    assert opened.after_a_crash() == expected
+    opened.store.close()
+    assert on_disk(folder) == expected
+
+
+@pytest.mark.parametrize("key", ["", "\0", "nul\0inside", "'", "🌍 ключ", "\ud7ff", "a" * 100_000])
+def test_any_key_is_kept(opened: Opened, key: str) -> None:
+    opened.write(changed(maps={NO_TOKEN: MapChange({}, {key: Raw(b"1")})}))
+    assert opened.after_a_crash() == ({}, {key: b"1"})
+
+
+# The log, and folding it
+
+MIX: list[Changed] = [
+    changed(
+        packed(1, b'{"a":1}', SLIDING),
+        packed(2),
+        spread(3),
+        spread(4),
+        maps={
+            3: MapChange.whole(LARGE),
+            4: MapChange.whole(raw(a="1", b="2")),
+            NO_TOKEN: MapChange({}, raw(a="1", b="2", c="3")),
+        },
+    ),
+    # A key that is put in again stands at the end, and new ones behind it.
+    changed(
+        spread(3),
+        maps={
+            3: MapChange(removed("key01", "n"), raw(key01="1", n="2")),
+            NO_TOKEN: MapChange(removed("a", "d"), raw(b="4", a="5", d="6")),
+        },
+    ),
+    changed(packed(4, b'{"b":3}'), ended=[2]),
+    changed(spread(3), maps={3: MapChange(removed("n"), raw(n="3"))}),
+    # Every session ends, and some begin anew, as if loaded.
+    changed(packed(1, b'{"z":1}'), spread(3), all_ended=True, maps={3: MapChange.whole(LARGE)}),
+    changed(
+        packed(3),
+        spread(5),
+        maps={
+            5: MapChange.whole(raw(b="1", a="2")),
+            NO_TOKEN: MapChange(removed("b", "c", "x"), raw(c="7")),
+        },
+    ),
+]
+
+
+def plain(batches: list[Changed]) -> OnDisk:
+    """Make the changes one after the other in dictionaries."""
+    sessions: dict[int, tuple[Expiry | None, int, dict[str, bytes]]] = {}
+    maps: dict[int, dict[str, bytes]] = {NO_TOKEN: {}}
+    for batch in batches:
+        if batch.all_ended:
+            sessions.clear()
+            maps = {NO_TOKEN: maps[NO_TOKEN]}
+        for token in batch.ended:
+            sessions.pop(token, None)
+            maps.pop(token, None)
+        for row in batch.rows:
+            token, keys = row[0], row[4]
+            if keys is None:
+                values = maps.setdefault(token, {})
+            else:
+                maps.pop(token, None)
+                values = MIX_PACKED[bytes(keys)]
+            expiry = SLIDING if row[1] else None
+            sessions[token] = (expiry, NEVER if row[3] is None else row[3], values)
+        for token, change in batch.maps.items():
+            values = maps[token]
+            if change.clear:
+                values.clear()
+            for key in change.removed:
+                values.pop(key, None)
+            values.update((key, bytes(value)) for key, value in change.put.items())
+    return sessions, maps[NO_TOKEN]
+
+
+MIX_PACKED = {b"{}": {}, b'{"a":1}': {"a": b"1"}, b'{"b":3}': {"b": b"3"}, b'{"z":1}': {"z": b"1"}}
+
+
+def ordered(found: OnDisk) -> object:
+    """Return what is on disk with its keys in their order."""
+    sessions, keys = found
+    return {
+        token: (expiry, deadline, list(values.items()))
+        for token, (expiry, deadline, values) in sessions.items()
+    }, list(keys.items())
+
+
+@pytest.mark.parametrize("count", range(1, len(MIX) + 1))
+def test_the_log_is_read_as_what_it_says_and_folding_it_changes_nothing(
+    opened: Opened, count: int
+) -> None:
+    opened.write(*MIX[:count])
+    expected = ordered(plain(MIX[:count]))
+    assert ordered(opened.after_a_crash()) == expected
+    opened.fold()
+    assert ordered(opened.after_a_crash()) == expected
+
+
+@pytest.mark.parametrize("count", range(1, len(MIX) + 1))
+def test_folding_after_each_batch_comes_to_the_same(opened: Opened, count: int) -> None:
+    for batch in MIX[:count]:
+        opened.write(batch)
+        opened.fold()
+    assert ordered(opened.after_a_crash()) == ordered(plain(MIX[:count]))
+
+
+@pytest.mark.parametrize("split", range(len(MIX)))
+def test_a_log_that_is_folded_twice_changes_nothing(opened: Opened, split: int) -> None:
+    opened.write(*MIX[:split])
+    opened.fold()
+    opened.write(*MIX[split:])
+    crashed = opened.crashed()
+    with closing(sqlite3.connect(crashed / FILE)) as database:
+        log = database.execute("SELECT seq, changes FROM log").fetchall()
+    assert len(log) == len(MIX) - split
+    for _ in range(2):
+        assert ordered(on_disk(crashed)) == ordered(plain(MIX))
+        with closing(sqlite3.connect(crashed / FILE)) as database, database:
+            assert database.execute("SELECT count(*) FROM log").fetchone() == (0,)
+            database.executemany("INSERT INTO log VALUES (?, ?)", log)
+
+
+@pytest.mark.parametrize("steps", range(12))
+@pytest.mark.parametrize("split", [1, 4])
+def test_a_crash_between_the_steps_of_a_fold_loses_nothing(
+    folder: Path, steps: int, split: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And neither do batches that come while the log is being folded."""
+    for slice_ in ("_SLICE", "_MAPS"):
+        monkeypatch.setattr(f"ndb_server.store.{slice_}", 1)
+    # Without its thread: the steps are taken here.
+    store = Store(folder, "relaxed")
+    for batch in MIX[:split]:
+        assert store._commit(batch) is None
+    folding = store._fold()
+    coming = list(MIX[split:])
+    for _ in range(steps):
+        next(folding, None)
+        if coming:
+            assert store._commit(coming.pop(0)) is None
+    while coming:
+        assert store._commit(coming.pop(0)) is None
+    copy = folder.with_name("crashed")
+    subprocess.run(["cp", "-r", str(folder), str(copy)], check=True)
+    assert ordered(on_disk(copy)) == ordered(plain(MIX))
+    # And if it goes on: what came meanwhile is folded next.
+    for _ in folding:
+        pass
+    for _ in store._fold():
+        pass
+    assert ordered(content(store)) == ordered(plain(MIX))
+    store.start()
+    store.close()
+
+
+def test_a_fold_that_fails_is_made_again_and_leaves_no_keys_of_sessions_that_have_gone(
+    folder: Path,
+) -> None:
+    store = Store(folder, "relaxed")
+    for batch in (
+        changed(spread(1), spread(2), maps={t: MapChange.whole(LARGE) for t in (1, 2)}),
+        None,
+        changed(packed(1), ended=[2]),
+    ):
+        if batch is None:
+            store.fold()
+        else:
+            assert store._commit(batch) is None
+
+    def deny(action: int, name: str | None, *_: object) -> int:
+        # As if the disk were full when it is committed.
+        is_commit = action == sqlite3.SQLITE_TRANSACTION and name == "COMMIT"
+        return sqlite3.SQLITE_DENY if is_commit else sqlite3.SQLITE_OK
+
+    store._database.set_authorizer(deny)
+    with pytest.raises(sqlite3.Error):
+        store.fold()
+    store._database.set_authorizer(None)
+    store.fold()
+    assert content(store) == ({1: (None, NEVER, {})}, {})
+    store.start()
+    store.close()
+
+
+# What the file is
+
+
+def test_a_file_that_is_no_store_is_refused_and_left_alone(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / FILE)) as database:
+        database.execute("CREATE TABLE mine (a)")
+    before = (folder / FILE).read_bytes()
+    with pytest.raises(StoreError, match="is not a store of NDB"):
+        Store(folder)
+    assert (folder / FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_a_store_of_another_version_is_refused_and_left_alone(folder: Path, version: int) -> None:
+    on_disk(folder)
+    with closing(sqlite3.connect(folder / FILE)) as database:
+        database.execute(f"PRAGMA user_version = {version}")
+    before = (folder / FILE).read_bytes()
+    with pytest.raises(StoreError, match=f"has version {version} of the tables; .* knows 1"):
+        Store(folder)
+    assert (folder / FILE).read_bytes() == before
+
+
+def overwritten(path: Path) -> None:
+    path.write_bytes(b"This is no database, whatever its name says." * 100)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def unreadable_log(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("INSERT INTO log VALUES (99, '{\"rows\":[[1]]}')")
+
+
+@pytest.mark.parametrize("damage", [overwritten, cut, unreadable_log])
+def test_a_damaged_file_is_refused_by_its_name_and_with_a_way_out(
+    folder: Path, damage: Callable[[Path], None]
+) -> None:
+    opened = Opened(folder)
+    opened.write(changed(maps={NO_TOKEN: MapChange.whole(LARGE)}))
+    opened.store.close()
+    damage(folder / FILE)
+    with pytest.raises(StoreError, match=rf"{folder / FILE} is damaged: .*--load.*--salvage"):
+        Store(folder)
+    # It is not held any more.
+    (folder / FILE).unlink()
+    assert on_disk(folder) == ({}, {})
+
+
+def test_a_file_that_can_not_be_opened_is_not_called_damaged(folder: Path) -> None:
+    (folder / FILE).mkdir()
+    with pytest.raises(StoreError, match=rf"{folder / FILE} can't be used: unable to open"):
+        Store(folder)
+
+
+def test_the_second_to_open_a_folder_is_told_which_process_has_it(folder: Path) -> None:
+    opened = Opened(folder)
+    opening = "import sys, pathlib; from ndb_server.store import Store, StoreError\n"
+    opening += "try: Store(pathlib.Path(sys.argv[1]))\nexcept StoreError as error: print(error)"
+    command = [sys.executable, "-c", opening, str(folder)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said == f"another server uses {folder}: process {os.getpid()}\n"
+    opened.store.close()
+    assert on_disk(folder) == ({}, {})
+
+
+def test_tokens_and_settings_can_be_read_in_the_file(opened: Opened) -> None:
+    opened.write(changed(packed(TOKEN_MAX, b'{"a":1}', SLIDING), packed(1)))
+    opened.fold()
+    with closing(sqlite3.connect(opened.crashed() / FILE)) as database:
+        rows = database.execute("SELECT * FROM readable_sessions ORDER BY length(tkn)").fetchall()
+    assert rows == [
+        ("1", 0, 0, 0, 0, None, "{}"),
+        (str(TOKEN_MAX), 60, 1, 1, 1, "2023-11-14 22:14:20.000", '{"a":1}'),
+    ]
+
+
+def test_the_file_shrinks_when_most_sessions_have_gone(opened: Opened) -> None:
+    """At most a thousand free pages, or a quarter of all, are kept for what comes."""
+    opened.write(
+        *(
+            changed(
+                *(spread(token) for token in range(begin, begin + 50)),
+                maps={token: MapChange.whole(LARGE_500) for token in range(begin, begin + 50)},
+            )
+            for begin in range(1, 501, 50)
+        )
+    )
+    opened.fold()
+    assert size(opened.folder) > 20_000_000
+    opened.write(changed(all_ended=True))
+    opened.fold()
+    assert size(opened.folder) < 1100 * 4096
+
+
+def test_the_files_stay_small_while_sessions_come_and_go(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much is written: the log and its fold, and some free pages, beside what lives."""
+    monkeypatch.setattr("ndb_server.store._FOLD_SIZE", 2**20)
+    opened = Opened(folder)
+    largest = 0
+    for begin in range(1, 2001, 20):
+        tokens = range(begin, begin + 20)
+        opened.write(
+            changed(
+                *(spread(token) for token in tokens),
+                ended=[token - 20 for token in tokens],
+                maps={token: MapChange.whole(LARGE_500) for token in tokens},
+            )
+        )
+        files = [folder / FILE, folder / f"{FILE}-wal"]
+        largest = max(largest, sum(path.stat().st_size for path in files))
+    opened.store.close()
+    # A hundred megabytes were written; one lives.
+    assert largest < 40_000_000
+
+
+LARGE_500 = {f"key{number}": Raw(b'"%b"' % (b"x" * 1000)) for number in range(50)}
+
+
+def size(folder: Path) -> int:
+    return (folder / FILE).stat().st_size

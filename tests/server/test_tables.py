@@ -1,0 +1,124 @@
+"""Rows in and out of the tables, and rows that can't be."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from msgspec import Raw
+from ndb_protocol import NO_TOKEN, TOKEN_MAX
+from ndb_protocol.messages import Expiry
+from ndb_server.packing import unpack
+from ndb_server.rows import deadline_of, row_of, settings_of, signed, unsigned
+from ndb_server.sessions import NEVER, Session
+from ndb_server.tables import (
+    END_SESSIONS,
+    PUT_SESSIONS,
+    TABLES,
+    DamageError,
+    connect,
+    put_keys,
+    read_keys,
+    read_sessions,
+)
+
+from tests.server.durable import raw
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(connect(tmp_path / "tables?#%.sqlite")) as database:
+        database.executescript(TABLES)
+        yield database
+
+
+@pytest.mark.parametrize("token", [1, 2**63 - 1, 2**63, TOKEN_MAX])
+def test_a_token_is_a_signed_integer_and_back(token: int) -> None:
+    assert -(2**63) <= signed(token) < 2**63
+    assert unsigned(signed(token)) == token
+    assert row_of(token, Session(None, NEVER, b"{}"))[0] == signed(token)
+
+
+@pytest.mark.parametrize(
+    "expiry",
+    [
+        Expiry(duration=1),
+        Expiry(duration=4_294_967_295, deleteSession=True),
+        Expiry(duration=2, extendOnSetAdd=True),
+        Expiry(duration=3, extendOnGet=True),
+        Expiry(duration=4, deleteSession=True, extendOnSetAdd=True, extendOnGet=True),
+    ],
+)
+def test_settings_and_deadline_come_back_from_a_row(expiry: Expiry) -> None:
+    row = row_of(1, Session(expiry, 5, b"{}"))
+    assert (settings_of(row), deadline_of(row)) == (expiry, 5)
+
+
+def test_a_session_that_never_expires_has_neither() -> None:
+    row = row_of(1, Session(None, NEVER, b"{}"))
+    assert (settings_of(row), deadline_of(row)) == (None, NEVER)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 63, 64, 65, 511, 512, 513, 1100])
+def test_any_number_of_rows_goes_in_and_out(database: sqlite3.Connection, count: int) -> None:
+    rows = [row_of(token, Session(None, NEVER, b'{"a":1}')) for token in range(1, count + 1)]
+    PUT_SESSIONS.run(database, rows)
+    put_keys(database, NO_TOKEN, {str(number): Raw(b"1") for number in range(count)}.items())
+    assert [row[0] for row, _ in read_sessions(database)] == [row[0] for row in rows]
+    assert list(read_keys(database)) == [str(number) for number in range(count)]
+    END_SESSIONS.run(database, [(row[0],) for row in rows])
+    assert list(read_sessions(database)) == []
+
+
+def test_a_key_that_is_there_keeps_its_place_and_what_is_new_is_behind(
+    database: sqlite3.Connection,
+) -> None:
+    put_keys(database, NO_TOKEN, raw(b="1", a="2").items())
+    put_keys(database, NO_TOKEN, raw(c="3", b="4").items())
+    assert list(read_keys(database).items()) == list(raw(b="4", a="2", c="3").items())
+
+
+def test_keys_in_their_table_belong_to_their_session(database: sqlite3.Connection) -> None:
+    PUT_SESSIONS.run(database, [row_of(t, Session(None, NEVER, {})) for t in (1, 2)])
+    put_keys(database, 1, raw(a="1").items())
+    put_keys(database, NO_TOKEN, raw(a="0").items())
+    assert [unpack(packed) for _, packed in read_sessions(database)] == [raw(a="1"), {}]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("INSERT INTO sessions VALUES (0, 0, 0, NULL, '{}')", "a session whose token is none"),
+        ("INSERT INTO sessions VALUES (1, -1, 0, NULL, '{}')", "a session that can't be read"),
+        ("INSERT INTO sessions VALUES (1, 4294967296, 0, NULL, '{}')", "a session that can't"),
+        ("INSERT INTO sessions VALUES (1, 'x', 0, NULL, '{}')", "a session that can't be read"),
+        ("INSERT INTO sessions VALUES (1, 0, 8, NULL, '{}')", "a session that can't be read"),
+        ("INSERT INTO sessions VALUES (1, 0, 0, 'x', '{}')", "a session that can't be read"),
+        ("INSERT INTO sessions VALUES (1, 0, 0, NULL, '{')", "a session that can't be read"),
+        ("INSERT INTO sessions VALUES (1, 0, 0, NULL, '[]')", "a session that can't be read"),
+        ("INSERT INTO sessions VALUES (1, 0, 0, NULL, 1)", "a session that can't be read"),
+        ("INSERT INTO sessions VALUES (1, 0, 0, NULL, x'7b22ff223a317d')", "a session that can't"),
+        ("INSERT INTO sessions VALUES (1, 0, 0, NULL, x'7b2261223a22ff227d')", "a session that"),
+        ("INSERT INTO keys VALUES (1, 5, 'a', '1')", "a key of a session that is not there"),
+        (
+            "INSERT INTO sessions VALUES (5, 0, 0, NULL, '{}');"
+            "INSERT INTO keys VALUES (1, 5, 'a', '1')",
+            "a key of a session that is not there",
+        ),
+        ("INSERT INTO keys VALUES (1, 0, 'a', '1 2')", "a key that can't be read"),
+        ("INSERT INTO keys VALUES (1, 0, x'ff', '1')", "a key that can't be read"),
+        ("INSERT INTO keys VALUES (1, 0, 'a', x'22ff22')", "a key that can't be read"),
+    ],
+)
+def test_what_can_not_be_there_is_damage(
+    database: sqlite3.Connection, damage: str, said: str
+) -> None:
+    database.executescript(damage)
+    with pytest.raises(DamageError, match=f"there is {said}"):
+        _ = [*read_sessions(database), read_keys(database)]
+
+
+def test_a_file_that_is_read_only_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        connect(tmp_path / "none", read_only=True)

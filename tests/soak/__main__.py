@@ -1,0 +1,137 @@
+"""Keep a server busy for long, and see that nothing grows and nothing is left over.
+
+Usage: python -m tests.soak [--short | --minutes MINUTES]
+
+Clients come and go, politely and not; sessions are used, ended and left to expire; everything is
+saved and loaded meanwhile (`load.py`). How many there are of anything is bounded, so the server's
+memory has no reason to grow.
+
+The first fifth of the time is not looked at: the server takes what it needs. What follows is cut
+into eight parts; the median of the resident memory in each must be within 5 % of that in the first.
+In the end, when all clients have gone and their sessions have expired, there must be as many
+descriptors and tasks as in the beginning, and no connection, session or key.
+"""
+
+import argparse
+import asyncio
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.e2e.http import scrape
+from tests.e2e.wire import resident_bytes
+
+from .load import Load
+
+MINUTES = 30
+SHORT = 2
+WARM_UP = 0.2
+PARTS = 8
+TOLERANCE = 0.05
+SECONDS_TO_END = 30
+
+LEFT_OVER = (
+    "ndb_process_open_fds",
+    "ndb_tasks",
+    "ndb_connections",
+    "ndb_sessions",
+    "ndb_session_keys",
+    "ndb_keys",
+)
+"""What must be in the end what it was in the beginning."""
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[tuple[int, int, int]]:
+    """Run a server; yield its process id, its port and that for metrics."""
+    log = folder / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "ndb_server", "--port=0", "--ops-port=0"),
+                f"--data-dir={folder / 'data'}",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            port = int(process.stdout.readline().rstrip("/\n").rpartition(":")[2])
+            found = re.search(r"metrics are at http://.*:([0-9]+)/", log.read_text())
+            assert found
+            yield process.pid, port, int(found[1])
+        finally:
+            process.terminate()
+            status = process.wait(SECONDS_TO_END)
+    assert status == 0, f"the server exited with {status}"
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def left_over(ops_port: int) -> dict[str, float]:
+    samples = scrape(ops_port)
+    return {name: samples[name, ()] for name in LEFT_OVER}
+
+
+async def memory(pid: int, port: int, seconds: float) -> list[float]:
+    """Load a server; return its resident bytes, after the warm-up and in each part."""
+    load = Load(port)
+    loading = asyncio.create_task(load.run())
+    begin = time.monotonic()
+    found = []
+    for number in range(PARTS + 1):
+        end = begin + seconds * (WARM_UP + (1 - WARM_UP) * number / PARTS)
+        samples = [resident_bytes(pid)]
+        while time.monotonic() < end and not loading.done():
+            await asyncio.sleep(0.25)
+            samples.append(resident_bytes(pid))
+        found.append(statistics.median(samples))
+        print(
+            f"{time.monotonic() - begin:5.0f} s: {found[-1] / 2**20:.2f} MiB, "
+            f"{load.requests:,} requests, {load.connections:,} connections, {load.saves} saves",
+            flush=True,
+        )
+    load.stop()
+    await loading
+    return found
+
+
+def soak(pid: int, port: int, ops_port: int, seconds: float) -> Iterator[str]:
+    """Load a server; yield what is wrong."""
+    # The first time takes what the others find.
+    scrape(ops_port)
+    before = left_over(ops_port)
+    _, first, *others = asyncio.run(memory(pid, port, seconds))
+    change = max((other / first - 1 for other in others), key=abs)
+    print(f"resident memory changed by {change:+.1%}")
+    if abs(change) > TOLERANCE:
+        yield f"resident memory changed by more than {TOLERANCE:.0%}"
+    deadline = time.monotonic() + SECONDS_TO_END
+    while (after := left_over(ops_port)) != before and time.monotonic() < deadline:
+        time.sleep(0.25)
+    for name, value in after.items():
+        print(f"{name}: {before[name]:.0f} in the beginning, {value:.0f} in the end")
+        if value != before[name]:
+            yield f"{name} is not what it was in the beginning"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak")
+    parser.add_argument("--minutes", type=float, default=MINUTES)
+    parser.add_argument("--short", action="store_true", help=f"{SHORT} minutes")
+    arguments = parser.parse_args()
+    minutes = SHORT if arguments.short else arguments.minutes
+    with TemporaryDirectory() as folder, server(Path(folder)) as (pid, port, ops_port):
+        wrong = list(soak(pid, port, ops_port, minutes * 60))
+    sys.exit("; ".join(wrong) or None)
+
+
+if __name__ == "__main__":
+    main()
