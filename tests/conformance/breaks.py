@@ -4,10 +4,11 @@
 --port 0`` runs a server that is broken so, to try it by hand.
 """
 
+import asyncio
 import json
 import re
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,11 +19,13 @@ from msgspec import Raw, structs
 from ndb_protocol import RequestError, Status, decode_request
 from ndb_protocol import messages as m
 from ndb_server import datasets, dispatch, engine, keyspace, paths, server, transport
-from ndb_server.engine import Engine, Session
+from ndb_server.edits import Edit
+from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
-from ndb_server.keyspace import Edit
-from websockets.frames import CloseCode, Opcode
-from websockets.protocol import Protocol, State
+from ndb_server.packing import Packed, unpack
+from ndb_server.sessions import Session, deadline_after
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import Protocol
 
 Patch = pytest.MonkeyPatch
 
@@ -67,9 +70,11 @@ def rewrite_replies(patch: Patch, rewrite: Callable[[bytes], bytes]) -> None:
     async def later(coming: Awaitable[bytes]) -> bytes:
         return rewrite(await coming)
 
-    def dispatch_(self: dispatch.Dispatcher, *args: Any) -> bytes | Awaitable[bytes]:
-        reply = original(self, *args)
-        return rewrite(reply) if isinstance(reply, bytes) else later(reply)
+    def dispatch_(self: dispatch.Dispatcher, *args: Any) -> Any:
+        replies, hold = original(self, *args)
+        return [
+            rewrite(reply) if isinstance(reply, bytes) else later(reply) for reply in replies
+        ], hold
 
     patch.setattr(dispatch.Dispatcher, "dispatch", dispatch_)
 
@@ -78,8 +83,8 @@ def rewrite_requests(patch: Patch, rewrite: Callable[[bytes], bytes]) -> None:
     """Change every message before it is read."""
     original = dispatch.Dispatcher.dispatch
 
-    def dispatch_(self: dispatch.Dispatcher, message: bytes, *args: Any) -> Any:
-        return original(self, rewrite(message), *args)
+    def dispatch_(self: dispatch.Dispatcher, messages: Sequence[bytes], *args: Any) -> Any:
+        return original(self, [rewrite(message) for message in messages], *args)
 
     patch.setattr(dispatch.Dispatcher, "dispatch", dispatch_)
 
@@ -98,9 +103,7 @@ def rewrite_values(patch: Patch, rewrite: Callable[[str], str]) -> None:
     patch.setitem(keyspace.WRITES, "SET", put)
 
 
-def read_differently(
-    patch: Patch, name: str, read: Callable[[keyspace.Values, Any], m.Reply]
-) -> None:
+def read_differently(patch: Patch, name: str, read: Callable[[Packed, Any], m.Reply]) -> None:
     patch.setitem(keyspace.READS, name, read)
 
 
@@ -112,12 +115,7 @@ def write_differently(
 
 def move_deadlines(patch: Patch, by: int) -> None:
     """Let sessions expire so many milliseconds too late."""
-    original = engine.deadline_after
-
-    def deadline_after(expiry: m.Expiry | None, now: int) -> int:
-        return original(expiry, now + by)
-
-    patch.setattr(engine, "deadline_after", deadline_after)
+    patch.setattr(engine, "deadline_after", lambda expiry, now: deadline_after(expiry, now + by))
 
 
 def extend_on(patch: Patch, command: str, extends: ndb_protocol.Extends | None) -> None:
@@ -250,6 +248,8 @@ def _(patch: Patch) -> None:
         return command, params
 
     patch.setattr(dispatch, "decode_request", decode)
+    # Every message takes the long way.
+    patch.setattr(dispatch, "SHORT_WAY", {})
 
 
 # Values and keys.
@@ -315,7 +315,8 @@ def _(patch: Patch) -> None:
 
 @breaks("get-in-stored-order", "KV_GET/The keys that exist are returned in the order asked")
 def _(patch: Patch) -> None:
-    def get(values: keyspace.Values, params: m.KeyNames) -> m.ValuesReply:
+    def get(packed: Packed, params: m.KeyNames) -> m.ValuesReply:
+        values = unpack(packed)
         return m.ValuesReply(keys={k: values[k] for k in values if k in params.keys})
 
     read_differently(patch, "GET", get)
@@ -323,7 +324,7 @@ def _(patch: Patch) -> None:
 
 @breaks("keys-sorted", "KV_KEYS/Keys are listed in the order they were inserted")
 def _(patch: Patch) -> None:
-    read_differently(patch, "KEYS", lambda values, _: m.KeyListReply(keys=sorted(values)))
+    read_differently(patch, "KEYS", lambda packed, _: m.KeyListReply(keys=sorted(unpack(packed))))
 
 
 @breaks("clear-set-keeps-the-rest", "KV_CLEAR_SET/All keys are replaced; those removed are counted")
@@ -367,8 +368,8 @@ def _(patch: Patch) -> None:
     "find-ignores-keys", "KV_FIND/'keys' restricts the search; names that do not exist are ignored"
 )
 def _(patch: Patch) -> None:
-    def find(values: keyspace.Values, params: m.Find) -> m.Reply:
-        return keyspace.find(values, structs.replace(params, keys=[]))
+    def find(packed: Packed, params: m.Find) -> m.Reply:
+        return keyspace.find(packed, structs.replace(params, keys=[]))
 
     read_differently(patch, "FIND", find)
 
@@ -482,7 +483,7 @@ def _(patch: Patch) -> None:
     def expire(self: Engine, token: int, session: Session, now: int) -> Session | None:
         living = original(self, token, session, now)
         if living is not None and living.expiry is not None:
-            self._move_deadline(token, living, now + living.expiry.duration * 1000)
+            living.deadline = deadline_after(living.expiry, now)
         return living
 
     patch.setattr(Engine, "_expire", expire)
@@ -523,7 +524,7 @@ def _(patch: Patch) -> None:
     def restore(self: Engine, token: int, *args: Any) -> bool:
         session = self._sessions.get(token)
         if session is not None:
-            self._drop(token, session)
+            self._end_one(token, session)
         return original(self, token, *args)
 
     patch.setattr(Engine, "restore", restore)
@@ -535,8 +536,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     original = Engine.restore
 
-    def restore(self: Engine, token: int, expiry: Any, values: Any, now: int) -> bool:
-        return original(self, token, expiry, values, now - 600)
+    def restore(self: Engine, token: int, expiry: Any, packed: Packed, now: int) -> bool:
+        return original(self, token, expiry, packed, now - 600)
 
     patch.setattr(Engine, "restore", restore)
 
@@ -560,19 +561,19 @@ def _(patch: Patch) -> None:
 # Transport.
 
 
-def change_frames(patch: Patch, change: Callable[[list[bytes]], list[bytes]]) -> None:
-    """Change what leaves together, frame by frame."""
-    original = transport.Connection._write
+def change_replies(patch: Patch, change: Callable[[list[bytes]], list[bytes]]) -> None:
+    """Change which replies leave together."""
+    original = transport.Connection._send
 
-    def write(self: transport.Connection, chunks: list[bytes]) -> None:
-        original(self, change(chunks))
+    def send(self: transport.Connection, texts: Sequence[bytes]) -> None:
+        original(self, change([*texts]))
 
-    patch.setattr(transport.Connection, "_write", write)
+    patch.setattr(transport.Connection, "_send", send)
 
 
 @breaks("reply-dropped", "transport/Requests that share a write are all answered")
 def _(patch: Patch) -> None:
-    change_frames(patch, lambda chunks: chunks[:2])
+    change_replies(patch, lambda texts: texts[:1])
 
 
 @breaks(
@@ -580,38 +581,39 @@ def _(patch: Patch) -> None:
     "transport/Requests that share a write are all answered",
 )
 def _(patch: Patch) -> None:
-    change_frames(patch, lambda chunks: chunks[::-1])
+    change_replies(patch, lambda texts: texts[::-1])
 
 
 @breaks("reply-twice", "KV_COUNT/Keys are counted")
 def _(patch: Patch) -> None:
-    change_frames(patch, lambda chunks: chunks + [c for c in chunks if b'"cnt":' in c])
+    change_replies(patch, lambda texts: texts + [text for text in texts if b'"cnt":' in text])
 
 
 @breaks("later-reply-overtakes", "transport/A request that takes long has its reply in its place")
 def _(patch: Patch) -> None:
-    original = transport.Connection._answer_text
+    original = transport.Connection._answer
+    answering: list[asyncio.Future[None] | None] = []
 
-    def answer(self: transport.Connection, message: bytes, replies: list[bytes]) -> bool:
-        is_open = original(self, message, replies)
+    def answer(self: transport.Connection, messages: Sequence[bytes], now: int) -> int:
+        run = original(self, messages, now)
         # The next request no longer waits for the one that takes long.
-        if self._answering is not None:
-            self._kept = self._answering  # type: ignore[attr-defined]
-            self._answering = None
-        return is_open
+        answering.append(self._answering)
+        self._answering = None
+        return run
 
-    patch.setattr(transport.Connection, "_answer_text", answer)
+    patch.setattr(transport.Connection, "_answer", answer)
 
 
 @breaks("fragment-is-a-message", "transport/A message in fragments is one request")
 def _(patch: Patch) -> None:
-    def hand_over(self: transport.Connection, data: bytes, replies: list[bytes]) -> bool:
+    def hand_over(self: transport.Connection, data: bytes) -> bytes | None:
+        text = None
         self._ws.receive_data(data)
         for event in self._ws.events_received():
-            if getattr(event, "opcode", None) in {Opcode.TEXT, Opcode.CONT}:
-                self._answer_text(bytes(event.data), replies)  # type: ignore[union-attr]
-        replies += self._ws.data_to_send()
-        return self._ws.state is State.OPEN
+            if isinstance(event, Frame) and event.opcode in {Opcode.TEXT, Opcode.CONT}:
+                text = bytes(event.data)
+        self._write(self._ws.data_to_send())
+        return text
 
     patch.setattr(transport.Connection, "_hand_over", hand_over)
 
@@ -621,7 +623,10 @@ def _(patch: Patch) -> None:
     "transport/A binary message is answered with status 2, and the connection stays open",
 )
 def _(patch: Patch) -> None:
-    patch.setattr(transport.Connection, "_answer_binary", transport.Connection._answer_text)
+    def answer(self: transport.Connection, message: bytes) -> None:
+        self._answer([message], self._clock())
+
+    patch.setattr(transport.Connection, "_answer_binary", answer)
 
 
 @breaks(
@@ -629,7 +634,7 @@ def _(patch: Patch) -> None:
     "transport/A binary message is answered with status 2, and the connection stays open",
 )
 def _(patch: Patch) -> None:
-    def refuse(self: transport.Connection, _: bytes, __: list[bytes]) -> None:
+    def refuse(self: transport.Connection, _: bytes) -> None:
         self._ws.fail(CloseCode.UNSUPPORTED_DATA, "binary")
 
     patch.setattr(transport.Connection, "_answer_binary", refuse)
@@ -640,12 +645,7 @@ def _(patch: Patch) -> None:
     "transport/A message that is not UTF-8 closes the connection with 1007 and a reason",
 )
 def _(patch: Patch) -> None:
-    original = transport.Connection._answer_text
-
-    def answer(self: transport.Connection, message: bytes, replies: list[bytes]) -> bool:
-        return original(self, message.decode(errors="replace").encode(), replies)
-
-    patch.setattr(transport.Connection, "_answer_text", answer)
+    patch.setattr(transport, "not_utf8", lambda _: "")
 
 
 @breaks(
@@ -668,9 +668,12 @@ def _(patch: Patch) -> None:
 
 @breaks("pong-without-payload", "transport/A ping is answered by a pong with its payload")
 def _(patch: Patch) -> None:
-    change_frames(
-        patch, lambda chunks: [b"\x8a\x00" if chunk[:1] == b"\x8a" else chunk for chunk in chunks]
-    )
+    original = Protocol.send_frame
+
+    def send(self: Protocol, frame: Frame) -> None:
+        original(self, replace(frame, data=b"") if frame.opcode is Opcode.PONG else frame)
+
+    patch.setattr(Protocol, "send_frame", send)
 
 
 @breaks("subprotocol-not-chosen", "transport/On ndb.v1.text tokens in replies are strings")
@@ -705,9 +708,9 @@ def _(patch: Patch) -> None:
         close = data.find(b"\x88\x82")
         return data if close < 0 else data[:close] + data[close + 8 :] + data[close : close + 8]
 
-    original = transport.Connection._process
+    original = transport.Connection.data_received
     patch.setattr(
-        transport.Connection, "_process", lambda self, data: original(self, move_behind(data))
+        transport.Connection, "data_received", lambda self, data: original(self, move_behind(data))
     )
 
 

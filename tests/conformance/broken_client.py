@@ -58,10 +58,13 @@ def _(patch: Patch) -> None:
     "last-in-first-out", "Requests need not wait for replies, and each gets the reply in its place"
 )
 def _(patch: Patch) -> None:
-    def answered(self: core.Pipeline[Any]) -> Any:
-        return self._in_flight.pop() if self._in_flight else None
+    original = core.Pipeline.answer
 
-    patch.setattr(core.Pipeline, "answered", answered)
+    def answer(self: core.Pipeline, reply: str) -> None:
+        self._in_flight.rotate(1)
+        original(self, reply)
+
+    patch.setattr(core.Pipeline, "answer", answer)
 
 
 @breaks(
@@ -69,12 +72,14 @@ def _(patch: Patch) -> None:
     "A request that takes too long is given up, and its late reply is not taken for another's",
 )
 def _(patch: Patch) -> None:
-    def answered(self: core.Pipeline[Any]) -> Any:
-        while self._in_flight and self._in_flight[0].done():
-            self._in_flight.popleft()
-        return self._in_flight.popleft() if self._in_flight else None
+    original = core.Pipeline.answer
 
-    patch.setattr(core.Pipeline, "answered", answered)
+    def answer(self: core.Pipeline, reply: str) -> None:
+        while self._in_flight and self._in_flight[0].waiter.done():
+            self._in_flight.popleft()
+        original(self, reply)
+
+    patch.setattr(core.Pipeline, "answer", answer)
 
 
 @breaks(
