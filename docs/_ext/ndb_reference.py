@@ -101,6 +101,12 @@ def default_of(field: msgspec.structs.FieldInfo) -> str:
     return f"`{msgspec.json.encode(value).decode()}`"
 
 
+def units_of(hint: Any) -> Iterator[str]:
+    for meta in getattr(hint, "__metadata__", ()):
+        if isinstance(meta, msgspec.Meta) and meta.description:
+            yield meta.description
+
+
 def reply_rows(reply: type[msgspec.Struct], within: str = "") -> Iterator[list[str]]:
     hints = get_type_hints(reply, include_extras=True)
     for field in msgspec.structs.fields(reply):
@@ -109,7 +115,8 @@ def reply_rows(reply: type[msgspec.Struct], within: str = "") -> Iterator[list[s
         hint = hints[field.name]
         # In replies, only what is not always there can be unset.
         sometimes = UnsetType in get_args(hint)
-        yield [f"`{within}{field.name}`", json_type(hint), "not always" if sometimes else "yes"]
+        kind = ", ".join([json_type(hint), *units_of(hint)])
+        yield [f"`{within}{field.name}`", kind, "not always" if sometimes else "yes"]
         for struct in structs_of(hint):
             yield from reply_rows(struct, f"{field.name}.")
 

@@ -285,14 +285,19 @@ class ExistReply(Reply, kw_only=True):
     exist: list[int | str]
 
 
+SECONDS = Meta(description="in seconds")
+MILLISECONDS = Meta(description="in milliseconds")
+"""Units of members of replies, as the reference tells them."""
+
+
 class ExpiryInfo(Struct, kw_only=True):
     """The four settings, and the seconds left, rounded up."""
 
-    duration: int
+    duration: Annotated[int, SECONDS]
     deleteSession: bool
     extendOnSetAdd: bool
     extendOnGet: bool
-    remaining: int
+    remaining: Annotated[int, SECONDS]
 
 
 class InfoReply(Reply, kw_only=True):
@@ -328,13 +333,13 @@ class SessionsDatasetReply(Reply, kw_only=True):
     name: str
     sessions: int
     keys: int
-    duration: int
+    duration: Annotated[int, MILLISECONDS]
 
 
 class KeysDatasetReply(Reply, kw_only=True):
     name: str
     keys: int
-    duration: int
+    duration: Annotated[int, MILLISECONDS]
 
 
 class Limits(Struct, kw_only=True):

@@ -32,8 +32,11 @@ KNOWN_MEMBERS = frozenset(
     for command in COMMANDS.values()
     for reply in command.replies
     for member in get_type_hints(reply)
-) - {"m"}
-"""Members that mean something to programs; servers may add others, which clients ignore."""
+) - {"m", "stats"}
+"""Members that mean something to programs, and that no reply has which need not.
+
+Servers may add others, which clients ignore; `stats` depends on who asks.
+"""
 
 
 def compact(text: str) -> str:
