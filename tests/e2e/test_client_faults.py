@@ -60,7 +60,7 @@ ARGUMENTS: dict[str, Any] = {
     "name": "saved",
 }
 WITH_VALUES = ("set", "add", "clear_set")
-VARYING = {"duration", "tkn"}
+VARYING = {"duration", "stats", "tkn"}
 """Members of a result that differ from call to call."""
 
 
