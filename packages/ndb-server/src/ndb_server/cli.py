@@ -5,16 +5,23 @@ import logging
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from cyclopts import App, CoercionError, CycloptsError, Parameter, Token
 from cyclopts.config import Dict, Env
 from cyclopts.validators import Number
 from ndb_protocol import DEFAULT_PORT
 
+from . import auth_command
+from .credentials import CredentialsError
+from .handshake import parse_host, parse_origin
+from .limits import Limits, raise_file_limit
 from .server import VERSION, Options, StartError, serve
+from .tls import Certificates
+from .transport import Timeouts
 
 USAGE_ERROR = 2
 """Exit status when the server can't be started as asked."""
@@ -31,6 +38,7 @@ app = App(
 
 _ENVIRONMENT = Env("NDB_", command=False)
 app.config = app.meta.config = [_ENVIRONMENT]
+app.command(auth_command.app)
 
 
 def _whole_number(_: object, tokens: Sequence[Token]) -> int:
@@ -47,9 +55,38 @@ def _not_empty(_: object, value: str | None) -> None:
         raise ValueError("Must not be empty.")
 
 
+_SUFFIXES = {"k": 2**10, "m": 2**20, "g": 2**30}
+
+
+def _size(_: object, tokens: Sequence[Token]) -> int:
+    text = tokens[0].value.lower()
+    try:
+        return int(text[:-1]) * _SUFFIXES[text[-1]] if text[-1:] in _SUFFIXES else int(text)
+    except ValueError:
+        raise CoercionError(token=tokens[0], target_type=int) from None
+
+
+def _all(parse: Callable[[str], str]) -> Callable[[object, Sequence[str]], None]:
+    def validate(_: object, values: Sequence[str]) -> None:
+        for value in values:
+            parse(value)
+
+    return validate
+
+
 Text = Annotated[str, Parameter(validator=_not_empty)]
+Count = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=0))]
+Some = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=1))]
+Size = Annotated[int, Parameter(converter=_size, validator=Number(gte=0))]
+Origins = Annotated[tuple[str, ...], Parameter(negative=(), validator=_all(parse_origin))]
+Hosts = Annotated[tuple[str, ...], Parameter(negative=(), validator=_all(parse_host))]
+Flag = Annotated[bool, Parameter(negative=())]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Loop = Literal["auto", "uvloop", "asyncio"]
+WhenFull = Literal["refuse", "evict"]
+
+_LIMITS = Limits()
+_TIMEOUTS = Timeouts()
 
 
 @app.default
@@ -63,6 +100,27 @@ def run(
     data_dir: Text | None = None,
     load: Text | None = None,
     loop: Loop = "auto",
+    auth_file: Text | None = None,
+    tls_cert: Text | None = None,
+    tls_key: Text | None = None,
+    tls_client_ca: Text | None = None,
+    allow_origin: Origins = (),
+    allow_host: Hosts = (),
+    behind_proxy: Flag = False,
+    insecure: Flag = False,
+    max_memory: Size = _LIMITS.memory,
+    when_full: WhenFull = "refuse",
+    max_sessions: Count = _LIMITS.sessions,
+    max_keys: Count = _LIMITS.keys,
+    max_key_length: Count = _LIMITS.key_length,
+    max_message_size: Size = _LIMITS.message_size,
+    max_depth: Some = _LIMITS.depth,
+    max_steps: Count = _LIMITS.steps,
+    max_in_flight: Count = _LIMITS.in_flight,
+    max_connections: Count = _LIMITS.connections,
+    max_connections_per_address: Count = _LIMITS.connections_per_address,
+    handshake_timeout: Some = int(_TIMEOUTS.handshake),
+    idle_timeout: Count = int(_TIMEOUTS.idle),
 ) -> None:
     """Run the server until SIGINT or SIGTERM.
 
@@ -75,6 +133,32 @@ def run(
         data_dir: Folder for saves, made if it does not exist; without it saving is disabled.
         load: Name of a saved dataset to load before connections are accepted.
         loop: Event loop: uvloop, asyncio's own, or by default uvloop where it is installed.
+        auth_file: File of credentials, made by ndb-server auth; without it everybody may come in.
+        tls_cert: PEM file with the server's certificate, and those between it and its root.
+        tls_key: PEM file with the key of the certificate.
+        tls_client_ca: PEM file with the certificates that have signed those of clients; without it
+            clients need none.
+        allow_origin: Origin whose pages may connect, such as https://app.example. Can be given
+            several times; without it no page may.
+        allow_host: Name by which clients know the server. Can be given several times.
+        behind_proxy: All connections come through a proxy that terminates TLS and adds
+            X-Forwarded-For.
+        insecure: Listen anywhere, without credentials and TLS.
+        max_memory: Bytes of memory for sessions and keys, with k, m or g for powers of 1024; 0 for
+            any number, here and below.
+        when_full: What to do when memory is short: refuse new data, or evict the sessions that
+            expire first.
+        max_sessions: Most sessions.
+        max_keys: Most keys of a session.
+        max_key_length: Most characters of a key's name.
+        max_message_size: Most bytes of a message, with k, m or g.
+        max_depth: How deep arrays and objects of a message may nest.
+        max_steps: Most steps through values that the JSONPath of one request may take.
+        max_in_flight: Most requests of one connection that are answered together.
+        max_connections: Most connections.
+        max_connections_per_address: Most connections of one address.
+        handshake_timeout: Seconds in which a connection has to open.
+        idle_timeout: Seconds after which a connection without a request is closed; 0 for never.
     """
     logging.basicConfig(
         stream=sys.stderr,
@@ -82,7 +166,33 @@ def run(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     folder = None if data_dir is None else _prepare(Path(data_dir))
-    options = Options(host=host, port=port, data_dir=folder, load=load)
+    options = Options(
+        host=host,
+        port=port,
+        data_dir=folder,
+        load=load,
+        timeouts=replace(_TIMEOUTS, handshake=handshake_timeout, idle=idle_timeout),
+        limits=Limits(
+            message_size=max_message_size,
+            depth=max_depth,
+            in_flight=max_in_flight,
+            steps=max_steps,
+            keys=max_keys,
+            key_length=max_key_length,
+            sessions=max_sessions,
+            memory=max_memory,
+            evict=when_full == "evict",
+            connections=max_connections,
+            connections_per_address=max_connections_per_address,
+        ),
+        auth_file=None if auth_file is None else Path(auth_file),
+        certificates=_certificates(tls_cert, tls_key, tls_client_ca),
+        origins=frozenset(map(parse_origin, allow_origin)),
+        hosts=frozenset(map(parse_host, allow_host)),
+        behind_proxy=behind_proxy,
+        insecure=insecure,
+    )
+    raise_file_limit()
     with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
         runner.run(serve(options))
 
@@ -101,6 +211,14 @@ def _loop_factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def _certificates(chain: str | None, key: str | None, client_ca: str | None) -> Certificates | None:
+    if chain is None and key is None and client_ca is None:
+        return None
+    if chain is None or key is None:
+        raise StartError("TLS needs both --tls-cert and --tls-key")
+    return Certificates(Path(chain), Path(key), None if client_ca is None else Path(client_ca))
+
+
 def _prepare(data_dir: Path) -> Path:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -116,12 +234,26 @@ def _prepare(data_dir: Path) -> Path:
     return data_dir
 
 
+def _kinds(hint: Any) -> tuple[tuple[type, ...], str]:
+    """Return of which types an option may be in the configuration file, and what to call that."""
+    if hint == Size:
+        return (int, str), "an integer, or a string such as '64m'"
+    plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if plain is int:
+        return (int,), "an integer"
+    if plain is bool:
+        return (bool,), "true or false"
+    if get_origin(plain) is tuple:
+        return (list,), "an array of strings"
+    return (str,), "a string"
+
+
 _IN_FILE = {
-    name.replace("_", "-"): (int, "an integer") if hint is int else (str, "a string")
-    for name, hint in get_type_hints(run).items()
+    name.replace("_", "-"): _kinds(hint)
+    for name, hint in get_type_hints(run, include_extras=True).items()
     if name != "return"
 }
-"""Of which type each key of the configuration file is, and what to call it."""
+"""Of which types each key of the configuration file may be, and what to call that."""
 
 
 def _read(config: Path) -> dict[str, Any]:
@@ -136,8 +268,8 @@ def _read(config: Path) -> dict[str, Any]:
     for key, value in options.items():
         if key not in _IN_FILE:
             raise StartError(f"unknown option [{key}] in {config}; there are {', '.join(_IN_FILE)}")
-        kind, must_be = _IN_FILE[key]
-        if type(value) is not kind:
+        kinds, must_be = _IN_FILE[key]
+        if type(value) not in kinds or (kinds == (list,) and {*map(type, value)} - {str}):
             raise StartError(f"[{key}] in {config} must be {must_be}, not {value}")
     return options
 
@@ -154,7 +286,11 @@ def configure(
         config: TOML file with options.
     """
     if config is not None:
-        file = Dict(_read(Path(config)), source=config, use_commands_as_keys=False)
+        options = _read(Path(config))
+        if arguments[:1] == ("auth",):
+            # The one of the server's options that this command has too.
+            options = {key: value for key, value in options.items() if key == "auth-file"}
+        file = Dict(options, source=config, use_commands_as_keys=False)
         app.config = [_ENVIRONMENT, file]
     app(arguments, exit_on_error=False, print_error=False)
 
@@ -167,7 +303,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     try:
         app.meta(arguments, exit_on_error=False, print_error=False)
-    except (CycloptsError, StartError) as error:
+    except (CycloptsError, StartError, CredentialsError) as error:
         # An error of cyclopts can have several lines.
         print("ndb-server:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(USAGE_ERROR)

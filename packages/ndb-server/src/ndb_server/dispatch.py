@@ -6,6 +6,7 @@ machine. In the first case nothing here costs a coroutine.
 
 import logging
 import secrets
+import sys
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
@@ -24,6 +25,7 @@ from ndb_protocol.replies import encode_body, reply_opening
 from ndb_protocol.requests import BEGINNING, NO_COMMAND, SHORT_WAY, UNREADABLE
 
 from .errors import RefusedError
+from .nesting import nests_deeper
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,11 @@ NOT_TEXT = encode_reply(
 """The answer to a binary message."""
 
 
+_TOO_DEEP = encode_reply(
+    NO_COMMAND,
+    Reply(st=Status.JSON_INVALID, m="the message nests arrays and objects too deeply"),
+)
+
 ENOUGH = 2**18
 """Bytes of replies after which no further request is run at once."""
 
@@ -49,9 +56,15 @@ class Dispatcher:
 
     Args:
         handlers: runs each command, by its name.
+        depth: how deep arrays and objects of a message may nest.
+
+    Attributes:
+        too_deep: how many messages nested deeper.
     """
 
-    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, handlers: Mapping[str, Handler], depth: int = sys.maxsize) -> None:
+        self._depth = depth
+        self.too_deep = 0
         self._rows = {
             name: (handler, reply_opening(COMMANDS[name].reply_name), COMMANDS[name])
             for name, handler in handlers.items()
@@ -81,7 +94,13 @@ class Dispatcher:
         replies: list[bytes | Awaitable[bytes]] = []
         size = 0
         short_way = self._short_way
+        # A shorter one can't nest as deep: what begins has to end.
+        suspect = self._depth * 2
         for message in messages:
+            if len(message) > suspect and nests_deeper(message, self._depth):
+                self.too_deep += 1
+                replies.append(_TOO_DEEP)
+                continue
             try:
                 decode, handler, opening, command = short_way[message[BEGINNING]]
                 params = decode(message).params

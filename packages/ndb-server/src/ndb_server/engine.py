@@ -7,6 +7,7 @@ A session expires at its deadline, to the millisecond, because whoever looks a s
 its deadline with `now` first (`_live`). `reap` gives back the memory of those nobody looks up.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any
@@ -19,14 +20,20 @@ from ndb_protocol.messages import Expiry
 from .deadlines import Deadlines
 from .edits import Edit
 from .errors import RefusedError
+from .eviction import Nearest
 from .journal import Journal
 from .keyspace import READS, WRITES
+from .limits import UNLIMITED, Limits
+from .memory import SESSION_BYTES, growth, of_keys
 from .packing import EMPTY, Packed, copied, edited, pack, unpack
+from .paths import show
 
 _OK = int(Status.OK)
 
 NEVER = 2**62
 """The deadline of a session that does not expire: later than any `now`."""
+
+_FULL = "no memory is left for it; remove something, or let the server have more with --max-memory"
 
 Handler = Callable[[Any, int], m.Reply]
 """Runs a command, given its parameters and `now`."""
@@ -74,13 +81,21 @@ class Engine:
     Args:
         make_token: returns a random token.
         journal: told of every change, if given.
+        limits: how much there may be of sessions and keys.
 
     Attributes:
         handlers: runs each command, by its name.
+        unknown_tokens: how many tokens were asked for that no session has.
+        reached: how often something was refused for a limit, by the limit.
+        evicted: how many sessions have made room for other data.
     """
 
     def __init__(
-        self, *, make_token: Callable[[], int] = new_token, journal: Journal | None = None
+        self,
+        *,
+        make_token: Callable[[], int] = new_token,
+        journal: Journal | None = None,
+        limits: Limits = UNLIMITED,
     ) -> None:
         self._make_token = make_token
         self._journal = journal
@@ -88,6 +103,18 @@ class Engine:
         self._keys: dict[str, Raw] = {}
         self._session_keys = 0
         self._deadlines = Deadlines(self._deadline_of)
+        self._limits = limits
+        # Bytes that sessions take, and independent keys.
+        self._session_memory = 0
+        self._key_memory = 0
+        # Below this, no message can need more than there is: a key of few bytes takes thirty times.
+        self._nearly_full = (limits.memory or 2**62) - 32 * limits.message_size
+        self._nearest: Nearest | None = None
+        if limits.memory and limits.evict:
+            self._nearest = Nearest(self._deadline_of, self._sessions.__len__)
+        self.unknown_tokens = 0
+        self.reached: Counter[str] = Counter()
+        self.evicted = 0
         self.handlers: Mapping[str, Handler] = {
             "SH_NEW": self._new,
             "SH_END": self._end,
@@ -108,6 +135,7 @@ class Engine:
         if session is not None and session.deadline <= now:
             session = self._expire(token, session, now)
         if session is None:
+            self.unknown_tokens += 1
             raise RefusedError(
                 Status.SESSION_NOT_EXIST,
                 "no session has this 'tkn': it never was, has ended or has expired",
@@ -164,8 +192,11 @@ class Engine:
         self._sessions[token] = session
         values = unpack(session.packed)
         self._session_keys += len(values)
+        self._session_memory += SESSION_BYTES + of_keys(session.packed)
         if session.expiry is not None:
             self._deadlines.add(token, session.deadline, now)
+            if self._nearest is not None:
+                self._nearest.add(token, session.deadline)
         if self._journal is not None:
             self._journal.created(token, session.expiry, session.deadline)
             if values:
@@ -175,20 +206,110 @@ class Engine:
     def _drop(self, token: int, session: Session) -> None:
         del self._sessions[token]
         self._session_keys -= len(unpack(session.packed))
+        self._session_memory -= SESSION_BYTES + of_keys(session.packed)
         if self._journal is not None:
             self._journal.ended(token)
 
     def _edit(self, token: int, session: Session, values: dict[str, Raw], edit: Edit) -> None:
         before = len(values)
-        session.packed = edited(session.packed, values, edit)
+        packed = session.packed
+        if type(packed) is dict and not edit.clear:
+            self._session_memory += growth(values, edit)
+            session.packed = edited(packed, values, edit)
+        else:
+            taken = of_keys(packed)
+            session.packed = edited(packed, values, edit)
+            self._session_memory += of_keys(session.packed) - taken
         self._session_keys += len(values) - before
         if self._journal is not None:
             self._journal.edited(token, edit)
+
+    # Limits
+
+    @property
+    def memory(self) -> int:
+        """How many bytes sessions and keys take, estimated."""
+        return self._session_memory + self._key_memory
+
+    def _refuse(self, status: Status, limit: str, sentence: str) -> RefusedError:
+        self.reached[limit] += 1
+        return RefusedError(status, sentence)
+
+    def _check_edit(
+        self, values: Mapping[str, Raw], edit: Edit, kept: int | None, token: int
+    ) -> None:
+        """Refuse (201) an edit that goes beyond a limit.
+
+        Args:
+            values: the keys it is to be made in.
+            edit: the edit.
+            kept: how many keys may be there after it; None for any number.
+            token: whose keys they are, or `NO_TOKEN`.
+        """
+        limits = self._limits
+        put = edit.put
+        if limits.key_length and max(map(len, put)) > limits.key_length:
+            longest = max(put, key=len)
+            raise self._refuse(
+                Status.LIMIT_EXCEEDED,
+                "key_length",
+                f"key {show(longest)} has {len(longest)} characters; "
+                f"{limits.key_length} are allowed",
+            )
+        if kept and len(put) + (0 if edit.clear else len(values)) > kept:
+            count = len(put.keys() if edit.clear else put.keys() | values.keys())
+            if count > kept:
+                raise self._refuse(
+                    Status.LIMIT_EXCEEDED,
+                    "keys",
+                    f"'keys' would make {count} keys in the session; {kept} are allowed",
+                )
+        if self.memory > self._nearly_full and not self._has_room(
+            growth({} if edit.clear else values, edit), token
+        ):
+            raise self._refuse(Status.LIMIT_EXCEEDED, "memory", _FULL)
+
+    def _has_room(self, needed: int, token: int = NO_TOKEN) -> bool:
+        """Tell whether there is room for as many bytes more; make some if sessions may go.
+
+        Args:
+            needed: how many bytes.
+            token: a session that must stay.
+        """
+        limit = self._limits.memory
+        if needed <= 0 or self.memory + needed <= limit:
+            return True
+        if self._nearest is None:
+            return False
+        spared = False
+        while self.memory + needed > limit:
+            nearest = self._nearest.pop()
+            if nearest is None:
+                break
+            if nearest == token:
+                spared = True
+                continue
+            self._drop(nearest, self._sessions[nearest])
+            self.evicted += 1
+        if spared:
+            self._nearest.add(token, self._sessions[token].deadline)
+        return self.memory + needed <= limit
 
     # Commands on sessions
 
     def _new(self, params: m.NewSession, now: int) -> m.TokenReply:
         expiry = None if params.expiry is UNSET else settings(params.expiry)
+        limits = self._limits
+        if limits.sessions and len(self._sessions) >= limits.sessions:
+            self.reap(now)
+            if len(self._sessions) >= limits.sessions:
+                raise self._refuse(
+                    Status.SESSION_NEW_FAIL,
+                    "sessions",
+                    f"there are {limits.sessions} sessions already, the most allowed",
+                )
+        if self.memory > self._nearly_full and not self._has_room(SESSION_BYTES):
+            raise self._refuse(Status.SESSION_NEW_FAIL, "memory", _FULL)
         token = self._make_token()
         while token in self._sessions:
             token = self._make_token()
@@ -204,13 +325,18 @@ class Engine:
         count = len(self._sessions)
         self._sessions.clear()
         self._session_keys = 0
+        self._session_memory = 0
         self._deadlines.clear()
+        if self._nearest is not None:
+            self._nearest.clear()
         if self._journal is not None:
             self._journal.ended_all()
         return m.CountReply(cnt=count)
 
     def _exists(self, params: m.Sessions, now: int) -> m.ExistReply:
-        return m.ExistReply(exist=[token for token in params.tkns if self._is_live(token, now)])
+        found: list[int | str] = [token for token in params.tkns if self._is_live(token, now)]
+        self.unknown_tokens += len(params.tkns) - len(found)
+        return m.ExistReply(exist=found)
 
     def _is_live(self, token: int, now: int) -> bool:
         session = self._sessions.get(token)
@@ -262,6 +388,7 @@ class Engine:
     def _session_write(self, name: str) -> Handler:
         write = WRITES[name]
         extends = COMMANDS[f"SH_{name}"].extends is Extends.ON_SET_ADD
+        limits = self._limits
 
         def run(params: Any, now: int) -> m.Reply:
             session = self._sessions.get(params.tkn)
@@ -271,6 +398,8 @@ class Engine:
             reply, edit = write(values, params)
             if reply.st != _OK:
                 return reply
+            if edit.put and limits is not UNLIMITED:
+                self._check_edit(values, edit, limits.keys, params.tkn)
             self._edit(params.tkn, session, values, edit)
             if extends:
                 expiry = session.expiry
@@ -288,6 +417,8 @@ class Engine:
     ) -> m.Reply:
         reply, edit = write(self._keys, params)
         if reply.st == _OK:
+            if edit.put:
+                self._check_edit(self._keys, edit, None, NO_TOKEN)
             self.edit_keys(edit)
         return reply
 
@@ -322,6 +453,10 @@ class Engine:
     def edit_keys(self, edit: Edit) -> None:
         """Change the independent keys."""
         edit = edit.owned()
+        if edit.clear:
+            self._key_memory = growth({}, edit)
+        else:
+            self._key_memory += growth(self._keys, edit)
         edit.apply(self._keys)
         if self._journal is not None:
             self._journal.edited(NO_TOKEN, edit)
