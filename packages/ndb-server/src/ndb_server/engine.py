@@ -10,7 +10,7 @@ its deadline with `now` first (`_live`). `reap` gives back the memory of those n
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import UNSET, Raw, Struct
 from ndb_protocol import COMMANDS, NO_TOKEN, Extends, Status, new_token
@@ -22,11 +22,14 @@ from .edits import Edit
 from .errors import RefusedError
 from .eviction import Nearest
 from .journal import Journal
-from .keyspace import READS, WRITES
+from .keyspace import BOUNDED, READS, WRITES
 from .limits import UNLIMITED, Limits
 from .memory import SESSION_BYTES, growth, of_keys
 from .packing import EMPTY, Packed, copied, edited, pack, unpack
 from .paths import show
+from .queries import Steps
+
+_T = TypeVar("_T")
 
 _OK = int(Status.OK)
 
@@ -86,7 +89,9 @@ class Engine:
     Attributes:
         handlers: runs each command, by its name.
         unknown_tokens: how many tokens were asked for that no session has.
-        reached: how often something was refused for a limit, by the limit.
+        reached: how often something was refused for a limit, by the limit; those of `steps` are
+            counted by these.
+        steps: what following the JSONPath of a request may take.
         evicted: how many sessions have made room for other data.
     """
 
@@ -104,6 +109,7 @@ class Engine:
         self._session_keys = 0
         self._deadlines = Deadlines(self._deadline_of)
         self._limits = limits
+        self.steps = Steps(limits.steps)
         # Bytes that sessions take, and independent keys.
         self._session_memory = 0
         self._key_memory = 0
@@ -124,8 +130,14 @@ class Engine:
             "SH_INFO_ALL": self._info_all,
             **{f"SH_{name}": self._session_read(name) for name in READS},
             **{f"SH_{name}": self._session_write(name) for name in WRITES},
-            **{f"KV_{name}": partial(self._keys_read, READS[name]) for name in READS},
-            **{f"KV_{name}": partial(self._keys_write, WRITES[name]) for name in WRITES},
+            **{
+                f"KV_{name}": partial(self._keys_read, self._bounded(name, READS[name]))
+                for name in READS
+            },
+            **{
+                f"KV_{name}": partial(self._keys_write, self._bounded(name, WRITES[name]))
+                for name in WRITES
+            },
         }
 
     # Sessions
@@ -368,8 +380,11 @@ class Engine:
 
     # Commands on keys
 
+    def _bounded(self, name: str, command: Callable[..., _T]) -> Callable[..., _T]:
+        return partial(command, steps=self.steps) if name in BOUNDED else command
+
     def _session_read(self, name: str) -> Handler:
-        read = READS[name]
+        read = self._bounded(name, READS[name])
         extends = COMMANDS[f"SH_{name}"].extends is Extends.ON_GET
 
         def run(params: Any, now: int) -> m.Reply:
@@ -386,7 +401,7 @@ class Engine:
         return run
 
     def _session_write(self, name: str) -> Handler:
-        write = WRITES[name]
+        write = self._bounded(name, WRITES[name])
         extends = COMMANDS[f"SH_{name}"].extends is Extends.ON_SET_ADD
         limits = self._limits
 
