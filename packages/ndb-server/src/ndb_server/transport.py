@@ -341,6 +341,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         elif not waiting and self._going_away and self._ws.state is State.OPEN:
             self._ws.send_close(CloseCode.GOING_AWAY, "server is shutting down")
             self._write_protocol()
+        if self._transport.is_closing():
+            return
         # Read from the socket only while what is read can be processed soon.
         if (
             self._write_paused
