@@ -147,11 +147,11 @@ def read_entries(file: Path) -> dict[str, Entry]:
         try:
             entry = _decode(line)
             _check(entry)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except ValueError as error:
             # What stands there is not shown: it may be a secret that somebody has put in.
-            reason = str(error) if isinstance(error, ValueError) else ""
+            reason = "" if isinstance(error, msgspec.MsgspecError) else f": {error}"
             raise CredentialsError(
-                f"line {number} of credentials {file} is no entry{reason and ': '}{reason}; "
+                f"line {number} of credentials {file} is no entry{reason}; "
                 "add entries with ndb-server auth add"
             ) from None
         if entry.name in entries:
