@@ -36,6 +36,9 @@ _OK = int(Status.OK)
 NEVER = 2**62
 """The deadline of a session that does not expire: later than any `now`."""
 
+_MUCH = 2**62
+"""More bytes than there are."""
+
 _FULL = "no memory is left for it; remove something, or let the server have more with --max-memory"
 
 Handler = Callable[[Any, int], m.Reply]
@@ -113,8 +116,13 @@ class Engine:
         # Bytes that sessions take, and independent keys.
         self._session_memory = 0
         self._key_memory = 0
-        # Below this, no message can need more than there is: a key of few bytes takes thirty times.
-        self._nearly_full = (limits.memory or 2**62) - 32 * limits.message_size
+        # Below this, no request can need more than there is: a key of a few bytes takes thirty times
+        # as many, and following a path makes 64 bytes with each step.
+        self._nearly_full = _MUCH
+        if limits.memory:
+            self._nearly_full = limits.memory - max(
+                32 * limits.message_size, 64 * (limits.steps or _MUCH)
+            )
         self._nearest: Nearest | None = None
         if limits.memory and limits.evict:
             self._nearest = Nearest(self._deadline_of, self._sessions.__len__)
