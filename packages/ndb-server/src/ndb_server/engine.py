@@ -116,8 +116,8 @@ class Engine:
         # Bytes that sessions take, and independent keys.
         self._session_memory = 0
         self._key_memory = 0
-        # Below this, no request can need more than there is: a key of a few bytes takes thirty times
-        # as many, and following a path makes 64 bytes with each step.
+        # Below this, no request can need more than there is: a key of a few bytes takes thirty
+        # times as many, and following a path makes 64 bytes with each step.
         self._nearly_full = _MUCH
         if limits.memory:
             self._nearly_full = limits.memory - max(
@@ -256,7 +256,7 @@ class Engine:
         return RefusedError(status, sentence)
 
     def _check_edit(
-        self, values: Mapping[str, Raw], edit: Edit, kept: int | None, token: int
+        self, values: dict[str, Raw], edit: Edit, kept: int | None, token: int
     ) -> None:
         """Refuse (201) an edit that goes beyond a limit.
 
@@ -284,10 +284,10 @@ class Engine:
                     "keys",
                     f"'keys' would make {count} keys in the session; {kept} are allowed",
                 )
-        if self.memory > self._nearly_full and not self._has_room(
-            growth({} if edit.clear else values, edit), token
-        ):
-            raise self._refuse(Status.LIMIT_EXCEEDED, "memory", _FULL)
+        if self.memory > self._nearly_full:
+            needed = growth({}, edit) - of_keys(values) if edit.clear else growth(values, edit)
+            if not self._has_room(needed, token):
+                raise self._refuse(Status.LIMIT_EXCEEDED, "memory", _FULL)
 
     def _has_room(self, needed: int, token: int = NO_TOKEN) -> bool:
         """Tell whether there is room for as many bytes more; make some if sessions may go.

@@ -30,7 +30,7 @@ class Limits:
     message_size: int = 4 * 2**20
     depth: int = 512
     in_flight: int = 1024
-    steps: int = 1_000_000
+    steps: int = 250_000
     keys: int = 10_000
     key_length: int = 1024
     sessions: int = 10_000_000

@@ -10,7 +10,7 @@ from msgspec import Raw
 from .edits import Edit
 from .packing import Packed
 
-SESSION_BYTES = 240
+SESSION_BYTES = 270
 """What a session takes beside its keys: its objects and entries in tables (measured on CPython)."""
 
 KEY_BYTES = 140

@@ -89,8 +89,8 @@ def show(name: str) -> str:
 
 def _begin(path: str, text: bytes, steps: Steps) -> JSONPathQuery:
     query = parse_path(path)
-    # A step is enough to parse some hundred bytes.
-    steps.take(1 + len(text) // 256)
+    # A step is enough to parse some hundred bytes; to begin takes a few.
+    steps.take(4 + len(text) // 256)
     _environment.steps = steps
     return query
 

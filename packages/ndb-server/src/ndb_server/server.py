@@ -7,6 +7,7 @@ import os
 import signal
 import ssl
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -46,6 +47,7 @@ FEATURES = [
 ]
 """What this server does beyond NemesisDB 0.7, for SV_INFO."""
 
+_BACKLOG = 4096
 _REAP_INTERVAL = 0.1
 _REAP_SLICE = 128
 
@@ -109,6 +111,7 @@ class Server:
         self._guesses = Guesses(self._engine, asyncio.get_running_loop().time)
         self._door = Door(_policy(options), options.limits, self._respond_for)
         self._tls: ssl.SSLContext | None = None
+        self._reported: Counter[str] = Counter()
         self._connections: set[Connection] = set()
         self._loop = asyncio.get_running_loop()
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
@@ -131,6 +134,25 @@ class Server:
             dispatcher = Dispatcher(handlers, self._options.limits.depth)
             self._dispatchers[roles] = dispatcher
         return self._guesses.slowing(client, gone, dispatcher.dispatch)
+
+    @property
+    def reached(self) -> Counter[str]:
+        """How often a client came to a limit, by the limit."""
+        found = self._engine.reached + self._door.reached
+        found["steps"] = self._engine.steps.exceeded
+        found["depth"] = sum(one.too_deep for one in self._dispatchers.values())
+        found["unknown_tokens"] = self._guesses.slowed
+        found["evicted"] = self._engine.evicted
+        return found
+
+    def _report(self) -> None:
+        """Log which limits were reached since the last time."""
+        reached = self.reached
+        news = reached - self._reported
+        if news:
+            self._reported = reached
+            shown = ", ".join(f"{limit} {count}" for limit, count in sorted(news.items()))
+            logger.warning("limits were reached, so often each: %s", shown)
 
     def reload(self) -> None:
         """Read the credentials and certificates again; what can't be used leaves them as they were.
@@ -210,6 +232,8 @@ class Server:
                 ),
                 options.host,
                 options.port,
+                # Many clients may come back at once, after a network was down.
+                backlog=_BACKLOG,
                 ssl=self._tls,
                 ssl_handshake_timeout=options.timeouts.handshake if self._tls else None,
                 ssl_shutdown_timeout=options.timeouts.close if self._tls else None,
@@ -240,6 +264,7 @@ class Server:
         await asyncio.gather(*(connection.shut_down() for connection in self._connections))
         for timer in self._timers.values():
             timer.cancel()
+        self._report()
         self._door.close()
         self._datasets.close()
 
@@ -254,6 +279,7 @@ class Server:
     def _check_alive(self) -> None:
         for connection in list(self._connections):
             connection.check_alive()
+        self._report()
         self._again(self._options.timeouts.ping, self._check_alive)
 
 
