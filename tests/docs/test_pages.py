@@ -1,7 +1,8 @@
 """Every page does what it says, from top to bottom, with a real server.
 
 - ``console``: a line ``$ ndb-server …`` starts the server that the blocks below it talk to; what
-  comes before it is its environment. The line below is the URL it prints.
+  comes before it is its environment. The line below is the URL it prints. ``ndb-server auth …`` is
+  run.
 - ``toml``: a file, named by the comment in its first line.
 - ``python``: run as at the prompt of ``python -m asyncio``; the blocks of a page share their names.
   A block that calls `asyncio.run` is a program and runs as one.
@@ -22,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import trustme
 
 from tests.conftest import Server, StartServer
 from tests.docs.pages import DEFAULT_URI, Block, blocks, name, pages_with
@@ -65,7 +67,7 @@ class Reader:
                 continue
             environment = dict(word.split("=", 1) for word in words[:at])
             options = words[at + 1 :]
-            if PRINTS_AND_EXITS.intersection(options):
+            if PRINTS_AND_EXITS.intersection(options) or "auth" in options:
                 command = [sys.executable, "-m", "ndb_server", *options]
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             else:
@@ -79,6 +81,11 @@ class Reader:
             # Whichever port the page chooses, the test takes a free one.
             at = options.index("--port")
             del options[at : at + 2]
+        if "--tls-cert" in options:
+            # The page's reader has certificates.
+            issued = trustme.CA().issue_cert("localhost")
+            issued.cert_chain_pems[0].write_to_path("chain.pem")
+            issued.private_key_pem.write_to_path("key.pem")
         self._server = self._start_server(*options, env=environment)
         return self._server
 

@@ -50,13 +50,16 @@ class Site(ThreadingHTTPServer):
 
 
 class Page(BaseHTTPRequestHandler):
-    server: Site
+    @property
+    def _site(self) -> Site:
+        assert isinstance(self.server, Site)
+        return self.server
 
     def do_GET(self) -> None:
-        self._answer(self.server.page)
+        self._answer(self._site.page)
 
     def do_POST(self) -> None:
-        self.server.found.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self._site.found.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self._answer(b"")
 
     def _answer(self, body: bytes) -> None:

@@ -93,7 +93,8 @@ def test_there_are_so_many_sessions_and_no_more() -> None:
     new(engine, now=NOW + 60_000)
 
 
-FEW = {"memory": 20_000}
+FEW = 20_000
+"""Bytes of memory."""
 
 
 def fill(engine: Engine, token: int) -> int:
@@ -109,10 +110,10 @@ def fill(engine: Engine, token: int) -> int:
 
 
 def test_without_room_what_grows_is_refused_and_all_else_is_done() -> None:
-    engine = Engine(limits=Limits(**FEW))
+    engine = Engine(limits=Limits(memory=FEW))
     token = new(engine)
     count = fill(engine, token)
-    assert engine.memory <= 20_000
+    assert engine.memory <= FEW
     assert refused(engine, "KV_SET", keys=keys(5, 100)).status is Status.LIMIT_EXCEEDED
     larger = {"key00000": Raw(b'"%s"' % (b"x" * 400))}
     assert refused(engine, "SH_SET", tkn=token, keys=larger).status is Status.LIMIT_EXCEEDED
@@ -133,7 +134,7 @@ def test_without_room_what_grows_is_refused_and_all_else_is_done() -> None:
 
 
 def test_updating_and_appending_are_refused_without_room() -> None:
-    engine = Engine(limits=Limits(**FEW))
+    engine = Engine(limits=Limits(memory=FEW))
     token = new(engine)
     run(engine, "SH_SET", tkn=token, keys={"list": Raw(b"[]")})
     fill(engine, token)
@@ -145,7 +146,7 @@ def test_updating_and_appending_are_refused_without_room() -> None:
 
 
 def test_the_sessions_that_expire_first_make_room_and_never_one_without_expiry() -> None:
-    engine = Engine(limits=Limits(**FEW, evict=True))
+    engine = Engine(limits=Limits(memory=FEW, evict=True))
     forever = [new(engine) for _ in range(5)]
     later = [new(engine, 1000 + number) for number in range(5)]
     sooner = [new(engine, 10 + number) for number in range(5)]
@@ -159,7 +160,7 @@ def test_the_sessions_that_expire_first_make_room_and_never_one_without_expiry()
         ended += [one for one in [*sooner, *later] if one not in alive and one not in ended]
     assert ended == [*sooner, *later][:8]
     assert engine.evicted == 8
-    assert engine.memory <= 20_000
+    assert engine.memory <= FEW
     fill(engine, token)
     assert engine.evicted == 10
     assert run(engine, "SH_EXISTS", tkns=[*forever, token]).exist == [*forever, token]
@@ -167,7 +168,7 @@ def test_the_sessions_that_expire_first_make_room_and_never_one_without_expiry()
 
 
 def test_a_session_does_not_make_room_for_itself() -> None:
-    engine = Engine(limits=Limits(**FEW, evict=True))
+    engine = Engine(limits=Limits(memory=FEW, evict=True))
     token = new(engine, 10)
     other = new(engine, 20)
     fill(engine, token)
@@ -180,7 +181,7 @@ def test_a_session_does_not_make_room_for_itself() -> None:
 
 
 def test_a_session_that_was_extended_goes_when_its_turn_has_come() -> None:
-    engine = Engine(limits=Limits(**FEW, evict=True))
+    engine = Engine(limits=Limits(memory=FEW, evict=True))
     expiry = Expiry(duration=10, deleteSession=True, extendOnGet=True)
     extended = run(engine, "SH_NEW", expiry=expiry).tkn
     new(engine, 15)
@@ -195,7 +196,7 @@ def test_a_session_that_was_extended_goes_when_its_turn_has_come() -> None:
 
 def test_after_the_end_of_all_sessions_there_is_room_again() -> None:
     for evict in (False, True):
-        engine = Engine(limits=Limits(**FEW, evict=evict))
+        engine = Engine(limits=Limits(memory=FEW, evict=evict))
         count = fill(engine, new(engine, 60))
         run(engine, "SH_END_ALL")
         assert engine.memory == 0
@@ -203,7 +204,7 @@ def test_after_the_end_of_all_sessions_there_is_room_again() -> None:
 
 
 def test_what_is_larger_than_all_there_may_be_is_refused() -> None:
-    engine = Engine(limits=Limits(**FEW, evict=True))
+    engine = Engine(limits=Limits(memory=FEW, evict=True))
     assert refused(engine, "KV_SET", keys=keys(1, 30_000)).status is Status.LIMIT_EXCEEDED
     assert engine.memory == 0
 

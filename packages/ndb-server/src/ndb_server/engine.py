@@ -255,9 +255,7 @@ class Engine:
         self.reached[limit] += 1
         return RefusedError(status, sentence)
 
-    def _check_edit(
-        self, values: dict[str, Raw], edit: Edit, kept: int | None, token: int
-    ) -> None:
+    def _check_edit(self, values: dict[str, Raw], edit: Edit, kept: int | None, token: int) -> None:
         """Refuse (201) an edit that goes beyond a limit.
 
         Args:

@@ -106,12 +106,17 @@ class Environment(JSONPathEnvironment):
 class _Regexp(FilterFunction):
     """`match` (RFC 9535, section 2.4.6), or `search` (2.4.7)."""
 
-    arg_types = [ExpressionType.VALUE, ExpressionType.VALUE]  # noqa: RUF012 - the library's
-    return_type = ExpressionType.LOGICAL
-
     def __init__(self, environment: Environment, *, whole: bool) -> None:
         self._environment = environment
         self._whole = whole
+
+    @property
+    def arg_types(self) -> list[ExpressionType]:
+        return [ExpressionType.VALUE, ExpressionType.VALUE]
+
+    @property
+    def return_type(self) -> ExpressionType:
+        return ExpressionType.LOGICAL
 
     def __call__(self, text: object, pattern: object) -> bool:
         if not isinstance(text, str) or not isinstance(pattern, str):

@@ -75,6 +75,7 @@ class Visit(Protocol):
 
     def admit(self, request: Request) -> Refusal | Respond | Awaitable[Refusal | Respond]:
         """Decide on a handshake that is one: refuse it, or say what answers the client."""
+        raise NotImplementedError
 
     def leave(self) -> None:
         """Take notice of the end."""
@@ -85,6 +86,7 @@ class Visit(Protocol):
     @property
     def withdrawn(self) -> bool:
         """Whether what it was let in for is none any more."""
+        raise NotImplementedError
 
 
 MAX_MESSAGE_SIZE = UNLIMITED.message_size
