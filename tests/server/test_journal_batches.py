@@ -342,6 +342,7 @@ def test_a_session_that_makes_room_is_gone_from_disk_too(tmp_path: Path) -> None
     # Who is told that it has gone waits until that is sure.
     assert durable.ask_held("SH_COUNT", tkn=token)[1] is not None
     durable.settle(store=store)
+    store.at_rest(lambda: None)
     sessions, keys = store.read()
     assert [*sessions] == []
     assert len(keys) == 15
