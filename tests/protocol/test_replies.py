@@ -1,7 +1,7 @@
 """Replies: what is encoded is what a client decodes."""
 
 from types import GenericAlias
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 import pytest
@@ -51,6 +51,9 @@ def _struct(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
 
 
 def _annotated(note: Any) -> st.SearchStrategy[Any]:
+    if get_origin(note) is Annotated:
+        # Of a unit.
+        note, *_ = get_args(note)
     if note in _by_type:
         return _by_type[note]
     for kind in (m.ExpiryInfo, m.Stats):
