@@ -18,7 +18,8 @@ nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
 
 # The Python that runs nox is always one of them, so that some Python is always there.
-PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", "{}.{}".format(*sys.version_info)]))
+CURRENT = "{}.{}".format(*sys.version_info)
+PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", CURRENT]))
 IMPORT_NAMES = {"ndb-protocol": "ndb_protocol", "ndb-client": "ndb", "ndb-server": "ndb_server"}
 DISTRIBUTIONS = list(IMPORT_NAMES)
 # What some modules of a distribution need and the others do without.
@@ -46,11 +47,17 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
+    # Tests of one file may share a server: they stay together.
+    side_by_side = ("-n", "auto", "--dist", "loadscope")
+    if session.python != CURRENT:
+        # To measure once is enough, and takes half as long again.
+        session.run("pytest", *side_by_side)
+        return
     # Absolute: the servers that tests start run in folders of their own.
     data = Path(session.create_tmp()).resolve() / "coverage"
     session.env["COVERAGE_FILE"] = str(data)
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest")
+    session.run("coverage", "run", "-m", "pytest", *side_by_side)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 

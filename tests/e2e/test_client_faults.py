@@ -8,6 +8,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -60,7 +61,7 @@ ARGUMENTS: dict[str, Any] = {
     "name": "saved",
 }
 WITH_VALUES = ("set", "add", "clear_set")
-VARYING = {"duration", "tkn"}
+VARYING = {"duration", "stats", "tkn"}
 """Members of a result that differ from call to call."""
 
 
@@ -336,3 +337,44 @@ async def test_a_killed_server_is_followed_by_the_next(start_server: StartServer
         for outcome in await asyncio.gather(*asking):
             assert outcome in ({"k": 1}, {})
         assert await client.get(["k"]) == {}
+
+
+@pytest.mark.parametrize("durability", ["strict", "relaxed"])
+async def test_a_server_that_is_restarted_again_and_again_under_load_is_but_a_pause(
+    start_server: StartServer, tmp_path: Path, durability: str
+) -> None:
+    options = (f"--data-dir={tmp_path}", f"--durability={durability}")
+    server = start_server(*options)
+    acknowledged: dict[int, int] = {}
+    stopping = asyncio.Event()
+
+    def goes_on(enough: int) -> bool:
+        return sum(acknowledged.values()) > enough
+
+    async def write(number: int) -> None:
+        """Count up in a session of its own, with nothing but what is safe to repeat."""
+        async with SessionClient(url, policy=QUICK) as client:
+            session = await client.create_session()
+            count = 0
+            while not stopping.is_set():
+                await client.set({"count": count + 1}, session)
+                count += 1
+                acknowledged[number] = count
+                assert await client.get(["count"], session) == {"count": count}
+            sessions.append((session, count))
+
+    sessions: list[tuple[Session, int]] = []
+    async with proxied(server.port, Random(SEED)) as (proxy, url):
+        writing = [asyncio.create_task(write(number)) for number in range(8)]
+        await until(lambda: len(acknowledged) == len(writing))
+        for _ in range(3):
+            enough = sum(acknowledged.values()) + 100
+            await asyncio.to_thread(server.stop)
+            server = await asyncio.to_thread(start_server, *options)
+            proxy.port = server.port
+            await until(partial(goes_on, enough))
+        stopping.set()
+        await asyncio.gather(*writing)
+        async with SessionClient(url, policy=QUICK) as client:
+            for session, count in sessions:
+                assert await client.get(["count"], session) == {"count": count}

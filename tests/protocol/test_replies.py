@@ -52,7 +52,6 @@ def _struct(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
 
 def _annotated(note: Any) -> st.SearchStrategy[Any]:
     if get_origin(note) is Annotated:
-        # Of a unit.
         note, *_ = get_args(note)
     if note in _by_type:
         return _by_type[note]

@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ndb_protocol import Status
+from msgspec import Raw
+from ndb_protocol import NO_TOKEN, Status
 from ndb_protocol.messages import SaveSessions
 from ndb_server.batches import Changed, Hold
 from ndb_server.datasets import Datasets, Folder
+from ndb_server.edits import Edit
+from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
 from ndb_server.rows import unsigned
 from ndb_server.store import Store
 
 from tests.server.durable import Durable, body
+from tests.server.replica import Replica
 
 LARGE = {f"key{number}": "x" * 100 for number in range(8)}
 """Keys beyond what is packed."""
@@ -299,3 +303,23 @@ async def test_a_save_waits_for_what_it_saves_and_is_refused_if_that_is_undone(
     assert Folder(tmp_path).has("sessions", "a") == written
     datasets.close()
     store.close()
+
+
+def test_what_is_taken_back_stays_so_when_the_disk_fails_again() -> None:
+    replica = Replica()
+    engine = Engine(journal=replica.journal)
+    replica.journal.memory = engine
+    engine.edit_keys(Edit({"a": Raw(b"1")}))
+    engine.restore(5, None, b'{"k":1}', 0)
+    before = engine.snapshot_keys()
+    loaded = {"a": Raw(b"2"), "b": Raw(b"2")}
+    engine.edit_keys(Edit(loaded))
+    replica.settle()
+    engine.take_back([5, 6])
+    engine.take_back_keys(loaded, before)
+    for _ in range(2):
+        replica.send()
+        replica.fail()
+        assert engine.everything() == ({}, {"a": Raw(b"1")})
+    replica.settle()
+    assert (replica.sessions, replica.keys) == ({}, {NO_TOKEN: {"a": b"1"}})

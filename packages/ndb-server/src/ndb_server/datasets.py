@@ -358,7 +358,7 @@ class Datasets:
         found = await self._run(Status.LOAD_ERROR, read_sessions, self._to_load(), params.name)
         keys = 0
         loaded: list[int] = []
-        async with self._all_or_nothing(lambda: self._engine.end(loaded)):
+        async with self._all_or_nothing(lambda: self._engine.take_back(loaded)):
             for some in _slices(found):
                 now = self._clock()
                 for row, packed in some:
@@ -379,7 +379,7 @@ class Datasets:
         begin = time.monotonic()
         values = await self._run(Status.LOAD_ERROR, read_keys, self._to_load(), params.name)
         before = self._engine.snapshot_keys()
-        async with self._all_or_nothing(lambda: self._engine.put_back_keys(values, before)):
+        async with self._all_or_nothing(lambda: self._engine.take_back_keys(values, before)):
             for some in _slices(values.items()):
                 self._engine.edit_keys(Edit(dict(some)))
                 await asyncio.sleep(0)

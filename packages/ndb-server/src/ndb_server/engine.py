@@ -322,18 +322,27 @@ class Engine:
         else:
             edit.apply(self._keys)
 
-    def end(self, tokens: Iterable[int]) -> None:
+    # What is taken back because the disk failed must not come back when it fails again: it goes to
+    # disk when it can, and is never undone.
+
+    def take_back(self, tokens: Iterable[int]) -> None:
         """End those of `tokens` that exist."""
         for token in tokens:
             session = self._sessions.get(token)
             if session is not None:
-                self._end_one(token, session)
+                self._remove(token, session)
+                if self._journal is not None:
+                    self._journal.timed(token)
 
-    def put_back_keys(self, loaded: Mapping[str, Raw], before: Mapping[str, Raw]) -> None:
+    def take_back_keys(self, loaded: Mapping[str, Raw], before: Mapping[str, Raw]) -> None:
         """Make of the keys that are as they were loaded what they were before."""
-        same = [key for key, value in loaded.items() if self._keys.get(key) == value]
-        put = {key: before[key] for key in same if key in before}
-        self.edit_keys(Edit(put, tuple(key for key in same if key not in before)))
+        for key in [key for key, value in loaded.items() if self._keys.get(key) == value]:
+            if key in before:
+                self._keys[key] = before[key]
+            else:
+                del self._keys[key]
+        if self._journal is not None:
+            self._journal.rewritten(NO_TOKEN)
 
     # For what is on disk
 

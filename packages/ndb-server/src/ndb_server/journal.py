@@ -112,6 +112,11 @@ class Journal:
         self._open.timed.add(token)
         self._send_soon()
 
+    def rewritten(self, token: int) -> None:
+        """Take note: a map of keys was made what it has to be on disk, all of it."""
+        self._open.rewritten.add(token)
+        self._send_soon()
+
     # For who answers
 
     def open_batch(self) -> Batch[Any]:
