@@ -29,6 +29,7 @@ ROLES = {
     Role.APP: "programs",
     Role.KV: "programs that use independent keys",
     Role.ADMIN: "administrators: it touches what belongs to all",
+    None: "everybody",
 }
 
 

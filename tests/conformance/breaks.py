@@ -663,7 +663,14 @@ def _(patch: Patch) -> None:
 
 @breaks("takes-less-than-it-says", "transport/A message of limits.messageSize bytes is taken")
 def _(patch: Patch) -> None:
-    patch.setattr(server, "MAX_MESSAGE_SIZE", 2 * transport.MAX_MESSAGE_SIZE)
+    original = server._shown
+
+    def shown(options: server.Options) -> m.Limits:
+        limits = original(options)
+        limits.messageSize *= 2
+        return limits
+
+    patch.setattr(server, "_shown", shown)
 
 
 @breaks("pong-without-payload", "transport/A ping is answered by a pong with its payload")

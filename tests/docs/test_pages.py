@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import trustme
 
 from tests.conftest import Server, StartServer
 from tests.docs.pages import DEFAULT_URI, Block, blocks, name, pages_with
@@ -67,7 +68,7 @@ class Reader:
                 continue
             environment = dict(word.split("=", 1) for word in words[:at])
             options = words[at + 1 :]
-            if PRINTS_AND_EXITS.intersection(options):
+            if PRINTS_AND_EXITS.intersection(options) or "auth" in options:
                 command = [sys.executable, "-m", "ndb_server", *options]
                 subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             elif COMMANDS.intersection(options[:1]):
@@ -87,6 +88,11 @@ class Reader:
             del options[at : at + 2]
         if "--ops-port" in options:
             options[options.index("--ops-port") + 1] = "0"
+        if "--tls-cert" in options:
+            # The page's reader has certificates.
+            issued = trustme.CA().issue_cert("localhost")
+            issued.cert_chain_pems[0].write_to_path("chain.pem")
+            issued.private_key_pem.write_to_path("key.pem")
         self._server = self._start_server(*options, env=environment)
         return self._server
 

@@ -8,18 +8,22 @@ import pytest
 
 from tests.project.sources import PACKAGES, ROOT, imports, metadata, source_folder
 
+IMPORTED_AS = {"google_re2": "re2"}
+"""Packages that are not named as what provides them."""
+
 EVERY_DISTRIBUTION = pytest.mark.parametrize("distribution", PACKAGES)
 
 
 def importable(distribution: str) -> set[str]:
-    """Return the packages that a distribution may import: each is named as what provides it."""
+    """Return the packages that a distribution may import."""
     project = metadata(distribution)
     extras = project.get("optional-dependencies", {}).values()
     declared = {
         re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0].replace("-", "_")
         for requirement in [*project["dependencies"], *chain.from_iterable(extras)]
     }
-    return declared | {PACKAGES[distribution]} | sys.stdlib_module_names
+    named = {IMPORTED_AS.get(name, name) for name in declared}
+    return named | {PACKAGES[distribution]} | sys.stdlib_module_names
 
 
 def test_the_distributions_have_one_version() -> None:

@@ -42,6 +42,8 @@ _by_type: dict[Any, st.SearchStrategy[Any]] = {
     list[int | str]: st.lists(_tokens),
     dict[str, Raw]: st.dictionaries(_texts, _values),
     str | msgspec.UnsetType: st.just(UNSET) | _texts,
+    int | msgspec.UnsetType: st.just(UNSET) | _counts,
+    float | msgspec.UnsetType: st.just(UNSET) | st.floats(0, 1e6),
 }
 
 

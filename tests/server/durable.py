@@ -7,11 +7,13 @@ from queue import SimpleQueue
 from typing import Any
 
 from msgspec import Raw
+from ndb_protocol import new_token
 from ndb_protocol.messages import Expiry
 from ndb_server.batches import Changed, Hold
 from ndb_server.dispatch import Dispatcher
 from ndb_server.engine import Engine
 from ndb_server.journal import Journal
+from ndb_server.limits import UNLIMITED, Limits
 from ndb_server.packing import unpack
 from ndb_server.rows import deadline_of, settings_of, unsigned
 from ndb_server.store import Store
@@ -66,12 +68,13 @@ class Disk:
 class Durable:
     """The commands of a server that keeps what it is told, answered at once."""
 
-    def __init__(self, make_token: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, make_token: Callable[[], int] = new_token, limits: Limits = UNLIMITED
+    ) -> None:
         self.now = START
         self.disk = Disk()
         self.journal = Journal(self.disk.write, self.disk.later)
-        tokens = {} if make_token is None else {"make_token": make_token}
-        self.engine = Engine(journal=self.journal, **tokens)
+        self.engine = Engine(make_token=make_token, journal=self.journal, limits=limits)
         self.journal.memory = self.engine
         self.dispatcher = Dispatcher(self.engine.handlers, self.journal)
 

@@ -29,6 +29,8 @@ def nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin each test as a process begins."""
     for name in [name for name in os.environ if name.startswith("NDB_")]:
         monkeypatch.delenv(name)
+    # Where it is not what is tested, a server may listen on any address.
+    monkeypatch.setenv("NDB_INSECURE", "true")
     monkeypatch.setattr(cli.app, "config", cli.app.config)
 
 

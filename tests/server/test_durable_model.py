@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 from ndb_protocol import COMMANDS, NO_TOKEN, Scope
 from ndb_protocol.messages import Expiry
 from ndb_server.batches import Batch, Hold
+from ndb_server.memory import SESSION_BYTES, of_keys
 from ndb_server.packing import pack, unpack
 from ndb_server.sessions import NEVER, Session
 from ndb_server.store import Store
@@ -435,6 +436,8 @@ class DurableMachine(RuleBasedStateMachine):
         engine = self.durable.engine
         walked = sum(len(unpack(session.packed)) for session in engine._sessions.values())
         assert engine.totals == (len(engine._sessions), walked, len(engine._keys))
+        taken = sum(SESSION_BYTES + of_keys(one.packed) for one in engine._sessions.values())
+        assert engine.memory == taken + of_keys(engine._keys)
 
     def teardown(self) -> None:
         self.store.close()

@@ -27,6 +27,7 @@ from ndb_protocol.messages import Expiry, ValuesReply
 from ndb_server.edits import Edit
 from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
+from ndb_server.memory import SESSION_BYTES, of_keys
 from ndb_server.packing import pack, unpack
 from ndb_server.sessions import NEVER
 
@@ -419,6 +420,9 @@ class EngineMachine(RuleBasedStateMachine):
             engine = subject.engine
             walked = sum(len(unpack(session.packed)) for session in engine._sessions.values())
             assert engine._session_keys == walked
+            sessions = engine._sessions.values()
+            kept = sum(SESSION_BYTES + of_keys(session.packed) for session in sessions)
+            assert engine.memory == kept + of_keys(engine._keys)
 
     @invariant()
     def the_watched_engine_says_what_the_model_says(self) -> None:

@@ -14,7 +14,9 @@ from ndb_server.datasets import Datasets, Folder
 from ndb_server.edits import Edit
 from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
+from ndb_server.limits import Limits
 from ndb_server.rows import unsigned
+from ndb_server.sessions import NEVER, Session
 from ndb_server.store import Store
 
 from tests.server.durable import Durable, body
@@ -323,3 +325,61 @@ def test_what_is_taken_back_stays_so_when_the_disk_fails_again() -> None:
         assert engine.everything() == ({}, {"a": Raw(b"1")})
     replica.settle()
     assert (replica.sessions, replica.keys) == ({}, {NO_TOKEN: {"a": b"1"}})
+
+
+MANY = {f"key{number}": "x" * 515 for number in range(15)}
+"""Keys for which no session may stay, where 10,000 bytes may be taken."""
+
+
+def test_a_session_that_makes_room_is_gone_from_disk_too(tmp_path: Path) -> None:
+    durable = Durable(limits=Limits(memory=10_000, evict=True))
+    store = Store(tmp_path, "relaxed")
+    store.start()
+    token = durable.new(duration=60)
+    durable.settle(store=store)
+    durable.ask("KV_SET", keys=MANY)
+    assert durable.engine.evicted == 1
+    # Who is told that it has gone waits until that is sure.
+    assert durable.ask_held("SH_COUNT", tkn=token)[1] is not None
+    durable.settle(store=store)
+    sessions, keys = store.read()
+    assert [*sessions] == []
+    assert len(keys) == 15
+    store.close()
+
+
+def test_a_session_that_made_room_for_what_is_undone_is_there_again_and_goes_again() -> None:
+    durable = Durable(limits=Limits(memory=10_000, evict=True))
+    token = durable.new(duration=60)
+    durable.settle()
+    taken = durable.engine.memory
+    for evicted in (1, 2):
+        durable.ask("KV_SET", keys=MANY)
+        assert durable.engine.evicted == evicted
+        durable.settle(FULL)
+        assert durable.engine.memory == taken
+        assert durable.ask("SH_EXISTS", tkns=[token])["exist"] == [token]
+
+
+def test_sessions_whose_end_is_undone_can_make_room_still() -> None:
+    durable = Durable(limits=Limits(memory=10_000, evict=True))
+    durable.new(duration=60)
+    durable.settle()
+    taken = durable.engine.memory
+    durable.ask("SH_END_ALL")
+    assert durable.engine.memory == 0
+    durable.settle(FULL)
+    assert durable.engine.memory == taken
+    durable.ask("KV_SET", keys=MANY)
+    assert durable.engine.evicted == 1
+
+
+def test_what_is_on_disk_is_there_whatever_the_limits() -> None:
+    durable = Durable(limits=Limits(memory=1000, sessions=1, keys=1))
+    values = {f"key{number}": Raw(b"1") for number in range(20)}
+    for token in (1, 2):
+        durable.engine.resume(token, Session(None, NEVER, dict(values)), durable.now)
+    durable.engine.resume_keys(dict(values))
+    assert durable.engine.totals == (2, 40, 20)
+    assert durable.engine.memory > 1000
+    assert durable.ask("SH_NEW")["st"] == Status.SESSION_NEW_FAIL

@@ -6,7 +6,7 @@ to one request. It sends nothing else; the names of events are reserved, but the
 
 from typing import Any
 
-from .commands import COMMANDS, Command
+from .commands import COMMANDS, Command, Role
 from .requests import NO_COMMAND
 from .schema import PLACE, Schema, definitions
 from .subprotocols import DEFAULT_PORT, NDB_V1, NDB_V1_TEXT, PROTOCOL_VERSION
@@ -83,7 +83,7 @@ def _operation(command: Command) -> dict[str, Any]:
         "action": "receive",
         "channel": _channel(),
         "summary": command.summary,
-        "tags": [{"name": command.role.value}],
+        "tags": [{"name": role.value} for role in Role if command.role in (role, None)],
         "messages": [_in_channel(command.name)],
         "reply": {"channel": _channel(), "messages": [_in_channel(command.reply_name)]},
     }

@@ -27,7 +27,7 @@ class Scope(Enum):
 
 
 class Role(Enum):
-    """Who may be expected to use a command."""
+    """What a client is there for, by which a server can permit its commands."""
 
     APP = "app"
     KV = "kv"
@@ -48,7 +48,7 @@ class Command:
         changes: it can change sessions or keys.
         repeatable: sending it twice leaves the store as sending it once does, and the second
             reply misleads nobody (of `SH_END`, 100 says just as well that the session is gone).
-        role: who may be expected to use it.
+        role: who may use it, where a server tells its clients apart; None for everybody.
         scope: what it looks at or changes.
         extends: the setting by which it moves a session's deadline.
     """
@@ -61,20 +61,21 @@ class Command:
     statuses: tuple[Status, ...]
     changes: bool
     repeatable: bool
-    role: Role
+    role: Role | None
     scope: Scope
     extends: Extends | None = None
 
 
-COMMON_STATUSES = (Status.COMMAND_TYPE, Status.UNKNOWN)
+COMMON_STATUSES = (Status.COMMAND_TYPE, Status.COMMAND_DISABLED, Status.UNKNOWN)
 """What any command can answer."""
 
 _S = Status
 _TYPED = (_S.PARAM_MISSING, _S.VALUE_TYPE_INVALID)
+_STORE = (*_TYPED, _S.LIMIT_EXCEEDED)
 _BOUND = (*_TYPED, _S.VALUE_SIZE)
-_FIND = (*_BOUND, _S.PATH_INVALID, _S.COMMAND_SYNTAX)
-_UPDATE = (*_BOUND, _S.PATH_INVALID, _S.KEY_NOT_EXIST)
-_APPEND = (*_TYPED, _S.KEY_NOT_EXIST)
+_FIND = (*_BOUND, _S.PATH_INVALID, _S.COMMAND_SYNTAX, _S.LIMIT_EXCEEDED)
+_UPDATE = (*_BOUND, _S.PATH_INVALID, _S.KEY_NOT_EXIST, _S.LIMIT_EXCEEDED)
+_APPEND = (*_STORE, _S.KEY_NOT_EXIST)
 _SAVE = (*_BOUND, _S.COMMAND_DISABLED, _S.SAVE_COMPLETE, _S.SAVE_ERROR)
 _LOAD = (*_BOUND, _S.LOAD_COMPLETE, _S.LOAD_ERROR)
 
@@ -88,7 +89,7 @@ def _row(
     *,
     changes: bool = False,
     repeatable: bool = True,
-    role: Role = Role.APP,
+    role: Role | None = Role.APP,
     extends: Extends | None = None,
 ) -> Command:
     own = set(statuses)
@@ -159,7 +160,7 @@ _ROWS: tuple[Command, ...] = (
         m.NewSession,
         m.TokenReply,
         "Create a session.",
-        _BOUND,
+        (*_BOUND, _S.SESSION_NEW_FAIL),
         changes=True,
         repeatable=False,
     ),
@@ -207,7 +208,7 @@ _ROWS: tuple[Command, ...] = (
         m.KeyValues,
         m.Reply,
         "Store keys in {space}; an existing key is overwritten.",
-        _TYPED,
+        _STORE,
         changes=True,
         extends=Extends.ON_SET_ADD,
     ),
@@ -217,7 +218,7 @@ _ROWS: tuple[Command, ...] = (
         m.KeyValues,
         m.Reply,
         "Store keys in {space}; an existing key is left as it is.",
-        _TYPED,
+        _STORE,
         changes=True,
         extends=Extends.ON_SET_ADD,
     ),
@@ -265,7 +266,7 @@ _ROWS: tuple[Command, ...] = (
         m.KeyValues,
         m.CountReply,
         "Replace all keys of {space} at once.",
-        _TYPED,
+        _STORE,
         changes=True,
         repeatable=False,
         kv_role=Role.ADMIN,
@@ -320,7 +321,7 @@ _ROWS: tuple[Command, ...] = (
         repeatable=False,
         role=Role.ADMIN,
     ),
-    _row("SV_INFO", m.Empty, m.ServerInfoReply, "Describe the server.", role=Role.APP),
+    _row("SV_INFO", m.Empty, m.ServerInfoReply, "Describe the server.", role=None),
 )
 
 COMMANDS: dict[str, Command] = {row.name: row for row in _ROWS}

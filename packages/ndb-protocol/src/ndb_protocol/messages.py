@@ -343,10 +343,24 @@ class KeysDatasetReply(Reply, kw_only=True):
 
 
 class Limits(Struct, kw_only=True):
-    """Bounds of this server, in bytes and seconds."""
+    """Bounds of this server, in bytes and seconds; 0 is none.
+
+    Which there are, and what happens beyond each, is for the server to say.
+    """
 
     messageSize: int
     writeTimeout: float
+    depth: int | UnsetType = UNSET
+    inFlight: int | UnsetType = UNSET
+    steps: int | UnsetType = UNSET
+    keys: int | UnsetType = UNSET
+    keyLength: int | UnsetType = UNSET
+    sessions: int | UnsetType = UNSET
+    memory: int | UnsetType = UNSET
+    connections: int | UnsetType = UNSET
+    connectionsPerAddress: int | UnsetType = UNSET
+    handshakeTimeout: float | UnsetType = UNSET
+    idleTimeout: float | UnsetType = UNSET
 
 
 class Stats(Struct, kw_only=True):

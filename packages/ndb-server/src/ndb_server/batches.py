@@ -3,6 +3,7 @@
 The independent keys are those of `ndb_protocol.NO_TOKEN`, which is no session's token.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -39,6 +40,15 @@ class Waiting(Protocol):
         """A batch has become durable, or was undone."""
 
 
+class _Waiter:
+    def __init__(self) -> None:
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settled(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
 class Batch(Generic[T]):
     """Changes that become durable together, or are undone together.
 
@@ -69,6 +79,14 @@ class Batch(Generic[T]):
     def awaited(self) -> bool:
         """Whether anybody has to wait for it."""
         return bool(self.before) or self.all_before is not None
+
+    async def wait(self) -> bool | None:
+        """Wait until it is done; return whether it is on disk."""
+        if self.done is None:
+            waiter = _Waiter()
+            self.waiting[waiter] = None
+            await waiter.future
+        return self.done
 
     def editing(self, token: int, values: dict[str, Raw], edit: Edit) -> None:
         """Note a map of keys before it changes by `edit`; what it belongs to is in `before`."""

@@ -5,22 +5,29 @@ import logging
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Any, Literal, NoReturn, get_args, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from cyclopts import App, CoercionError, CycloptsError, Parameter, Token
 from cyclopts.config import Dict, Env
 from cyclopts.validators import Number
 from ndb_protocol import DEFAULT_PORT
 
-from . import data_commands
+from . import auth_command, data_commands
+from .credentials import CredentialsError
 from .errors import DataError
+from .handshake import parse_host, parse_origin
+from .limits import Limits, raise_file_limit
 from .logs import LogFormat, log_to_stderr
 from .parameters import Text
 from .salvage import salvage as salvage_store
 from .server import VERSION, Options, StartError, serve
 from .store import Durability, StoreError
+from .tls import Certificates
+from .transport import Timeouts
 
 FAILED = 1
 """Exit status when data can't be read or imported."""
@@ -46,6 +53,7 @@ app.command(data_commands.datasets)
 app.command(data_commands.check)
 app.command(data_commands.export)
 app.command(data_commands.import_, name="import")
+app.command(auth_command.app)
 
 
 def _whole_number(_: object, tokens: Sequence[Token]) -> int:
@@ -56,11 +64,39 @@ def _whole_number(_: object, tokens: Sequence[Token]) -> int:
         raise CoercionError(token=tokens[0], target_type=int) from None
 
 
+_SUFFIXES = {"k": 2**10, "m": 2**20, "g": 2**30}
+
+
+def _size(_: object, tokens: Sequence[Token]) -> int:
+    text = tokens[0].value.lower()
+    try:
+        return int(text[:-1]) * _SUFFIXES[text[-1]] if text[-1:] in _SUFFIXES else int(text)
+    except ValueError:
+        raise CoercionError(token=tokens[0], target_type=int) from None
+
+
+def _all(parse: Callable[[str], str]) -> Callable[[object, Sequence[str]], None]:
+    def validate(_: object, values: Sequence[str]) -> None:
+        for value in values:
+            parse(value)
+
+    return validate
+
+
 Port = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=0, lte=65535))]
-Whole = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=0))]
 Switch = Literal["on", "off"]
+Count = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=0))]
+Some = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=1))]
+Size = Annotated[int, Parameter(converter=_size, validator=Number(gte=0))]
+Origins = Annotated[tuple[str, ...], Parameter(negative=(), validator=_all(parse_origin))]
+Hosts = Annotated[tuple[str, ...], Parameter(negative=(), validator=_all(parse_host))]
+Flag = Annotated[bool, Parameter(negative=())]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Loop = Literal["auto", "uvloop", "asyncio"]
+WhenFull = Literal["refuse", "evict"]
+
+_LIMITS = Limits()
+_TIMEOUTS = Timeouts()
 
 
 @app.default
@@ -73,12 +109,33 @@ def run(
     data_dir: Text | None = None,
     durability: Durability = "strict",
     load: Text | None = None,
-    salvage: Annotated[bool, Parameter(negative="")] = False,
+    salvage: Flag = False,
     loop: Loop = "auto",
     metrics: Switch = "on",
     ops_port: Port | None = None,
-    slow_ms: Whole | None = None,
-    shutdown_timeout: Whole = 10,
+    slow_ms: Count | None = None,
+    shutdown_timeout: Count = 10,
+    auth_file: Text | None = None,
+    tls_cert: Text | None = None,
+    tls_key: Text | None = None,
+    tls_client_ca: Text | None = None,
+    allow_origin: Origins = (),
+    allow_host: Hosts = (),
+    behind_proxy: Flag = False,
+    insecure: Flag = False,
+    max_memory: Size = _LIMITS.memory,
+    when_full: WhenFull = "refuse",
+    max_sessions: Count = _LIMITS.sessions,
+    max_keys: Count = _LIMITS.keys,
+    max_key_length: Count = _LIMITS.key_length,
+    max_message_size: Size = _LIMITS.message_size,
+    max_depth: Some = _LIMITS.depth,
+    max_steps: Count = _LIMITS.steps,
+    max_in_flight: Count = _LIMITS.in_flight,
+    max_connections: Count = _LIMITS.connections,
+    max_connections_per_address: Count = _LIMITS.connections_per_address,
+    handshake_timeout: Some = int(_TIMEOUTS.handshake),
+    idle_timeout: Count = int(_TIMEOUTS.idle),
 ) -> None:
     """Run the server until SIGINT or SIGTERM.
 
@@ -102,6 +159,32 @@ def run(
         ops_port: Port for /healthz, /readyz and /metrics; without it they are on the main one.
         slow_ms: Log commands that take at least this many milliseconds; without it none.
         shutdown_timeout: Seconds that connections get to end when the server is told to stop.
+        auth_file: File of credentials, made by ndb-server auth; without it everybody may come in.
+        tls_cert: PEM file with the server's certificate, and those between it and its root.
+        tls_key: PEM file with the key of the certificate.
+        tls_client_ca: PEM file with the certificates that have signed those of clients; without it
+            clients need none.
+        allow_origin: Origin whose pages may connect, such as https://app.example. Can be given
+            several times; without it no page may.
+        allow_host: Name by which clients know the server. Can be given several times.
+        behind_proxy: All connections come through a proxy that terminates TLS and adds
+            X-Forwarded-For.
+        insecure: Listen anywhere, without credentials and TLS.
+        max_memory: Bytes of memory for sessions and keys, with k, m or g for powers of 1024; 0 for
+            any number, here and below.
+        when_full: What to do when memory is short: refuse new data, or evict the sessions that
+            expire first.
+        max_sessions: Most sessions.
+        max_keys: Most keys of a session.
+        max_key_length: Most characters of a key's name.
+        max_message_size: Most bytes of a message, with k, m or g.
+        max_depth: How deep arrays and objects of a message may nest.
+        max_steps: Most steps through values that the JSONPath of one request may take.
+        max_in_flight: Most requests of one connection that are answered together.
+        max_connections: Most connections.
+        max_connections_per_address: Most connections of one address.
+        handshake_timeout: Seconds in which a connection has to open.
+        idle_timeout: Seconds after which a connection without a request is closed; 0 for never.
     """
     log_to_stderr(log_level, log_format)
     folder = None if data_dir is None else _prepare(Path(data_dir))
@@ -118,7 +201,28 @@ def run(
         metrics=metrics == "on",
         ops_port=ops_port,
         slow_ms=slow_ms,
+        timeouts=replace(_TIMEOUTS, handshake=handshake_timeout, idle=idle_timeout),
+        limits=Limits(
+            message_size=max_message_size,
+            depth=max_depth,
+            in_flight=max_in_flight,
+            steps=max_steps,
+            keys=max_keys,
+            key_length=max_key_length,
+            sessions=max_sessions,
+            memory=max_memory,
+            evict=when_full == "evict",
+            connections=max_connections,
+            connections_per_address=max_connections_per_address,
+        ),
+        auth_file=None if auth_file is None else Path(auth_file),
+        certificates=_certificates(tls_cert, tls_key, tls_client_ca),
+        origins=frozenset(map(parse_origin, allow_origin)),
+        hosts=frozenset(map(parse_host, allow_host)),
+        behind_proxy=behind_proxy,
+        insecure=insecure,
     )
+    raise_file_limit()
     with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
         runner.run(serve(options))
 
@@ -137,6 +241,14 @@ def _loop_factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+def _certificates(chain: str | None, key: str | None, client_ca: str | None) -> Certificates | None:
+    if chain is None and key is None and client_ca is None:
+        return None
+    if chain is None or key is None:
+        raise StartError("TLS needs both --tls-cert and --tls-key")
+    return Certificates(Path(chain), Path(key), None if client_ca is None else Path(client_ca))
+
+
 def _prepare(data_dir: Path) -> Path:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -152,16 +264,29 @@ def _prepare(data_dir: Path) -> Path:
     return data_dir
 
 
-_KINDS = {int: (int, "an integer"), bool: (bool, "true or false")}
+def _kinds(hint: Any) -> tuple[tuple[type, ...], str]:
+    """Return of which types an option may be in the configuration file, and what to call that."""
+    if hint == Size:
+        return (int, str), "an integer, or a string such as '64m'"
+    # An option that may be left out is the union of its type and None.
+    plain = get_args(hint)[0] if NoneType in get_args(hint) else hint
+    if get_origin(plain) is Annotated:
+        plain = get_args(plain)[0]
+    if plain is int:
+        return (int,), "an integer"
+    if plain is bool:
+        return (bool,), "true or false"
+    if get_origin(plain) is tuple:
+        return (list,), "an array of strings"
+    return (str,), "a string"
+
 
 _IN_FILE = {
-    name.replace("_", "-"): next(
-        (_KINDS[kind] for kind in (hint, *get_args(hint)) if kind in _KINDS), (str, "a string")
-    )
-    for name, hint in get_type_hints(run).items()
+    name.replace("_", "-"): _kinds(hint)
+    for name, hint in get_type_hints(run, include_extras=True).items()
     if name != "return"
 }
-"""Of which type each key of the configuration file is, and what to call it."""
+"""Of which types each key of the configuration file may be, and what to call that."""
 
 
 def _read(config: Path) -> dict[str, Any]:
@@ -176,8 +301,8 @@ def _read(config: Path) -> dict[str, Any]:
     for key, value in options.items():
         if key not in _IN_FILE:
             raise StartError(f"unknown option [{key}] in {config}; there are {', '.join(_IN_FILE)}")
-        kind, must_be = _IN_FILE[key]
-        if type(value) is not kind:
+        kinds, must_be = _IN_FILE[key]
+        if type(value) not in kinds or (kinds == (list,) and {*map(type, value)} - {str}):
             raise StartError(f"[{key}] in {config} must be {must_be}, not {value}")
     return options
 
@@ -213,7 +338,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     try:
         app.meta(arguments, exit_on_error=False, print_error=False)
-    except (CycloptsError, StartError, StoreError) as error:
+    except (CycloptsError, StartError, StoreError, CredentialsError) as error:
         _fail(error, USAGE_ERROR)
     except DataError as error:
         _fail(error, FAILED)

@@ -6,6 +6,7 @@ machine. In the first case nothing here costs a coroutine.
 
 import logging
 import secrets
+import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +29,7 @@ from ndb_protocol.requests import BEGINNING, NO_COMMAND, SHORT_WAY, UNREADABLE
 from .batches import Batch, Hold
 from .errors import RefusedError
 from .journal import Journal
+from .nesting import nests_deeper
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,11 @@ NOT_DURABLE = Reply(
     m="the change could not be made durable, so it was not made; the server's log says why",
 )
 
+_TOO_DEEP = encode_reply(
+    NO_COMMAND,
+    Reply(st=Status.JSON_INVALID, m="the message nests arrays and objects too deeply"),
+)
+
 ENOUGH = 2**18
 """Bytes of replies after which no further request is run at once."""
 
@@ -65,6 +72,10 @@ class Dispatcher:
         handlers: runs each command, by its name.
         journal: tells which replies have to wait until a change is durable; None if none has to.
         note: returns what is to be noted of a request.
+        depth: how deep arrays and objects of a message may nest.
+
+    Attributes:
+        too_deep: how many messages nested deeper.
     """
 
     def __init__(
@@ -72,11 +83,14 @@ class Dispatcher:
         handlers: Mapping[str, Handler],
         journal: Journal | None = None,
         note: Note = lambda *_: None,
+        depth: int = sys.maxsize,
     ) -> None:
         self._pending: Mapping[int, object] = {} if journal is None else journal.pending
         self._awaited = _nothing if journal is None else journal.awaited
         self._newest = _nothing if journal is None else journal.open_batch
         self._note = note
+        self._depth = depth
+        self.too_deep = 0
         self._rows = {
             name: (handler, reply_opening(command.reply_name), command, note(command, _OK))
             for name, handler in handlers.items()
@@ -116,7 +130,15 @@ class Dispatcher:
         first = 0
         size = 0
         short_way = self._short_way
+        # A shorter one can't nest as deep: what begins has to end.
+        suspect = self._depth * 2
         for message in messages:
+            if len(message) > suspect and nests_deeper(message, self._depth):
+                self.too_deep += 1
+                if notes is not None:
+                    notes.append(self._note(None, Status.JSON_INVALID))
+                replies.append(_TOO_DEEP)
+                continue
             try:
                 decode, handler, opening, command, done = short_way[message[BEGINNING]]
                 params = decode(message).params
@@ -163,10 +185,11 @@ class Dispatcher:
     ) -> bytes:
         """Return the reply to a message whose batch was undone: what was read is read again."""
         message = messages[number]
-        with suppress(RequestError):
-            command, _ = decode_request(message)
-            if command.changes:
-                return encode_reply(command.reply_name, NOT_DURABLE)
+        if not nests_deeper(message, self._depth):
+            with suppress(RequestError):
+                command, _ = decode_request(message)
+                if command.changes:
+                    return encode_reply(command.reply_name, NOT_DURABLE)
         [reply], _ = self.dispatch([message], now, text_tokens)
         assert isinstance(reply, bytes)
         return reply

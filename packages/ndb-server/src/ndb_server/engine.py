@@ -7,9 +7,10 @@ A session expires at its deadline, to the millisecond, because whoever looks a s
 its deadline with `now` first (`_live`). `reap` gives back the memory of those nobody looks up.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import UNSET, Raw
 from ndb_protocol import COMMANDS, NO_TOKEN, Extends, Status, new_token
@@ -20,12 +21,24 @@ from .batches import Batch
 from .deadlines import Deadlines
 from .edits import Edit
 from .errors import RefusedError
+from .eviction import Nearest
 from .journal import Journal
-from .keyspace import READS, WRITES
+from .keyspace import BOUNDED, READS, WRITES
+from .limits import UNLIMITED, Limits
+from .memory import SESSION_BYTES, growth, of_keys
 from .packing import EMPTY, Packed, copied, edited, unpack
+from .paths import show
+from .queries import Steps
 from .sessions import NEVER, Session, deadline_after, settings
 
+_T = TypeVar("_T")
+
 _OK = int(Status.OK)
+
+_MUCH = 2**62
+"""More bytes than there are."""
+
+_FULL = "no memory is left for it; remove something, or let the server have more with --max-memory"
 
 Handler = Callable[[Any, int], m.Reply]
 """Runs a command, given its parameters and `now`."""
@@ -49,14 +62,24 @@ class Engine:
     Args:
         make_token: returns a random token.
         journal: told of every change, if given.
+        limits: how much there may be of sessions and keys.
 
     Attributes:
         handlers: runs each command, by its name.
         expirations: how many times a session's deadline has come.
+        unknown_tokens: how many tokens were asked for that no session has.
+        reached: how often something was refused for a limit, by the limit; those of `steps` are
+            counted by these.
+        steps: what following the JSONPath of a request may take.
+        evicted: how many sessions have made room for other data.
     """
 
     def __init__(
-        self, *, make_token: Callable[[], int] = new_token, journal: Journal | None = None
+        self,
+        *,
+        make_token: Callable[[], int] = new_token,
+        journal: Journal | None = None,
+        limits: Limits = UNLIMITED,
     ) -> None:
         self._make_token = make_token
         self._journal = journal
@@ -65,6 +88,22 @@ class Engine:
         self._session_keys = 0
         self.expirations = 0
         self._deadlines = Deadlines(self._deadline_of)
+        self._limits = limits
+        self.steps = Steps(limits.steps)
+        # Bytes that sessions take, and independent keys.
+        self._session_memory = 0
+        self._key_memory = 0
+        # Below this, no request can need more than there is: a key of a few bytes takes thirty
+        # times as many, and following a path makes 64 bytes with each step.
+        self._nearly_full = _MUCH
+        if limits.memory:
+            self._nearly_full = limits.memory - max(
+                32 * limits.message_size, 64 * (limits.steps or _MUCH)
+            )
+        self._nearest = self._no_nearest()
+        self.unknown_tokens = 0
+        self.reached: Counter[str] = Counter()
+        self.evicted = 0
         self.handlers: Mapping[str, Handler] = {
             "SH_NEW": self._new,
             "SH_END": self._end,
@@ -74,8 +113,14 @@ class Engine:
             "SH_INFO_ALL": self._info_all,
             **{f"SH_{name}": self._session_read(name) for name in READS},
             **{f"SH_{name}": self._session_write(name) for name in WRITES},
-            **{f"KV_{name}": partial(self._keys_read, READS[name]) for name in READS},
-            **{f"KV_{name}": partial(self._keys_write, WRITES[name]) for name in WRITES},
+            **{
+                f"KV_{name}": partial(self._keys_read, self._bounded(name, READS[name]))
+                for name in READS
+            },
+            **{
+                f"KV_{name}": partial(self._keys_write, self._bounded(name, WRITES[name]))
+                for name in WRITES
+            },
         }
 
     # Sessions
@@ -85,6 +130,7 @@ class Engine:
         if session is not None and session.deadline <= now:
             session = self._expire(token, session, now)
         if session is None:
+            self.unknown_tokens += 1
             raise RefusedError(
                 Status.SESSION_NOT_EXIST,
                 "no session has this 'tkn': it never was, has ended or has expired",
@@ -102,6 +148,7 @@ class Engine:
             self._remove(token, session)
             return None
         self._session_keys -= len(unpack(session.packed))
+        self._session_memory -= of_keys(session.packed) - of_keys(EMPTY)
         session.packed = EMPTY
         # The next period began at the deadline, and perhaps others have passed since.
         period = expiry.duration * 1000
@@ -117,6 +164,11 @@ class Engine:
             before * _STEPS // period
         ):
             self._journal.timed(token)
+
+    def _no_nearest(self) -> Nearest | None:
+        if not self._limits.memory or not self._limits.evict:
+            return None
+        return Nearest(self._deadline_of, lambda: len(self._sessions))
 
     def _deadline_of(self, token: int) -> int | None:
         session = self._sessions.get(token)
@@ -157,12 +209,16 @@ class Engine:
     def _put_in(self, token: int, session: Session, now: int) -> None:
         self._sessions[token] = session
         self._session_keys += len(unpack(session.packed))
+        self._session_memory += SESSION_BYTES + of_keys(session.packed)
         if session.expiry is not None:
             self._deadlines.add(token, session.deadline, now)
+            if self._nearest is not None:
+                self._nearest.add(token, session.deadline)
 
     def _remove(self, token: int, session: Session) -> None:
         del self._sessions[token]
         self._session_keys -= len(unpack(session.packed))
+        self._session_memory -= SESSION_BYTES + of_keys(session.packed)
 
     def _edit(self, token: int, session: Session, values: dict[str, Raw], edit: Edit) -> None:
         if type(session.packed) is dict:
@@ -170,13 +226,100 @@ class Engine:
         if self._journal is not None:
             self._journal.changing(token, session, edit)
         before = len(values)
-        session.packed = edited(session.packed, values, edit)
+        packed = session.packed
+        if type(packed) is dict and not edit.clear:
+            self._session_memory += growth(values, edit)
+            session.packed = edited(packed, values, edit)
+        else:
+            taken = of_keys(packed)
+            session.packed = edited(packed, values, edit)
+            self._session_memory += of_keys(session.packed) - taken
         self._session_keys += len(edit.put if edit.clear else values) - before
+
+    # Limits
+
+    @property
+    def memory(self) -> int:
+        """How many bytes sessions and keys take, estimated."""
+        return self._session_memory + self._key_memory
+
+    def _refuse(self, status: Status, limit: str, sentence: str) -> RefusedError:
+        self.reached[limit] += 1
+        return RefusedError(status, sentence)
+
+    def _check_edit(self, values: dict[str, Raw], edit: Edit, kept: int | None, token: int) -> None:
+        """Refuse (201) an edit that goes beyond a limit.
+
+        Args:
+            values: the keys it is to be made in.
+            edit: the edit.
+            kept: how many keys may be there after it; None for any number.
+            token: whose keys they are, or `NO_TOKEN`.
+        """
+        limits = self._limits
+        put = edit.put
+        if limits.key_length and max(map(len, put)) > limits.key_length:
+            longest = max(put, key=len)
+            raise self._refuse(
+                Status.LIMIT_EXCEEDED,
+                "key_length",
+                f"key {show(longest)} has {len(longest)} characters; "
+                f"{limits.key_length} are allowed",
+            )
+        if kept and len(put) + (0 if edit.clear else len(values)) > kept:
+            count = len(put.keys() if edit.clear else put.keys() | values.keys())
+            if count > kept:
+                raise self._refuse(
+                    Status.LIMIT_EXCEEDED,
+                    "keys",
+                    f"'keys' would make {count} keys in the session; {kept} are allowed",
+                )
+        if self.memory > self._nearly_full:
+            needed = growth({}, edit) - of_keys(values) if edit.clear else growth(values, edit)
+            if not self._has_room(needed, token):
+                raise self._refuse(Status.LIMIT_EXCEEDED, "memory", _FULL)
+
+    def _has_room(self, needed: int, token: int = NO_TOKEN) -> bool:
+        """Tell whether there is room for as many bytes more; make some if sessions may go.
+
+        Args:
+            needed: how many bytes.
+            token: a session that must stay.
+        """
+        limit = self._limits.memory
+        if needed <= 0 or self.memory + needed <= limit:
+            return True
+        if self._nearest is None:
+            return False
+        spared = False
+        while self.memory + needed > limit:
+            nearest = self._nearest.pop()
+            if nearest is None:
+                break
+            if nearest == token:
+                spared = True
+                continue
+            self._end_one(nearest, self._sessions[nearest])
+            self.evicted += 1
+        if spared:
+            self._nearest.add(token, self._sessions[token].deadline)
+        return self.memory + needed <= limit
 
     # Commands on sessions
 
     def _new(self, params: m.NewSession, now: int) -> m.TokenReply:
         expiry = None if params.expiry is UNSET else settings(params.expiry)
+        limits = self._limits
+        if limits.sessions and len(self._sessions) >= limits.sessions:
+            self.reap(now)
+            if len(self._sessions) >= limits.sessions:
+                raise self._refuse(
+                    Status.SESSION_NEW_FAIL,
+                    "sessions",
+                    f"there are {limits.sessions} sessions already, the most allowed",
+                )
+        if self.memory > self._nearly_full and not self._has_room(SESSION_BYTES):
+            raise self._refuse(Status.SESSION_NEW_FAIL, "memory", _FULL)
         token = self._make_token()
         while token in self._sessions:
             token = self._make_token()
@@ -196,14 +339,26 @@ class Engine:
         self.reap(now)
         count = len(self._sessions)
         if self._journal is not None:
-            self._journal.ending_all((self._sessions, self._session_keys, self._deadlines))
+            self._journal.ending_all(
+                (
+                    self._sessions,
+                    self._session_keys,
+                    self._session_memory,
+                    self._deadlines,
+                    self._nearest,
+                )
+            )
         self._sessions = {}
         self._session_keys = 0
+        self._session_memory = 0
         self._deadlines = Deadlines(self._deadline_of)
+        self._nearest = self._no_nearest()
         return m.CountReply(cnt=count)
 
     def _exists(self, params: m.Sessions, now: int) -> m.ExistReply:
-        return m.ExistReply(exist=[token for token in params.tkns if self._is_live(token, now)])
+        found: list[int | str] = [token for token in params.tkns if self._is_live(token, now)]
+        self.unknown_tokens += len(params.tkns) - len(found)
+        return m.ExistReply(exist=found)
 
     def _is_live(self, token: int, now: int) -> bool:
         session = self._sessions.get(token)
@@ -235,8 +390,11 @@ class Engine:
 
     # Commands on keys
 
+    def _bounded(self, name: str, command: Callable[..., _T]) -> Callable[..., _T]:
+        return partial(command, steps=self.steps) if name in BOUNDED else command
+
     def _session_read(self, name: str) -> Handler:
-        read = READS[name]
+        read = self._bounded(name, READS[name])
         extends = COMMANDS[f"SH_{name}"].extends is Extends.ON_GET
 
         def run(params: Any, now: int) -> m.Reply:
@@ -253,8 +411,9 @@ class Engine:
         return run
 
     def _session_write(self, name: str) -> Handler:
-        write = WRITES[name]
+        write = self._bounded(name, WRITES[name])
         extends = COMMANDS[f"SH_{name}"].extends is Extends.ON_SET_ADD
+        limits = self._limits
 
         def run(params: Any, now: int) -> m.Reply:
             session = self._sessions.get(params.tkn)
@@ -264,6 +423,8 @@ class Engine:
             reply, edit = write(values, params)
             if reply.st != _OK:
                 return reply
+            if edit.put and limits is not UNLIMITED:
+                self._check_edit(values, edit, limits.keys, params.tkn)
             self._edit(params.tkn, session, values, edit)
             if extends:
                 expiry = session.expiry
@@ -281,6 +442,8 @@ class Engine:
     ) -> m.Reply:
         reply, edit = write(self._keys, params)
         if reply.st == _OK:
+            if edit.put:
+                self._check_edit(self._keys, edit, None, NO_TOKEN)
             self.edit_keys(edit)
         return reply
 
@@ -318,8 +481,10 @@ class Engine:
         if self._journal is not None:
             self._journal.changing(NO_TOKEN, Session(None, NEVER, self._keys), edit)
         if edit.clear:
+            self._key_memory = growth({}, edit)
             self._keys = dict(edit.put)
         else:
+            self._key_memory += growth(self._keys, edit)
             edit.apply(self._keys)
 
     # What is taken back because the disk failed must not come back when it fails again: it goes to
@@ -341,6 +506,7 @@ class Engine:
                 self._keys[key] = before[key]
             else:
                 del self._keys[key]
+        self._key_memory = of_keys(self._keys)
         if self._journal is not None:
             self._journal.rewritten(NO_TOKEN)
 
@@ -353,6 +519,7 @@ class Engine:
     def resume_keys(self, keys: dict[str, Raw]) -> None:
         """Go on with the independent keys that are on disk."""
         self._keys = keys
+        self._key_memory = of_keys(keys)
 
     def everything(self) -> tuple[Mapping[int, Session], dict[str, Raw]]:
         """Return the sessions by their tokens, and the independent keys, as they are."""
@@ -362,7 +529,13 @@ class Engine:
         """Put back what `batch` found. What time has done to it meanwhile, it does again."""
         self._put_back(batch, batch.before)
         if batch.all_before is not None:
-            self._sessions, self._session_keys, self._deadlines = batch.all_before
+            (
+                self._sessions,
+                self._session_keys,
+                self._session_memory,
+                self._deadlines,
+                self._nearest,
+            ) = batch.all_before
             self._put_back(batch, batch.before_all)
 
     def _put_back(self, batch: Batch[Any], before: Mapping[int, Session | None]) -> None:
@@ -376,11 +549,14 @@ class Engine:
         for token, image in batch.images(before):
             if token == NO_TOKEN:
                 assert image is not None
-                self._keys = image.packed  # type: ignore[assignment]
+                self.resume_keys(image.packed)  # type: ignore[arg-type]
             elif image is not None:
                 self._sessions[token] = image
                 self._session_keys += len(unpack(image.packed))
+                self._session_memory += SESSION_BYTES + of_keys(image.packed)
                 # One that stayed has its entry, unless that has moved on.
                 if image.expiry is not None and deadlines.get(token) != image.deadline:
                     began = deadlines.get(token, image.deadline) - image.expiry.duration * 1000
                     self._deadlines.add(token, image.deadline, began)
+                    if self._nearest is not None and token not in deadlines:
+                        self._nearest.add(token, image.deadline)

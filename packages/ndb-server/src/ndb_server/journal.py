@@ -9,7 +9,6 @@ What time does to sessions needs no such care: a deadline that moves or comes fo
 known. It goes to disk with the next batch, nobody waits for it, and it is never undone.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -138,9 +137,7 @@ class Journal:
         """Wait until all that has changed by now is on disk or was undone."""
         batch = self._open if self._open else self._writing
         if batch is not None:
-            waiter = _Waiter()
-            batch.waiting[waiter] = None
-            await waiter.future
+            await batch.wait()
 
     # Writing
 
@@ -198,12 +195,3 @@ class Journal:
         batch.done = done
         for waiting in batch.waiting:
             waiting.settled()
-
-
-class _Waiter:
-    def __init__(self) -> None:
-        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def settled(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)

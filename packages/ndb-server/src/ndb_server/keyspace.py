@@ -15,11 +15,13 @@ from ndb_protocol import messages as m
 from . import paths
 from .edits import Edit
 from .packing import Packed, picked, unpack
+from .queries import Steps
 
 Values = Mapping[str, Raw]
 
 
 _NOTHING = Edit()
+_UNLIMITED = Steps()
 
 
 def get(packed: Packed, params: m.KeyNames) -> m.ValuesReply:
@@ -39,14 +41,15 @@ def keys(packed: Packed, _: m.Params) -> m.KeyListReply:
     return m.KeyListReply(keys=list(unpack(packed)))
 
 
-def find(packed: Packed, params: m.Find) -> m.Reply:
+def find(packed: Packed, params: m.Find, steps: Steps = _UNLIMITED) -> m.Reply:
     values = unpack(packed)
+    steps.begin()
     paths.parse_path(params.path)
     searched = params.keys or values
     found = {
         key: selected
         for key in searched
-        if key in values and (selected := paths.find(params.path, key, bytes(values[key])))
+        if key in values and (selected := paths.find(params.path, key, bytes(values[key]), steps))
     }
     if params.rsp == "keys":
         return m.KeyListReply(keys=list(found))
@@ -77,18 +80,22 @@ def clear_set(values: Values, params: m.KeyValues) -> tuple[m.CountReply, Edit]:
     return m.CountReply(cnt=len(values)), Edit(params.keys, clear=True)
 
 
-def update(values: Values, params: m.Update) -> tuple[m.CountReply, Edit]:
+def update(
+    values: Values, params: m.Update, steps: Steps = _UNLIMITED
+) -> tuple[m.CountReply, Edit]:
     paths.parse_path(params.path)
     key = params.key
     if key not in values:
         return m.CountReply(
             cnt=0, st=Status.KEY_NOT_EXIST, m=f"there is no key {paths.show(key)}"
         ), _NOTHING
-    nodes = paths.select(params.path, key, bytes(values[key]))
+    steps.begin()
     # A query may select a node twice, as $['a','a'] does.
-    locations = list(dict.fromkeys(location for location, _ in nodes))
+    locations = list(dict.fromkeys(paths.select(params.path, key, bytes(values[key]), steps)))
     if not locations:
         return m.CountReply(cnt=0), _NOTHING
+    # A long value at many nodes comes to more than there is memory for.
+    steps.take(len(locations) * len(params.value) >> 6)
     text = paths.replace(key, bytes(values[key]), locations, bytes(params.value))
     return m.CountReply(cnt=len(locations)), Edit({key: Raw(text)})
 
@@ -121,3 +128,6 @@ WRITES: dict[str, Callable[[Values, Any], tuple[m.Reply, Edit]]] = {
     "ARR_APPEND": arr_append,
 }
 """Commands that can change the map, without their prefix."""
+
+BOUNDED = ("FIND", "UPDATE")
+"""Commands that follow a JSONPath, and are given the `Steps` they may take."""

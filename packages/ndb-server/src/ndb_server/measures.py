@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from .engine import Engine
@@ -28,6 +28,7 @@ def count_open(connections: Collection[Connection]) -> int:
 def page_of(
     engine: Engine,
     requests: Requests,
+    reached: Callable[[], Mapping[str, int]],
     traffic: Traffic,
     connections: Collection[Connection],
     loop_delay: Histogram,
@@ -39,6 +40,7 @@ def page_of(
     Args:
         engine: whose sessions and keys.
         requests: the requests that were counted.
+        reached: returns how often a client came to a limit, by the limit.
         traffic: what is counted on the connections.
         connections: those there are.
         loop_delay: how late the event loop runs what is due, in seconds.
@@ -56,6 +58,9 @@ def page_of(
         "Deadlines of sessions that have come, each the end of a session or of its keys.",
         lambda: engine.expirations,
     )
+    gauge("stored_bytes", "Memory that sessions and keys take.", lambda: engine.memory)
+    counter("evictions", "Sessions that made room for other data.", lambda: engine.evicted)
+    metrics.counters("limits_reached", "Clients that came to a limit.", "limit", reached)
     gauge("connections", "Open WebSocket connections.", lambda: count_open(connections))
     counter("connections_opened", "WebSocket connections opened.", lambda: traffic.opened)
     counter("handshakes_refused", "Opening handshakes refused.", lambda: traffic.refused)

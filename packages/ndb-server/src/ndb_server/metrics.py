@@ -7,7 +7,7 @@ request pays a few additions, whoever asks and how often.
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 from ndb_protocol import Command
@@ -181,6 +181,19 @@ class Metrics(Collector):
     def counter(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """Add a number that only grows, which `read` returns."""
         self._read.append(lambda: CounterMetricFamily(f"ndb_{name}", meaning, value=read()))
+
+    def counters(
+        self, name: str, meaning: str, label: str, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Add numbers that only grow, which `read` returns by the values of `label`."""
+
+        def family() -> Metric:
+            counted = CounterMetricFamily(f"ndb_{name}", meaning, labels=[label])
+            for value, count in read().items():
+                counted.add_metric([value], count)
+            return counted
+
+        self._read.append(family)
 
     def gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """Add a number, which `read` returns."""

@@ -3,21 +3,38 @@
 From a request to its response; the connection they come and go on is the transport's.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Protocol
 from urllib.parse import urlsplit
 
+from ndb_protocol.commands import Role
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
+
+from .handshake import Refusal
 
 _TEXT = "text/plain; charset=utf-8"
 
 Page = Callable[[str], tuple[bytes, str]]
 """Makes the page of metrics, given what an ``Accept`` header says; also returns its type."""
 
-Refuse = Callable[[Request], Response | None]
-"""Returns how to refuse a request to somebody who may not make it; None if they may."""
+Answer = Response | Awaitable[Response]
+
+
+class Visitor(Protocol):
+    """Decides on who makes a request."""
+
+    def check(self, request: Request) -> Refusal | None:
+        """Refuse a request for a page that anybody may see."""
+        raise NotImplementedError
+
+    def identify(
+        self, request: Request
+    ) -> Refusal | frozenset[Role] | Awaitable[Refusal | frozenset[Role]]:
+        """Say what roles somebody has who asks for a page; refuse whose credentials are wrong."""
+        raise NotImplementedError
 
 
 def response(status: HTTPStatus, body: str | bytes, content_type: str = _TEXT) -> Response:
@@ -42,27 +59,26 @@ class Operations:
     Args:
         ready: returns why the server is not ready; None if it is.
         metrics: returns the page of metrics; None if there is none.
-        refuse: refuses who may not see the metrics. Whether the server is alive and ready, anybody
-            may know: what watches it should need no credentials.
+
+    Whether the server is alive and ready, anybody may know: what watches it should need no
+    credentials. Metrics are for administrators.
     """
 
-    def __init__(
-        self,
-        ready: Callable[[], str | None],
-        metrics: Page | None,
-        refuse: Refuse = lambda _: None,
-    ) -> None:
+    def __init__(self, ready: Callable[[], str | None], metrics: Page | None) -> None:
         self._ready = ready
         self._metrics = metrics
-        self._refuse = refuse
-        self._pages: dict[str, Callable[[Request], Response]] = {
-            "/healthz": lambda _: response(HTTPStatus.OK, "ok\n"),
+        self._pages: dict[str, Callable[[Request, Visitor | None], Answer]] = {
+            "/healthz": lambda *_: response(HTTPStatus.OK, "ok\n"),
             "/readyz": self._readiness,
             "/metrics": self._measures,
         }
 
-    def answer(self, request: Request) -> Response | None:
+    def answer(self, request: Request, visit: Visitor | None = None) -> Answer | None:
         """Answer a plain GET of a page.
+
+        Args:
+            request: what is asked for.
+            visit: decides on who asks; None if everybody may.
 
         Returns:
             The response; None if it is something else that is asked for.
@@ -70,29 +86,46 @@ class Operations:
         page = self._pages.get(urlsplit(request.path).path)
         if page is None or request.method != "GET" or "Upgrade" in request.headers:
             return None
-        return page(request)
+        refusal = None if visit is None else visit.check(request)
+        return _refusing(refusal) if refusal else page(request, visit)
 
-    def answer_all(self, request: Request) -> Response:
+    def answer_all(self, request: Request, visit: Visitor | None = None) -> Answer:
         """Answer any request, as where there is nothing but these pages."""
         if request.method != "GET":
             refusal = response(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here\n")
             refusal.headers["Allow"] = "GET"
             return refusal
-        return self.answer(request) or response(
+        return self.answer(request, visit) or response(
             HTTPStatus.NOT_FOUND, f"there are {', '.join(self._pages)}\n"
         )
 
-    def _readiness(self, _: Request) -> Response:
+    def _readiness(self, *_: object) -> Response:
         reason = self._ready()
         if reason is None:
             return response(HTTPStatus.OK, "ready\n")
         return response(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {reason}\n")
 
-    def _measures(self, request: Request) -> Response:
-        if self._metrics is None:
+    def _measures(self, request: Request, visit: Visitor | None) -> Answer:
+        page = self._metrics
+        if page is None:
             return response(HTTPStatus.NOT_FOUND, "metrics are off; start with --metrics on\n")
-        refusal = self._refuse(request)
-        if refusal is not None:
-            return refusal
-        accept = ",".join(request.headers.get_all("Accept"))
-        return response(HTTPStatus.OK, *self._metrics(accept))
+
+        def show(found: Refusal | frozenset[Role]) -> Response:
+            if isinstance(found, Refusal):
+                return _refusing(found)
+            if Role.ADMIN not in found:
+                return response(HTTPStatus.FORBIDDEN, "metrics need the role admin\n")
+            accept = ",".join(request.headers.get_all("Accept"))
+            return response(HTTPStatus.OK, *page(accept))
+
+        async def show_later(coming: Awaitable[Refusal | frozenset[Role]]) -> Response:
+            return show(await coming)
+
+        found = frozenset(Role) if visit is None else visit.identify(request)
+        return show_later(found) if isinstance(found, Awaitable) else show(found)
+
+
+def _refusing(refusal: Refusal) -> Response:
+    refused = response(refusal.status, f"{refusal.message}\n")
+    refused.headers.update(refusal.headers)
+    return refused

@@ -13,11 +13,11 @@ from functools import lru_cache
 
 import msgspec
 from jsonpath_rfc9535 import JSONPathError, JSONPathQuery, JSONPathRecursionError
-from jsonpath_rfc9535 import compile as compile_path
 from msgspec import Raw
 from ndb_protocol import Status
 
 from .errors import RefusedError
+from .queries import Environment, Steps
 
 Location = tuple[str | int, ...]
 """Where a node is: member names and array indexes from the root."""
@@ -28,15 +28,30 @@ _parse_rounding = msgspec.json.Decoder(float_hook=float).decode
 _as_array = msgspec.json.Decoder(list[Raw]).decode
 
 
-@lru_cache(maxsize=256)
+LONGEST = 4096
+"""Characters of the longest path; more take too long to parse."""
+
+_environment = Environment()
+_UNLIMITED = Steps()
+
+
 def parse_path(path: str) -> JSONPathQuery:
     """Return the query that `path` spells.
 
     Raises:
-        RefusedError: it does not parse (status 4).
+        RefusedError: it does not parse, or is too long (status 4).
     """
+    if len(path) > LONGEST:
+        raise RefusedError(
+            Status.PATH_INVALID, f"'path' has {len(path)} characters; {LONGEST} are allowed"
+        )
+    return _parse_path(path)
+
+
+@lru_cache(maxsize=256)
+def _parse_path(path: str) -> JSONPathQuery:
     try:
-        return compile_path(path)
+        return _environment.compile(path)
     except JSONPathError as error:
         reason = str(error).partition("\n")[0]
     except RecursionError:
@@ -72,33 +87,57 @@ def show(name: str) -> str:
     return reprlib.repr(name)
 
 
-def select(path: str, key: str, text: bytes) -> list[tuple[Location, str]]:
-    """Return location and normalized path of each node of `text` that `path` selects.
+def _begin(path: str, text: bytes, steps: Steps) -> JSONPathQuery:
+    query = parse_path(path)
+    # A step is enough to parse some hundred bytes; to begin takes a few.
+    steps.take(4 + len(text) // 256)
+    _environment.steps = steps
+    return query
+
+
+def select(path: str, key: str, text: bytes, steps: Steps = _UNLIMITED) -> list[Location]:
+    """Return the location of each node of `text` that `path` selects.
 
     Raises:
-        RefusedError: `path` does not parse (4), or `text` can't be read exactly (41).
+        RefusedError: `path` does not parse (4), `text` can't be read exactly (41), or it takes too
+            many `steps` (201).
     """
-    query = parse_path(path)
+    query = _begin(path, text, steps)
     with _reading(key):
-        return [(node.location, node.path()) for node in query.find(_parse(text))]
+        found: list[Location] = []
+        for node in query.finditer(_parse(text)):
+            steps.take(len(node.location) >> 3)
+            found.append(node.location)
+        return found
 
 
-def find(path: str, key: str, text: bytes) -> list[str]:
+def find(path: str, key: str, text: bytes, steps: Steps = _UNLIMITED) -> list[str]:
     """Return the normalized path of each node of `text` that `path` selects.
 
     A number beyond a double's range is compared as infinite.
 
     Raises:
-        RefusedError: `path` does not parse (4), or `text` nests too deeply (41).
+        RefusedError: `path` does not parse (4), `text` nests too deeply (41), or it takes too many
+            `steps` (201).
     """
-    query = parse_path(path)
+    query = _begin(path, text, steps)
     with _reading(key):
         try:
             value = _parse(text)
         except msgspec.DecodeError:
             # It takes longer, and hardly any value needs it.
             value = _parse_rounding(text)
-        return [node.path() for node in query.find(value)]
+        found: list[str] = []
+        for node in query.finditer(value):
+            # Long ways to many nodes come to more than there is memory for.
+            steps.take(sum(map(_spelled, node.location)) >> 5)
+            found.append(node.path())
+        return found
+
+
+def _spelled(step: str | int) -> int:
+    """Return about how many characters `step` has in a path."""
+    return 4 + len(step) if isinstance(step, str) else 4
 
 
 def replace(key: str, text: bytes, locations: Sequence[Location], value: bytes) -> bytes:

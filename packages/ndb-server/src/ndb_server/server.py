@@ -7,34 +7,46 @@ import os
 import signal
 import socket
 import sqlite3
+import ssl
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ndb_protocol import DEFAULT_PORT, PROTOCOL_VERSION
 from ndb_protocol import messages as m
+from ndb_protocol.commands import Role
 
+from .admission import Door, Policy
 from .batches import Changed
 from .clock import Clock
+from .credentials import Credentials, CredentialsError, read_entries
 from .datasets import Datasets
 from .dispatch import NOT_TEXT, Dispatcher, Handler
 from .engine import Engine
 from .errors import RefusedError
+from .guesses import Guesses
+from .handshake import is_loopback, parse_address
 from .journal import Journal
+from .limits import Limits
 from .measures import count_open, page_of, resident_bytes
 from .metrics import DELAYS, SIZES, Histogram, Requests
 from .notify import notify, passed_sockets
 from .ops import Operations
+from .protection import check_exposure
+from .roles import permitted
 from .rows import deadline_of, settings_of, unsigned
 from .sessions import Session, deadline_after
 from .slow import watched
 from .store import Durability, Store, StoreError
 from .tables import DamageError
-from .transport import MAX_MESSAGE_SIZE, Connection, Respond, Timeouts, Traffic, no_http
+from .tls import Certificates, TlsError
+from .transport import Connection, Respond, Timeouts, Traffic, no_http
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +65,7 @@ FEATURES = [
 OPS_SOCKET = "ops"
 """The name of a socket, of those the service manager passes, that is for health and metrics."""
 
+_BACKLOG = 4096
 _REAP_INTERVAL = 0.1
 _RESTORE_SLICE = 4096
 _REAP_SLICE = 128
@@ -77,6 +90,13 @@ class Options:
         metrics: whether to count requests and show what is counted.
         ops_port: port for health and metrics; None answers them on `port`.
         slow_ms: log commands that take at least as many ms; None logs none.
+        limits: how much of everything there may be.
+        auth_file: who may come in; without it, everybody.
+        certificates: those for TLS; without them, connections are not encrypted.
+        origins: the origins whose pages may connect.
+        hosts: names of this server beside `host`.
+        behind_proxy: whether all connections come through a proxy, which may terminate TLS.
+        insecure: whether to listen wherever told to without credentials and TLS.
     """
 
     host: str = "127.0.0.1"
@@ -89,6 +109,13 @@ class Options:
     metrics: bool = True
     ops_port: int | None = None
     slow_ms: int | None = None
+    limits: Limits = Limits()
+    auth_file: Path | None = None
+    certificates: Certificates | None = None
+    origins: frozenset[str] = frozenset()
+    hosts: frozenset[str] = frozenset()
+    behind_proxy: bool = False
+    insecure: bool = False
 
 
 class Server:
@@ -108,41 +135,42 @@ class Server:
         if options.data_dir is not None:
             self._store = Store(options.data_dir, options.durability)
             self._journal = Journal(self._write, self._later)
-        self._engine = Engine(journal=self._journal)
+        self._engine = Engine(journal=self._journal, limits=options.limits)
         if self._journal is not None:
             self._journal.memory = self._engine
         self._datasets = Datasets(
             self._engine, options.data_dir, self._clock, self._store, self._journal
         )
-        handlers: Mapping[str, Handler] = {
+        self._handlers: Mapping[str, Handler] = {
             **self._engine.handlers,
             **self._datasets.handlers,
-            "SV_INFO": self._info,
+            "SV_INFO": self._info_for_admin,
         }
-        if options.slow_ms is not None:
-            handlers = watched(handlers, options.slow_ms)
+        # One for all clients with the same roles.
+        self._dispatchers: dict[frozenset[Role], Dispatcher] = {}
+        self._guesses = Guesses(self._engine, self._loop.time, self._clock)
+        self._door = Door(_policy(options), options.limits, self._respond_for)
+        self._tls: ssl.SSLContext | None = None
+        self._reported: Counter[str] = Counter()
         self._connections: set[Connection] = set()
         self._traffic = Traffic()
         self._loop_delay = Histogram(DELAYS)
         self._batch_delay = Histogram(DELAYS)
         self._batch_sizes = Histogram(SIZES)
-        self._respond: Respond
+        self._requests: Requests | None = None
         page = None
         if options.metrics:
-            requests = Requests(lambda: self._traffic.binary)
-            dispatcher = Dispatcher(handlers, self._journal, requests.note)
-            self._respond = requests.counting(dispatcher)
+            self._requests = Requests(lambda: self._traffic.binary)
             page = page_of(
                 self._engine,
-                requests,
+                self._requests,
+                lambda: self.reached,
                 self._traffic,
                 self._connections,
                 self._loop_delay,
                 self._batch_delay,
                 self._batch_sizes,
             )
-        else:
-            self._respond = Dispatcher(handlers, self._journal).dispatch
         self._operations = Operations(self._why_not_ready, page)
         self._operators: set[Connection] = set()
         self._state: str | None = "starting"
@@ -160,13 +188,14 @@ class Server:
             serverVersion=VERSION,
             persistEnabled=self._options.data_dir is not None,
             protocol=PROTOCOL_VERSION,
-            limits=m.Limits(
-                messageSize=MAX_MESSAGE_SIZE, writeTimeout=self._options.timeouts.write
-            ),
+            limits=_shown(self._options),
             features=FEATURES,
-            # Without credentials, everybody is an administrator.
-            stats=self._stats(),
         )
+
+    def _info_for_admin(self, params: m.Empty, now: int) -> m.ServerInfoReply:
+        reply = self._info(params, now)
+        reply.stats = self._stats()
+        return reply
 
     def _stats(self) -> m.Stats:
         return m.Stats(
@@ -215,6 +244,104 @@ class Server:
             raise StartError(store.damaged(error)) from error
         store.start()
 
+    def _respond_for(
+        self, roles: frozenset[Role], client: str, gone: asyncio.Future[None]
+    ) -> Respond:
+        dispatcher = self._dispatchers.get(roles)
+        if dispatcher is None:
+            dispatcher = self._dispatcher(roles)
+            self._dispatchers[roles] = dispatcher
+        respond: Respond = dispatcher.dispatch
+        if self._requests is not None:
+            respond = self._requests.counting(dispatcher)
+        return self._guesses.slowing(client, gone, respond)
+
+    def _dispatcher(self, roles: frozenset[Role]) -> Dispatcher:
+        handlers = permitted(self._handlers, roles)
+        if Role.ADMIN not in roles:
+            handlers["SV_INFO"] = self._info
+        if self._options.slow_ms is not None:
+            handlers = watched(handlers, self._options.slow_ms)
+        if self._requests is None:
+            return Dispatcher(handlers, self._journal, depth=self._options.limits.depth)
+        note = self._requests.note
+        return Dispatcher(handlers, self._journal, note, self._options.limits.depth)
+
+    @property
+    def reached(self) -> Counter[str]:
+        """How often a client came to a limit, by the limit."""
+        found = self._engine.reached + self._door.reached
+        found["steps"] = self._engine.steps.exceeded
+        found["depth"] = sum(one.too_deep for one in self._dispatchers.values())
+        found["unknown_tokens"] = self._guesses.slowed
+        return found
+
+    def _report(self) -> None:
+        """Log which limits were reached since the last time."""
+        reached = self.reached
+        reached["evicted"] = self._engine.evicted
+        news = reached - self._reported
+        if news:
+            self._reported = reached
+            shown = ", ".join(f"{limit} {count}" for limit, count in sorted(news.items()))
+            logger.warning("limits were reached, so often each: %s", shown)
+
+    def reload(self) -> None:
+        """Read the credentials and certificates again; what can't be used leaves them as they were.
+
+        Connections whose credentials are none any more are closed.
+        """
+        options = self._options
+        try:
+            if options.auth_file is not None:
+                self._door.credentials = Credentials(read_entries(options.auth_file).values())
+                for connection in list(self._connections):
+                    connection.withdraw()
+            if options.certificates is not None and self._tls is not None:
+                options.certificates.reload(self._tls)
+        except (CredentialsError, TlsError) as error:
+            logger.error("not read again: %s", error)
+        else:
+            logger.info("credentials and certificates were read again")
+
+    async def _protect(self, passed: Sequence[socket.socket]) -> None:
+        """Prepare what keeps others out, and see that there is enough of it.
+
+        Args:
+            passed: where to listen, if not on what the options say.
+
+        Raises:
+            StartError: there isn't, or it can't be used.
+        """
+        options = self._options
+        try:
+            if options.auth_file is not None:
+                self._door.credentials = Credentials(read_entries(options.auth_file).values())
+            if options.certificates is not None:
+                self._tls = options.certificates.context()
+        except (CredentialsError, TlsError) as error:
+            raise StartError(str(error)) from error
+        certificates = options.certificates
+        for host in [_host(one) for one in passed] or [options.host]:
+            reason = check_exposure(
+                host,
+                loopback=await self._is_loopback(host),
+                guarded=options.auth_file is not None
+                or (certificates is not None and certificates.client_ca is not None),
+                encrypted=certificates is not None,
+                waived=options.behind_proxy or options.insecure,
+            )
+            if reason is not None:
+                raise StartError(reason)
+
+    async def _is_loopback(self, host: str) -> bool:
+        """Tell whether only this machine can reach `host`; what is no address is none."""
+        try:
+            found = await self._loop.getaddrinfo(host, None)
+        except (OSError, ValueError):
+            return True
+        return all(is_loopback(str(address[0])) for *_, address in found)
+
     async def start(self) -> str:
         """Restore what is on disk, load what is to be loaded, accept connections.
 
@@ -239,6 +366,7 @@ class Server:
             raise StartError(f"{error}; look at the ListenStream= of the socket unit") from error
         for_operators = [one for name, one in passed if name == OPS_SOCKET]
         for_clients = [one for name, one in passed if name != OPS_SOCKET]
+        await self._protect(for_clients)
         if for_operators or options.ops_port is not None:
             # Before anything else: that the server is starting is worth knowing.
             self._ops_listeners = await self._listen(
@@ -253,7 +381,7 @@ class Server:
         if options.load is not None:
             await self._load(options.load)
         self._listeners = await self._listen(
-            self._meet_client, for_clients, options.port, "--host and --port"
+            self._meet_client, for_clients, options.port, "--host and --port", self._tls
         )
         if self._store is None:
             logger.info("data is kept in memory only: without --data-dir it goes with the process")
@@ -271,7 +399,8 @@ class Server:
         self._state = None
         self._reap()
         self._check_alive()
-        return f"ws://{_address(self._listeners[0])}/"
+        scheme = "ws" if self._tls is None else "wss"
+        return f"{scheme}://{_address(self._listeners[0])}/"
 
     async def _load(self, name: str) -> None:
         begin = time.monotonic()
@@ -291,7 +420,7 @@ class Server:
 
     def _meet_client(self) -> Connection:
         return Connection(
-            self._respond,
+            _unheard,
             self._clock,
             NOT_TEXT,
             self._connections,
@@ -299,17 +428,20 @@ class Server:
             self._traffic,
             # Where they have a port of their own, these pages are on no other.
             no_http if self._ops_listeners else self._operations.answer,
+            self._door.arrive,
+            self._options.limits,
         )
 
     def _meet_operator(self) -> Connection:
         # It never becomes a WebSocket connection; and clients' traffic is counted without it.
         return Connection(
-            self._respond,
+            _unheard,
             self._clock,
             NOT_TEXT,
             self._operators,
             self._options.timeouts,
             answer_http=self._operations.answer_all,
+            arrive=self._door.arrive,
         )
 
     async def _listen(
@@ -318,13 +450,23 @@ class Server:
         passed: list[socket.socket],
         port: int,
         chosen_with: str,
+        tls: ssl.SSLContext | None = None,
     ) -> list[asyncio.Server]:
         """Accept connections on the sockets that were `passed`, or else on `port`."""
-        host = self._options.host
+        host, timeouts = self._options.host, self._options.timeouts
+        listen = partial(
+            self._loop.create_server,
+            meet,
+            # Many clients may come back at once, after a network was down.
+            backlog=_BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=timeouts.handshake if tls else None,
+            ssl_shutdown_timeout=timeouts.close if tls else None,
+        )
         try:
             if passed:
-                return [await self._loop.create_server(meet, sock=one) for one in passed]
-            return [await self._loop.create_server(meet, host, port)]
+                return [await listen(sock=one) for one in passed]
+            return [await listen(host, port)]
         except (OSError, ValueError) as error:
             # A host that no resolver can be asked for is a ValueError.
             reason: object = error
@@ -345,6 +487,7 @@ class Server:
             Whether all has ended; if not, a thread is at work still and may never end.
         """
         self._state = "stopping"
+        self._guesses.close()
         until = self._loop.time() + self._options.shutdown_timeout
         for listener in self._listeners:
             listener.close()
@@ -364,6 +507,8 @@ class Server:
             operator.cut()
         for timer in self._timers.values():
             timer.cancel()
+        self._report()
+        self._door.close()
         # A thread with nothing to do needs a moment too.
         saving = self._loop.create_task(self._close_files())
         _, lasting = await asyncio.wait([saving], timeout=max(1.0, until - self._loop.time()))
@@ -394,12 +539,54 @@ class Server:
     def _check_alive(self) -> None:
         for connection in list(self._connections):
             connection.check_alive()
+        self._report()
         self._again(self._options.timeouts.ping, self._check_alive)
+
+
+def _host(one: socket.socket) -> str:
+    """Return the address of a socket; that of this machine for one that is no network's."""
+    name = one.getsockname()
+    return str(name[0]) if isinstance(name, tuple) else "localhost"
 
 
 def _address(listener: asyncio.Server) -> str:
     host, port = listener.sockets[0].getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _unheard(messages: Sequence[bytes], now: int, text_tokens: bool) -> tuple[list[bytes], None]:
+    """Answer nobody: whoever comes in gets what answers them at the door."""
+    raise AssertionError
+
+
+def _policy(options: Options) -> Policy:
+    # With DNS rebinding, pages use what a server lets anybody do; secrets they have none.
+    checked = options.auth_file is None or options.hosts
+    own = {options.host} if parse_address(options.host) is None else set[str]()
+    return Policy(
+        options.origins,
+        frozenset(name.lower() for name in options.hosts | own) if checked else None,
+        options.behind_proxy,
+    )
+
+
+def _shown(options: Options) -> m.Limits:
+    limits, timeouts = options.limits, options.timeouts
+    return m.Limits(
+        messageSize=limits.message_size,
+        writeTimeout=timeouts.write,
+        depth=limits.depth,
+        inFlight=limits.in_flight,
+        steps=limits.steps,
+        keys=limits.keys,
+        keyLength=limits.key_length,
+        sessions=limits.sessions,
+        memory=limits.memory,
+        connections=limits.connections,
+        connectionsPerAddress=limits.connections_per_address,
+        handshakeTimeout=timeouts.handshake,
+        idleTimeout=timeouts.idle,
+    )
 
 
 async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
@@ -421,6 +608,7 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
     except StoreError as error:
         raise StartError(str(error)) from error
     url = await server.start()
+    loop.add_signal_handler(signal.SIGHUP, server.reload)
     # What is here by now stays: the collector need not walk through it. Sessions it never sees.
     gc.collect()
     gc.freeze()

@@ -14,11 +14,12 @@ nothing for `Timeouts.write` seconds is cut off.
 
 import asyncio
 import logging
+import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import cast
+from typing import Any, Protocol, cast
 
 from ndb_protocol import NDB_V1, NDB_V1_TEXT
 from websockets.frames import CloseCode, Frame, Opcode
@@ -28,6 +29,9 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from .batches import Hold
+from .handshake import Refusal
+from .limits import UNLIMITED, Limits
+from .ops import Visitor
 
 try:
     from websockets.speedups import apply_mask
@@ -61,12 +65,14 @@ class Timeouts:
         close: for the client to close the TCP connection once the closing handshake is under way.
         write: for the client to take any of the replies that wait for it.
         ping: for any sign of life before a ping is sent, and again before the connection is closed.
+        idle: for a request; 0 for ever.
     """
 
     handshake: float = 10
     close: float = 10
     write: float = 30
     ping: float = 20
+    idle: float = 0
 
 
 @dataclass(slots=True)
@@ -88,8 +94,31 @@ class Traffic:
     binary: int = 0
 
 
-MAX_MESSAGE_SIZE = 4 * 2**20
-"""The largest message taken, in bytes; a larger one closes the connection with 1009."""
+class Visit(Visitor, Protocol):
+    """Decides on the first request of one connection, and is told when that has ended."""
+
+    def admit(self, request: Request) -> Refusal | Respond | Awaitable[Refusal | Respond]:
+        """Decide on a handshake that is one: refuse it, or say what answers the client."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """Take notice of the end."""
+
+    def reached(self, limit: str) -> None:
+        """Count that the client came to a limit."""
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether what it was let in for is none any more."""
+        raise NotImplementedError
+
+
+MAX_MESSAGE_SIZE = UNLIMITED.message_size
+"""The largest message taken, in bytes, unless told otherwise; a larger one closes the connection
+with 1009."""
+
+AnswerHttp = Callable[[Request, Visit | None], Response | Awaitable[Response] | None]
+"""Answers a request of plain HTTP, perhaps later; None if it is for others."""
 
 _HELD = 16
 """Reads whose replies may be held before no more is read from a connection."""
@@ -123,10 +152,13 @@ def text_header(size: int) -> bytes:
     return b"\x81\x7f" + size.to_bytes(8)
 
 
-def text_messages(data: bytes, position: int) -> tuple[list[bytes], list[int]]:
+def text_messages(
+    data: bytes, position: int, turns: range, max_size: int
+) -> tuple[list[bytes], list[int]]:
     """Return the text messages that are whole in frames one after the other from `position` on.
 
-    It stops at the first frame that is anything else, and at a message that is not UTF-8.
+    It stops at the first frame that is anything else or larger than `max_size` bytes, at a message
+    that is not UTF-8, and when there is a message for each of `turns`.
 
     Returns:
         The messages, and where the frame of each ends.
@@ -134,14 +166,16 @@ def text_messages(data: bytes, position: int) -> tuple[list[bytes], list[int]]:
     messages: list[bytes] = []
     ends: list[int] = []
     total = len(data)
-    while total - position >= _MASK_END and data[position] == _FINAL_TEXT:
+    for _ in turns:
+        if total - position < _MASK_END or data[position] != _FINAL_TEXT:
+            break
         length = data[position + 1] - _MASKED
         payload = position + _MASK_END
         if length > _CONTROL_PAYLOAD_SIZE:
             wide = 2 if length == 126 else 8
             payload += wide
             length = int.from_bytes(data[position + 2 : position + 2 + wide])
-            if length > MAX_MESSAGE_SIZE:
+            if length > max_size:
                 break
         position = payload + length
         if length < 0 or position > total:
@@ -168,9 +202,8 @@ def select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Sub
     return next((name for name in offered if name in SUBPROTOCOLS), None)
 
 
-def no_http(_: Request) -> Response | None:
+def no_http(_: Request, __: Visit | None) -> None:
     """Answer no request of plain HTTP."""
-    return None
 
 
 # Event loops fill it and say so in one step, so all connections can share it.
@@ -191,7 +224,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         connections: where this connection is listed while it is open.
         timeouts: how long to wait for what.
         traffic: what is counted of it.
-        answer_http: answers a request of plain HTTP; None leaves it to be an opening handshake.
+        answer_http: answers a request of plain HTTP, given who decides on it; None leaves it to be
+            an opening handshake.
+        arrive: is given the client's address, and returns who decides on its handshake; None to
+            end the connection at once. Without it everybody comes in.
+        limits: what is taken of a client.
     """
 
     def __init__(
@@ -202,7 +239,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         connections: "set[Connection]",
         timeouts: Timeouts,
         traffic: Traffic | None = None,
-        answer_http: Callable[[Request], Response | None] = no_http,
+        answer_http: AnswerHttp = no_http,
+        arrive: Callable[[str], Visit | None] | None = None,
+        limits: Limits = UNLIMITED,
     ) -> None:
         self._respond = respond
         self._clock = clock
@@ -211,11 +250,15 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._timeouts = timeouts
         self._traffic = Traffic() if traffic is None else traffic
         self._answer_http = answer_http
+        self._arrive = arrive
+        self._visit: Visit | None = None
+        self._max_size = limits.message_size
+        self._turns = range(limits.in_flight or sys.maxsize)
         self._loop = asyncio.get_running_loop()
         self._ws = ServerProtocol(
             subprotocols=SUBPROTOCOLS,
             select_subprotocol=select_subprotocol,
-            max_size=MAX_MESSAGE_SIZE,
+            max_size=limits.message_size,
             logger=_protocol_logger,
         )
         self._text_tokens = False
@@ -224,10 +267,14 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._needed = 0
         # Opcode and payload so far of a fragmented message.
         self._fragments: tuple[Opcode, bytearray] | None = None
+        # The decision on the handshake that is still to come.
+        self._deciding: asyncio.Future[None] | None = None
         # The request whose answer takes a thread; those behind it wait.
         self._answering: asyncio.Future[None] | None = None
         # Replies of reads, some of which wait until a change is durable, and how many were sent.
         self._held: deque[tuple[Sequence[bytes], int, Hold | None]] = deque()
+        # There are more requests here than are answered together: the others' turn comes first.
+        self._turn: asyncio.Handle | None = None
         # The client has until the timer to end the connection.
         self._ending = False
         # The client has ended its side; the server is shutting down.
@@ -239,6 +286,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._heard = True
         self._pinged = False
+        self._requested = 0
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
     @property
@@ -257,7 +305,12 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
-        self._set_timer(self._timeouts.handshake, "no opening handshake in time")
+        self._timer = self._loop.call_later(self._timeouts.handshake, self._abort_handshake)
+        if self._arrive is not None:
+            address = transport.get_extra_info("peername")
+            self._visit = self._arrive(address[0] if isinstance(address, tuple) else "")
+            if self._visit is None:
+                self._abort("too many connections")
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return _read_buffer
@@ -269,7 +322,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._heard = True
         self._traffic.received += len(data)
         pending = self._pending
-        if not pending:
+        if self._turn is not None:
+            pending += data
+        elif not pending:
             consumed = self._process(data)
             if consumed < len(data):
                 pending += memoryview(data)[consumed:]
@@ -277,14 +332,15 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             pending += data
             if len(pending) >= self._needed:
                 self._process_pending()
-        if self._write_paused or self._answering is not None or self._held:
+        if self._waits:
             self._proceed()
 
     def eof_received(self) -> bool:
         # Whoever has asked may end its side, and be answered still.
         self._at_eof = True
         self._proceed()
-        return True
+        # With TLS the connection ends here, whatever is returned.
+        return self._transport.can_write_eof()
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -299,15 +355,34 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timer()
         self._stop_watching()
+        if self._turn is not None:
+            self._turn.cancel()
         self._connections.discard(self)
+        if self._visit is not None:
+            self._visit.leave()
         self._pending.clear()
         self._held.clear()
         self.closed.set_result(None)
 
     # Reading
 
+    @property
+    def _waits(self) -> bool:
+        """Whether requests that are here can't be answered yet."""
+        return (
+            self._write_paused
+            or self._answering is not None
+            or self._turn is not None
+            or bool(self._held)
+        )
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        self._go_on()
+
     def _go_on(self) -> None:
-        if not self.closed.done():
+        # Where it is the others' turn, this goes on behind them.
+        if not self.closed.done() and self._turn is None:
             self._process_pending()
             self._proceed()
 
@@ -319,7 +394,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _proceed(self) -> None:
         """Do what follows once all that can be processed by now has been."""
-        waiting = self._write_paused or self._answering is not None or bool(self._held)
+        waiting = self._waits
         if not waiting and self._at_eof:
             self._ws.receive_eof()
             self._transport.close()
@@ -327,9 +402,12 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         elif not waiting and self._going_away and self._ws.state is State.OPEN:
             self._ws.send_close(CloseCode.GOING_AWAY, "server is shutting down")
             self._write_protocol()
+        if self._transport.is_closing():
+            return
         # Read from the socket only while what is read can be processed soon.
         if (
             self._write_paused
+            or self._turn is not None
             or len(self._held) >= _HELD
             or (
                 (self._answering is not None or self._held)
@@ -349,9 +427,13 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         is_open = self._ws.state is State.OPEN
         while is_open and not self._write_paused and len(self._held) < _HELD:
             if self._answering is None and self._fragments is None:
-                messages, ends = text_messages(data, position)
+                messages, ends = text_messages(data, position, self._turns, self._max_size)
                 if messages:
                     position = ends[self._answer(messages, now) - 1]
+                    if len(messages) == len(self._turns) and position < total:
+                        self._reached("in_flight")
+                        self._turn = self._loop.call_soon(self._take_turn)
+                        break
                     continue
             if total - position < 2:
                 break
@@ -375,7 +457,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
                 if total < payload:
                     break
                 length = int.from_bytes(data[position + 2 : position + 2 + wide])
-                if length > MAX_MESSAGE_SIZE:
+                if length > self._max_size:
                     # Refused for its header alone: nothing of it is buffered.
                     self._hand_over(data[position:payload])
                     is_open = False
@@ -402,7 +484,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def _handshake(self, data: bytes) -> int:
         # Line by line, so that no frame behind the handshake is taken by its parser.
         position = 0
-        while self._ws.state is State.CONNECTING and not self._ws.close_expected():
+        while (
+            self._ws.state is State.CONNECTING
+            and not self._ws.close_expected()
+            and self._deciding is None
+        ):
             end = data.find(b"\n", position) + 1
             if end == 0:
                 if len(data) - position < _LINE_SIZE:
@@ -418,12 +504,63 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         return position
 
     def _accept(self, request: Request) -> None:
-        response = self._answer_http(request) or self._ws.accept(request)
+        answer = self._answer_http(request, self._visit)
+        if isinstance(answer, Awaitable):
+            self._wait_for(self._answer_http_later(answer))
+            return
+        response = answer or self._ws.accept(request)
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._ws.send_response(response)
+        elif self._visit is None:
+            self._open(response)
+        else:
+            decision = self._visit.admit(request)
+            if isinstance(decision, Awaitable):
+                self._wait_for(self._decide_later(response, decision))
+            else:
+                self._decide(response, decision)
+
+    def _wait_for(self, deciding: Coroutine[Any, Any, None]) -> None:
+        # Nothing is read meanwhile, and the time for the handshake runs on.
+        self._transport.pause_reading()
+        self._deciding = asyncio.ensure_future(deciding)
+
+    async def _answer_http_later(self, coming: Awaitable[Response]) -> None:
+        response = await coming
+        self._deciding = None
+        if not self.closed.done() and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._ws.send_response(response)
+            self._write_protocol()
+
+    def _decide(self, response: Response, decision: Refusal | Respond) -> None:
+        if isinstance(decision, Refusal):
+            refusal = self._ws.reject(decision.status, f"{decision.message}\n")
+            refusal.headers.update(decision.headers)
+            self._ws.send_response(refusal)
+            self._refused(decision.message)
+        else:
+            self._respond = decision
+            self._open(response)
+
+    async def _decide_later(self, response: Response, coming: Awaitable[Refusal | Respond]) -> None:
+        decision = await coming
+        self._deciding = None
+        if self.closed.done() or self._transport.is_closing():
+            return
+        self._decide(response, decision)
+        self._write_protocol()
+        self._process_pending()
+        self._proceed()
+
+    def _open(self, response: Response) -> None:
         self._ws.send_response(response)
-        if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            self._cancel_timer()
-            self._traffic.opened += 1
-            self._text_tokens = self._ws.subprotocol == NDB_V1_TEXT
+        self._cancel_timer()
+        if self._timeouts.idle:
+            self._requested = self._clock()
+            self._timer = self._loop.call_later(self._timeouts.idle, self._check_idle)
+        self._traffic.opened += 1
+        self._text_tokens = self._ws.subprotocol == NDB_V1_TEXT
 
     def _refused(self, reason: str) -> None:
         self._traffic.refused += 1
@@ -462,6 +599,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
                     self._ws.fail(CloseCode.INVALID_DATA, reason)
                 else:
                     text = bytes(message)
+        closing = self._ws.close_sent
+        if closing is not None and self._ws.close_rcvd is None:
+            logger.info("connection closed, from %s: %s", self.peer, closing)
+            if closing.code == CloseCode.MESSAGE_TOO_BIG:
+                self._reached("message_size")
         if chunks := self._ws.data_to_send():
             self._write(chunks)
         return text
@@ -470,6 +612,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _answer(self, messages: Sequence[bytes], now: int) -> int:
         """Answer `messages`, or the first of them; return how many were run."""
+        self._requested = now
         replies, hold = self._respond(messages, now, self._text_tokens)
         run = len(replies)
         last = replies[-1]
@@ -544,6 +687,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             # Half a close: the client reads our last frames before it sees the end, and what it
             # still sends is read, so that no reset overtakes them.
             self._transport.write_eof()
+        elif self._ws.eof_sent:
+            # With TLS there are no halves; what is written leaves before the end.
+            self._transport.close()
         if self._ws.close_expected() and not self._ending:
             self._ending = True
             self._set_timer(self._timeouts.close, "the client did not close the connection")
@@ -575,6 +721,39 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._timer.cancel()
             self._timer = None
 
+    def _abort_handshake(self) -> None:
+        self._reached("handshake")
+        self._abort("no opening handshake in time")
+
+    def _check_idle(self) -> None:
+        now = self._clock()
+        if self._waits:
+            self._requested = now
+        left = self._timeouts.idle - (now - self._requested) / 1000
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._check_idle)
+        elif self._ws.state is State.OPEN:
+            self._reached("idle")
+            self._end(CloseCode.GOING_AWAY, f"no request for {self._timeouts.idle:g} seconds")
+
+    def withdraw(self) -> None:
+        """Close the connection with 1008 if what it was let in for is none any more."""
+        if self._visit is None or not self._visit.withdrawn:
+            return
+        if self._waits:
+            self._abort("the credentials were withdrawn")
+        elif self._ws.state is State.OPEN:
+            self._end(CloseCode.POLICY_VIOLATION, "the credentials were withdrawn")
+
+    def _end(self, code: CloseCode, reason: str) -> None:
+        logger.info("connection closed, from %s: %s", self.peer, reason)
+        self._ws.fail(code, reason)
+        self._write_protocol()
+
+    def _reached(self, limit: str) -> None:
+        if self._visit is not None:
+            self._visit.reached(limit)
+
     def _abort(self, reason: str) -> None:
         logger.info(
             "connection aborted, from %s: %s",
@@ -590,12 +769,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def check_alive(self) -> None:
         """Ping a client that has been silent since the last call, close one that stays so."""
-        if (
-            self._ws.state is not State.OPEN
-            or self._write_paused
-            or self._answering is not None
-            or self._held
-        ):
+        if self._ws.state is not State.OPEN or self._waits:
             # It is the server's turn; and what the client says may not be read.
             return
         if self._heard:

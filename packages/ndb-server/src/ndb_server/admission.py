@@ -1,0 +1,273 @@
+"""Who comes in: from a TCP connection to what answers it, or to a refusal.
+
+What a request says is judged by `handshake`, a secret by `credentials`. Here is what they leave:
+how many there are already, how long to wait, and that judging a secret, which takes a while, keeps
+nobody else waiting.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from ndb_protocol.commands import Role
+from websockets.headers import build_www_authenticate_basic
+from websockets.http11 import Request
+
+from .credentials import Credentials, Entry
+from .handshake import (
+    Offer,
+    Refusal,
+    check_host,
+    check_origin,
+    client_key,
+    forwarded_for,
+    offered,
+)
+from .limits import Limits
+from .throttle import GrowingDelays
+from .transport import Respond
+
+JUDGED_AT_ONCE = 32
+"""Secrets that may wait to be judged; one takes some 40 ms."""
+
+LONGEST_WAIT = 5
+"""Seconds that an attempt may wait for those before it from the same address."""
+
+EVERY_ROLE = frozenset(Role)
+
+Identity = Refusal | frozenset[Role]
+"""Why somebody may not come in, or what roles they have."""
+
+Decision = Refusal | Respond
+"""Why somebody may not come in, or what answers them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Who may come in.
+
+    Attributes:
+        origins: the origins whose pages may.
+        hosts: the names of this server; None for any.
+        proxied: whether all connections come through a proxy that says for whom.
+    """
+
+    origins: frozenset[str] = frozenset()
+    hosts: frozenset[str] | None = frozenset()
+    proxied: bool = False
+
+
+class Door:
+    """Lets connections in.
+
+    Args:
+        policy: who may come in.
+        limits: how many.
+        respond_for: returns what answers a client, given what it may do, by what it is counted and
+            what is done once it has gone.
+        credentials: who may come in; None for everybody.
+
+    Attributes:
+        credentials: may be replaced.
+        refused: how many were refused, by the cause.
+        reached: how often a client came to a limit, by the limit.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        limits: Limits,
+        respond_for: Callable[[frozenset[Role], str, asyncio.Future[None]], Respond],
+        credentials: Credentials | None = None,
+    ) -> None:
+        self.policy = policy
+        self.limits = limits
+        self.respond_for = respond_for
+        self.credentials = credentials
+        self.refused: Counter[str] = Counter()
+        self.reached: Counter[str] = Counter()
+        self.delays = GrowingDelays()
+        self.present: Counter[str] = Counter()
+        self.count = 0
+        self.judging = 0
+        # One: whoever sends many secrets keeps one core busy at the most.
+        self.judges = ThreadPoolExecutor(1, thread_name_prefix="credentials")
+
+    def arrive(self, address: str) -> "Visit | None":
+        """Let a connection from `address` ask; None if there are far too many."""
+        return Visit.begin(self, client_key(address))
+
+    def close(self) -> None:
+        """Judge no more."""
+        self.judges.shutdown(wait=False, cancel_futures=True)
+
+
+class Visit:
+    """One connection, from its beginning to its end.
+
+    Attributes:
+        entry: whose credentials it came with, if there are any.
+    """
+
+    def __init__(self, door: Door, client: str) -> None:
+        self._door = door
+        self._client = client
+        self.entry: Entry | None = None
+        self._gone = asyncio.get_running_loop().create_future()
+        self._enter(client)
+
+    @classmethod
+    def begin(cls, door: Door, client: str) -> "Visit | None":
+        """Return a new one; None if there are so many that no more are even answered."""
+        limits = door.limits
+        # Those beyond a limit are told so, unless they come in crowds.
+        if _beyond(door.count, limits.connections) > 256 or (
+            not door.policy.proxied
+            and _beyond(door.present[client], limits.connections_per_address) > 64
+        ):
+            door.refused["flood"] += 1
+            return None
+        return cls(door, client)
+
+    def _enter(self, client: str) -> None:
+        self._client = client
+        self._door.count += 1
+        self._door.present[client] += 1
+
+    def leave(self) -> None:
+        """End."""
+        self._gone.set_result(None)
+        self._exit()
+
+    def _exit(self) -> None:
+        self._door.count -= 1
+        self._door.present[self._client] -= 1
+        if not self._door.present[self._client]:
+            del self._door.present[self._client]
+
+    def admit(self, request: Request) -> Decision | Awaitable[Decision]:
+        """Decide on an opening handshake that is one."""
+        door = self._door
+        self._look_behind_proxy(request)
+        refusal = (
+            self._check_number()
+            or check_host(request, door.policy.hosts)
+            or check_origin(request, door.policy.origins)
+        )
+        if refusal is not None:
+            return self._refuse(refusal)
+        found = self._identify(request)
+        return self._admit_later(found) if isinstance(found, Awaitable) else self._welcome(found)
+
+    async def _admit_later(self, coming: Awaitable[Identity]) -> Decision:
+        return self._welcome(await coming)
+
+    def check(self, request: Request) -> Refusal | None:
+        """Refuse a request of plain HTTP for a host that is none of the server's."""
+        refusal = check_host(request, self._door.policy.hosts)
+        return refusal and self._refuse(refusal)
+
+    def identify(self, request: Request) -> Identity | Awaitable[Identity]:
+        """Return the roles of who makes a request of plain HTTP; refuse wrong credentials."""
+        self._look_behind_proxy(request)
+        return self._identify(request)
+
+    def _look_behind_proxy(self, request: Request) -> None:
+        if self._door.policy.proxied and (address := forwarded_for(request)):
+            self._exit()
+            self._enter(client_key(address))
+
+    def _identify(self, request: Request) -> Identity | Awaitable[Identity]:
+        credentials = self._door.credentials
+        if credentials is None:
+            return EVERY_ROLE
+        offer = offered(request)
+        if offer is None:
+            return self._refuse(_unauthorized("missing", "this server asks for credentials"))
+        entry = credentials.known(offer)
+        return self._known(entry) if entry else self._judge(credentials, offer)
+
+    def _check_number(self) -> Refusal | None:
+        door = self._door
+        if _beyond(door.count, door.limits.connections) > 0:
+            return Refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "connections",
+                f"there are {door.limits.connections} connections already, the most allowed; "
+                "try again later",
+            )
+        number = door.limits.connections_per_address
+        if _beyond(door.present[self._client], number) > 0:
+            return Refusal(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "connections_per_address",
+                f"there are {number} connections from this address already, the most allowed; "
+                "use these, or try again later",
+            )
+        return None
+
+    async def _judge(self, credentials: Credentials, offer: Offer) -> Identity:
+        door = self._door
+        loop = asyncio.get_running_loop()
+        wait = door.delays.wait(self._client, loop.time())
+        if wait > LONGEST_WAIT or door.judging >= JUDGED_AT_ONCE:
+            return self._refuse(
+                Refusal(
+                    HTTPStatus.TOO_MANY_REQUESTS,
+                    "attempts",
+                    "too many attempts with other credentials; try again later",
+                    {"Retry-After": str(round(wait) + 1)},
+                )
+            )
+        door.delays.reserve(self._client, loop.time())
+        door.judging += 1
+        try:
+            if wait:
+                await asyncio.sleep(wait)
+            entry = await loop.run_in_executor(door.judges, credentials.verify, offer)
+        finally:
+            door.judging -= 1
+        # The credentials may have been replaced meanwhile.
+        if entry is not None and entry in (door.credentials or ()):
+            return self._known(entry)
+        door.delays.failed(self._client, loop.time())
+        return self._refuse(_unauthorized("credentials", "the credentials are not right"))
+
+    def _known(self, entry: Entry) -> frozenset[Role]:
+        self.entry = entry
+        return frozenset(entry.roles)
+
+    def _welcome(self, found: Identity) -> Decision:
+        if isinstance(found, Refusal):
+            return found
+        return self._door.respond_for(found, self._client, self._gone)
+
+    def _refuse(self, refusal: Refusal) -> Refusal:
+        self._door.refused[refusal.cause] += 1
+        return refusal
+
+    def reached(self, limit: str) -> None:
+        """Count that the client came to a limit."""
+        self._door.reached[limit] += 1
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether its credentials are none any more."""
+        credentials = self._door.credentials
+        return self.entry is not None and credentials is not None and self.entry not in credentials
+
+
+def _beyond(count: int, limit: int) -> int:
+    return count - limit if limit else 0
+
+
+def _unauthorized(cause: str, what: str) -> Refusal:
+    return Refusal(
+        HTTPStatus.UNAUTHORIZED,
+        cause,
+        f"{what}; send a name and its secret with HTTP Basic, or the secret as a Bearer token",
+        {"WWW-Authenticate": f'{build_www_authenticate_basic("ndb")}, Bearer realm="ndb"'},
+    )

@@ -1,0 +1,53 @@
+"""``ndb-server auth``: who may come in."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from ndb_protocol.commands import Role
+
+from .credentials import add_entry, check_name, read_entries, remove_entry
+
+app = App(name="auth", help="Say who may use a server that is run with --auth-file.")
+
+Name = Annotated[str, Parameter(validator=lambda _, name: check_name(name))]
+AuthFile = Annotated[Path, Parameter(name="--auth-file")]
+
+_AGAIN = "A server that runs reads the file again on SIGHUP."
+
+
+@app.command(help_epilogue=_AGAIN)
+def add(
+    name: Name, *, role: Annotated[list[Role], Parameter(negative=())], auth_file: AuthFile
+) -> None:
+    """Add an entry, and print its new secret: this once, as the last word of standard output.
+
+    Args:
+        name: Of whom or what is to come in.
+        role: What it may do: app, kv or admin. Can be given several times.
+        auth_file: File of credentials, made if it does not exist.
+    """
+    secret = add_entry(auth_file, name, role)
+    print(f"{name} may come in with the secret {secret}")
+
+
+@app.command(help_epilogue=_AGAIN)
+def remove(name: str, *, auth_file: AuthFile) -> None:
+    """Remove an entry.
+
+    Args:
+        name: Of the entry.
+        auth_file: File of credentials.
+    """
+    remove_entry(auth_file, name)
+
+
+@app.command(name="list")
+def list_entries(*, auth_file: AuthFile) -> None:
+    """Print the names of the entries with their roles; secrets are kept nowhere.
+
+    Args:
+        auth_file: File of credentials.
+    """
+    for entry in read_entries(auth_file).values():
+        print(entry.name, ",".join(role.value for role in entry.roles))

@@ -1,0 +1,98 @@
+"""Slows down who asks for many tokens that no session has.
+
+A token can't be found by trying: with a million sessions, one in 2⁴⁴ tries hits. This keeps it so,
+however fast the machine. Clients whose sessions have expired don't notice.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from .batches import Hold
+from .throttle import Allowance
+from .transport import Respond
+
+logger = logging.getLogger(__name__)
+
+PER_SECOND = 1000
+"""Unknown tokens that a client may ask for each second in the long run."""
+
+AT_ONCE = 10_000
+"""And how many it may ask for at once."""
+
+
+class Counting(Protocol):
+    """Counts the unknown tokens it was asked for."""
+
+    unknown_tokens: int
+
+
+class Guesses:
+    """Watches what clients ask for.
+
+    Args:
+        counting: where unknown tokens are counted.
+        clock: returns the time in seconds.
+        now: returns the time in ms, for what is answered anew.
+
+    Attributes:
+        slowed: how many replies were held back.
+    """
+
+    def __init__(
+        self, counting: Counting, clock: Callable[[], float], now: Callable[[], int]
+    ) -> None:
+        self._counting = counting
+        self._clock = clock
+        self._now = now
+        self._allowance = Allowance(PER_SECOND, AT_ONCE)
+        self._over = asyncio.get_running_loop().create_future()
+        self.slowed = 0
+
+    def close(self) -> None:
+        """Hold nothing back any more."""
+        self._over.set_result(None)
+
+    def slowing(self, client: str, gone: asyncio.Future[None], respond: Respond) -> Respond:
+        """Return what answers as `respond` does, and later where `client` asks for too many.
+
+        Args:
+            client: by what its tokens are counted.
+            gone: done once nobody waits for the replies.
+            respond: what answers.
+        """
+        counting = self._counting
+
+        def watched(
+            messages: Sequence[bytes], now: int, text_tokens: bool
+        ) -> tuple[Sequence[bytes | Awaitable[bytes]], Hold | None]:
+            before = counting.unknown_tokens
+            replies, hold = respond(messages, now, text_tokens)
+            if counting.unknown_tokens == before:
+                return replies, hold
+            wait = self._allowance.spend(client, counting.unknown_tokens - before, self._clock())
+            if not wait:
+                return replies, hold
+            self.slowed += 1
+            logger.warning("%s asks for many unknown tokens and waits %.1f s", client, wait)
+            # All that follows waits with the last one, so that replies stay in order.
+            number = len(replies) - 1
+            last = self._held(replies[number], number, hold)
+            return [*replies[:number], self._later(last, wait, gone)], hold
+
+        return watched
+
+    async def _held(self, reply: bytes | Awaitable[bytes], number: int, hold: Hold | None) -> bytes:
+        """Return the reply of this number, which may come later or have to wait for a batch."""
+        if not isinstance(reply, bytes):
+            return await reply
+        if hold is None or number < hold.first or await hold.batch.wait():
+            return reply
+        return hold.instead(number, self._now())
+
+    async def _later(
+        self, reply: Awaitable[bytes], wait: float, gone: asyncio.Future[None]
+    ) -> bytes:
+        await asyncio.wait([gone, self._over], timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+        return await reply

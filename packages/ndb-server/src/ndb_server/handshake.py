@@ -1,0 +1,181 @@
+"""What an opening handshake says of who asks, and whether they may come in. Pure.
+
+Two attacks come through a browser, which opens a WebSocket to any address for any page:
+
+* A page of another origin connects to a server that its user can reach. Browsers say in ``Origin``
+  whose page it is (RFC 6455, section 10.2); programs that are no browsers send none.
+* A page has the name of its own site resolved to the address of the server (DNS rebinding), so that
+  the browser takes the server for the page's own. ``Host`` still has that name.
+"""
+
+import binascii
+from base64 import b64decode
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from websockets.http11 import Request
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why somebody may not come in.
+
+    Attributes:
+        status: how to answer the handshake.
+        cause: by which of a few words to count it.
+        message: what is wrong and what to do, for a human.
+        headers: more headers of the answer.
+    """
+
+    status: HTTPStatus
+    cause: str
+    message: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Offer(NamedTuple):
+    """The credentials that somebody offers; `name` is None where the secret alone was sent."""
+
+    name: str | None
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"Offer(name={self.name!r})"
+
+
+def parse_origin(text: str) -> str:
+    """Return the origin that `text` is, as browsers write it (RFC 6454, section 6.2).
+
+    Raises:
+        ValueError: it is none, or one that stands for any page.
+    """
+    if text == "null":
+        raise ValueError("'null' is the origin of any page that is kept apart, so it names none")
+    parts = urlsplit(text)
+    if not parts.scheme or not parts.hostname or text.split("://", 1)[1] != parts.netloc:
+        raise ValueError(f"'{text}' is no origin; one looks like https://app.example:8443")
+    if parts.username is not None:
+        raise ValueError("an origin has no credentials")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    if parts.port is None or parts.port == _DEFAULT_PORTS.get(parts.scheme):
+        return f"{parts.scheme}://{host}"
+    return f"{parts.scheme}://{host}:{parts.port}"
+
+
+def parse_host(text: str) -> str:
+    """Return the name or address in a ``Host`` header, without its port.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname or parts.netloc != text or parts.username is not None:
+        raise ValueError(f"{text!r} is no host")
+    # A port that is none is a ValueError too.
+    _ = parts.port
+    return parts.hostname.rstrip(".")
+
+
+def parse_address(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the IP address that `host` is; None if it is a name."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach the address `host`."""
+    address = parse_address(host)
+    return address is not None and address.is_loopback
+
+
+def client_key(host: str) -> str:
+    """Return by what to count a client at address `host`.
+
+    Whoever has one address of IPv6 has a network of 2⁶⁴ of them, so that is counted as one.
+    """
+    address = parse_address(host)
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((address, 64), strict=False))
+    return host if address is None else str(address)
+
+
+def check_origin(request: Request, allowed: Collection[str]) -> Refusal | None:
+    """Refuse a page of an origin that is not `allowed`."""
+    origins = request.headers.get_all("Origin")
+    if not origins or (len(origins) == 1 and origins[0] in allowed):
+        return None
+    return Refusal(
+        HTTPStatus.FORBIDDEN,
+        "origin",
+        "pages of this origin may not connect; --allow-origin allows one",
+    )
+
+
+def check_host(request: Request, allowed: Collection[str] | None) -> Refusal | None:
+    """Refuse a request for a host that is none of `allowed`, if that is given.
+
+    Addresses and ``localhost`` are always right: no DNS can make them another site's.
+    """
+    hosts = request.headers.get_all("Host")
+    try:
+        [text] = hosts
+        host = parse_host(text)
+    except ValueError:
+        # RFC 9112, section 3.2.
+        return Refusal(
+            HTTPStatus.BAD_REQUEST, "host", "there must be one Host header, with a host in it"
+        )
+    if (
+        allowed is None
+        or host in allowed
+        or parse_address(host) is not None
+        or host == "localhost"
+        or host.endswith(".localhost")
+    ):
+        return None
+    return Refusal(
+        HTTPStatus.FORBIDDEN,
+        "host",
+        "this server is not known by that name; --allow-host allows one",
+    )
+
+
+def offered(request: Request) -> Offer | None:
+    """Return the credentials in ``Authorization``, Basic (RFC 7617) or Bearer (RFC 6750).
+
+    Returns:
+        None if there are none that can be understood.
+    """
+    headers = request.headers.get_all("Authorization")
+    if len(headers) != 1:
+        return None
+    scheme, _, value = headers[0].partition(" ")
+    value = value.strip()
+    if scheme.lower() == "bearer" and value:
+        return Offer(None, value)
+    if scheme.lower() == "basic":
+        try:
+            name, colon, secret = b64decode(value, validate=True).decode().partition(":")
+        except (binascii.Error, ValueError):
+            return None
+        return Offer(name, secret) if colon else None
+    return None
+
+
+def forwarded_for(request: Request) -> str | None:
+    """Return the client's address as the proxy in front of the server says; None if it does not.
+
+    That is the last one of ``X-Forwarded-For``: those before it are what the client says.
+    """
+    entries = ",".join(request.headers.get_all("X-Forwarded-For")).rsplit(",", 1)
+    address = entries[-1].strip()
+    return address if parse_address(address) is not None else None

@@ -1,0 +1,54 @@
+"""How much there may be of everything."""
+
+from dataclasses import dataclass
+
+try:
+    import resource
+except ImportError:
+    # Where there is no such limit, on Windows.
+    resource = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of what clients may do to a server; 0 is none.
+
+    Attributes:
+        message_size: bytes of a message.
+        depth: how deep arrays and objects of a message nest.
+        in_flight: requests of one connection that are answered together; more wait.
+        steps: steps that the JSONPath of one request may take through values.
+        keys: keys of a session.
+        key_length: characters of a key's name.
+        sessions: sessions there are.
+        memory: bytes of memory that sessions and keys take, as it is estimated.
+        evict: whether sessions make room for new data, those that expire first before others.
+        connections: connections there are.
+        connections_per_address: connections of one address.
+    """
+
+    message_size: int = 4 * 2**20
+    depth: int = 512
+    in_flight: int = 1024
+    steps: int = 250_000
+    keys: int = 10_000
+    key_length: int = 1024
+    sessions: int = 10_000_000
+    memory: int = 2**30
+    evict: bool = False
+    connections: int = 10_000
+    connections_per_address: int = 1000
+
+
+UNLIMITED = Limits(
+    in_flight=0, steps=0, keys=0, key_length=0, sessions=0, memory=0, connections=0,
+    connections_per_address=0,
+)  # fmt: skip
+"""Nothing but what keeps messages readable."""
+
+
+def raise_file_limit() -> None:
+    """Let the process have as many files and connections open as the system lets it at all."""
+    if resource is not None:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

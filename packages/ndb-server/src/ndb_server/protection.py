@@ -1,0 +1,24 @@
+"""The server protects itself by default: it isn't opened to a network by oversight."""
+
+WAYS_ON = (
+    "give --auth-file FILE with --tls-cert FILE and --tls-key FILE, or --behind-proxy where a "
+    "proxy terminates TLS, or --insecure to let in anyone who can reach it"
+)
+
+
+def check_exposure(
+    host: str, *, loopback: bool, guarded: bool, encrypted: bool, waived: bool
+) -> str | None:
+    """Return why not to listen on `host`; None if that is all right.
+
+    Args:
+        host: the address, as it was given.
+        loopback: only this machine can reach it.
+        guarded: clients have to show credentials or certificates.
+        encrypted: connections are encrypted.
+        waived: it was said to be all right.
+    """
+    if loopback or waived or (guarded and encrypted):
+        return None
+    missing = [what for what, there in (("credentials", guarded), ("TLS", encrypted)) if not there]
+    return f"not listening on {host} without {' and '.join(missing)}: {WAYS_ON}"

@@ -1,0 +1,602 @@
+"""Who comes in, as seen from outside: each refusal with its answer and its line of log."""
+
+import base64
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from ndb_protocol import COMMANDS
+from ndb_protocol.commands import Role
+
+from tests.conftest import Server, StartServer
+from tests.e2e.wire import BOUND, Wire, close, handshake, opened, text
+
+ENDED = (ConnectionError, ssl.SSLError, AssertionError)
+"""What `Wire` raises where the server ends the connection."""
+
+
+class Answer(dict[str, str]):
+    """An HTTP answer: its headers, its status and its body."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: str) -> None:
+        super().__init__(headers)
+        self.status = status
+        self.body = body
+
+
+def answer(port: int, host: str = "127.0.0.1", **headers: str) -> Answer:
+    """Return the answer to an opening handshake with these headers, to its end if it refuses."""
+    with Wire(port, host) as wire:
+        wire.send(handshake(None, **headers))
+        status, answered = wire.head()
+        body = b""
+        while len(body) < int(answered.get("Content-Length", "0")):
+            body += wire.socket.recv(4096)
+        return Answer(status, answered, body.decode())
+
+
+def refused(server: Server, expected: int, sentence: str, **headers: str) -> Answer:
+    """See that a handshake is refused, with `sentence` in the answer and in the log."""
+    got = answer(server.port, **headers)
+    assert got.status == expected
+    assert sentence in got.body
+    assert got["Connection"] == "close"
+    line = next(line for line in reversed(server.stderr.splitlines()) if sentence in line)
+    assert "INFO ndb_server.transport: handshake refused, from 127.0.0.1 port " in line
+    return got
+
+
+def basic(name: str, secret: str) -> str:
+    return "Basic " + base64.b64encode(f"{name}:{secret}".encode()).decode()
+
+
+def auth(*arguments: str) -> str:
+    """Run ``ndb-server auth``; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ndb_server", "auth", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=BOUND,
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+def added(file: Path, name: str, *roles: str) -> str:
+    """Add an entry to a file of credentials; return its secret."""
+    options = [f"--role={role}" for role in roles]
+    return auth("add", name, *options, "--auth-file", str(file)).split()[-1]
+
+
+@contextmanager
+def admitted(port: int, secret: str) -> Iterator[Wire]:
+    """Yield an open connection of whoever has `secret`."""
+    with Wire(port) as wire:
+        wire.send(handshake(Authorization=f"Bearer {secret}"))
+        assert wire.head()[0] == 101
+        yield wire
+
+
+# Browsers
+
+
+def test_a_page_of_another_origin_is_refused_with_403(start_server: StartServer) -> None:
+    server = start_server("--allow-origin", "https://app.example")
+    for origin in (
+        "https://evil.example", "null", "http://localhost:8000", "https://app.example.evil"
+    ):  # fmt: skip
+        refused(server, 403, "--allow-origin allows one", Origin=origin)
+
+
+def test_a_page_of_an_allowed_origin_and_a_program_without_one_come_in(
+    start_server: StartServer,
+) -> None:
+    server = start_server(
+        "--allow-origin", "https://app.example:443", "--allow-origin=http://localhost:8000"
+    )
+    for origin in ("https://app.example", "http://localhost:8000", ""):
+        assert answer(server.port, Origin=origin).status == 101
+    assert answer(server.port, Origin="HTTPS://APP.EXAMPLE").status == 403
+
+
+def test_a_host_of_another_name_is_refused_with_403(server: Server) -> None:
+    for host in ("evil.example", "evil.example:1987", "localhost.evil.example", "a b"):
+        refused(server, 403, "--allow-host allows one", Host=host)
+
+
+def test_a_handshake_without_one_host_is_refused_with_400(server: Server) -> None:
+    for host in ("", "user@localhost", "localhost:port", "localhost/x"):
+        refused(server, 400, "there must be one Host header", Host=host)
+
+
+def test_addresses_and_names_of_the_server_come_in(start_server: StartServer) -> None:
+    server = start_server("--host", "localhost", "--allow-host", "NDB.internal")
+    names = ("localhost:1", "app.localhost", "127.0.0.1:9", "[::1]:9", "10.1.2.3", "ndb.internal:8")
+    for name in names:
+        assert answer(server.port, Host=name).status == 101
+
+
+def test_two_hosts_or_two_origins_are_refused(server: Server) -> None:
+    with Wire(server.port) as wire:
+        wire.send(handshake().replace(b"\r\n", b"\r\nHost: localhost\r\n", 1))
+        assert wire.head()[0] == 400
+    with Wire(server.port) as wire:
+        wire.send(handshake(Origin="http://a").replace(b"\r\n", b"\r\nOrigin: http://b\r\n", 1))
+        assert wire.head()[0] == 400
+
+
+# Credentials
+
+
+@pytest.fixture(scope="module")
+def auth_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("auth") / "credentials"
+
+
+@pytest.fixture(scope="module")
+def secrets(auth_file: Path) -> dict[str, str]:
+    """Return the secrets of entries, by their names, which are their roles."""
+    entries = ("app", "kv", "admin", "app,kv,admin")
+    return {
+        roles: added(auth_file, roles.replace(",", "-"), *roles.split(",")) for roles in entries
+    }
+
+
+@pytest.fixture
+def guarded(start_server: StartServer, auth_file: Path, secrets: dict[str, str]) -> Server:
+    assert secrets
+    return start_server("--auth-file", str(auth_file))
+
+
+WRONG: dict[str, str] = {
+    "another secret": basic("app", "x"),
+    "another name": basic("nobody", "x"),
+    "no name": basic("", ""),
+    "an unknown token": "Bearer 0123456789ab.xxxxxxxx",
+    "what is no token": "Bearer x",
+}
+NONE: dict[str, str] = {
+    "nothing": "",
+    "another scheme": "Digest username=app",
+    "no base64": "Basic ***",
+    "no UTF-8": "Basic " + base64.b64encode(b"\xff:\xff").decode(),
+    "no colon": "Basic " + base64.b64encode(b"app").decode(),
+    "a scheme alone": "Bearer ",
+}
+
+
+def test_wrong_credentials_are_refused_with_401(guarded: Server) -> None:
+    for header in WRONG.values():
+        got = refused(guarded, 401, "the credentials are not right", Authorization=header)
+        assert got["WWW-Authenticate"] == 'Basic realm="ndb", charset="UTF-8", Bearer realm="ndb"'
+
+
+def test_missing_credentials_are_refused_with_401(guarded: Server) -> None:
+    for header in NONE.values():
+        got = refused(guarded, 401, "this server asks for credentials", Authorization=header)
+        assert "Basic" in got["WWW-Authenticate"]
+
+
+def test_right_credentials_come_in_in_each_form(guarded: Server, secrets: dict[str, str]) -> None:
+    # The second time they are recognized.
+    for _ in range(2):
+        for header in (basic("app", secrets["app"]), f"bearer {secrets['app']}"):
+            assert answer(guarded.port, Authorization=header).status == 101
+    assert answer(guarded.port, Authorization=basic("kv", secrets["app"])).status == 401
+
+
+def test_any_host_may_be_named_where_credentials_are_asked_for(
+    guarded: Server, secrets: dict[str, str]
+) -> None:
+    bearer = f"Bearer {secrets['app']}"
+    assert answer(guarded.port, Authorization=bearer, Host="ndb.example").status == 101
+    assert answer(guarded.port, Authorization=bearer, Origin="https://ndb.example").status == 403
+
+
+def test_many_wrong_secrets_are_refused_with_429_and_the_right_one_still_comes_in(
+    guarded: Server, secrets: dict[str, str]
+) -> None:
+    right = f"Bearer {secrets['app']}"
+    assert answer(guarded.port, Authorization=right).status == 101
+    wires = [Wire(guarded.port) for _ in range(60)]
+    for wire in wires:
+        wire.send(handshake(Authorization=WRONG["another secret"]))
+    statuses = [wire.head()[0] for wire in wires]
+    for wire in wires:
+        wire.socket.close()
+    assert {*statuses} == {401, 429}
+    assert "too many attempts with other credentials" in guarded.stderr
+    # It was right before: nobody waits for those who guess.
+    assert answer(guarded.port, Authorization=right).status == 101
+
+
+def test_what_is_sent_while_the_secret_is_judged_is_answered(
+    guarded: Server, secrets: dict[str, str]
+) -> None:
+    with Wire(guarded.port) as wire:
+        sent = handshake(Authorization=f"Bearer {secrets['kv']}") + text({"KV_COUNT": {}}) * 3
+        wire.send(sent)
+        assert wire.head()[0] == 101
+        assert wire.replies(3) == [{"KV_COUNT_RSP": {"st": 1, "cnt": 0}}] * 3
+
+
+# Roles
+
+PARAMS: dict[str, dict[str, Any]] = {
+    "SH_EXISTS": {"tkns": []},
+    "SH_SAVE": {"name": "x"},
+    "SH_LOAD": {"name": "x"},
+    "KV_SAVE": {"name": "x"},
+    "KV_LOAD": {"name": "x"},
+    **{f"{prefix}_{name}": {"keys": {}} for prefix in ("SH", "KV") for name in ("SET", "ADD")},
+    **{f"{prefix}_CLEAR_SET": {"keys": {}} for prefix in ("SH", "KV")},
+    **{f"{prefix}_{name}": {"keys": []} for prefix in ("SH", "KV") for name in ("GET", "CONTAINS")},
+    **{f"{prefix}_RMV": {"keys": ["a"]} for prefix in ("SH", "KV")},
+    **{f"{prefix}_FIND": {"path": "$", "rsp": "keys"} for prefix in ("SH", "KV")},
+    **{f"{prefix}_UPDATE": {"key": "a", "path": "$", "value": 1} for prefix in ("SH", "KV")},
+    **{f"{prefix}_ARR_APPEND": {"key": "a", "items": []} for prefix in ("SH", "KV")},
+}
+
+ADMIN = {
+    "SH_END_ALL", "SH_INFO_ALL", "SH_SAVE", "SH_LOAD", "KV_SAVE", "KV_LOAD", "KV_CLEAR",
+    "KV_CLEAR_SET",
+}  # fmt: skip
+
+
+def test_the_roles_of_the_commands_are_those_of_the_documentation() -> None:
+    by_role = {
+        role: {command.name for command in COMMANDS.values() if command.role is role}
+        for role in (*Role, None)
+    }
+    sessions = {name for name in COMMANDS if name.startswith("SH_")}
+    keys = {name for name in COMMANDS if name.startswith("KV_")}
+    assert by_role == {
+        Role.APP: sessions - ADMIN,
+        Role.KV: keys - ADMIN,
+        Role.ADMIN: ADMIN,
+        None: {"SV_INFO"},
+    }
+
+
+@pytest.mark.parametrize("role", ["app", "kv", "admin", "app,kv,admin"])
+def test_a_client_may_do_what_its_roles_permit_and_nothing_else(
+    guarded: Server, secrets: dict[str, str], role: str
+) -> None:
+    with admitted(guarded.port, secrets[role]) as wire:
+        for name, command in COMMANDS.items():
+            reply = wire.request(name, **PARAMS.get(name, {}))
+            needed = command.role
+            if needed is None or needed.value in role.split(","):
+                assert reply["st"] != 14 or "--data-dir" in reply["m"], name
+            else:
+                assert reply == {
+                    "st": 14,
+                    "m": f"{name} needs the role {needed.value}; this client's: {role}",
+                }
+
+
+# The file of credentials
+
+
+def test_a_removed_entry_is_closed_with_1008_and_refused_from_then_on(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "credentials"
+    going, staying = added(file, "going", "app"), added(file, "staying", "kv")
+    server = start_server("--auth-file", str(file))
+    with admitted(server.port, going) as first, admitted(server.port, staying) as second:
+        auth("remove", "going", "--auth-file", str(file))
+        coming = added(file, "coming", "app")
+        os.kill(server.pid, signal.SIGHUP)
+        assert first.rest() == [(1008, "the credentials were withdrawn")]
+        assert second.request("KV_COUNT")["st"] == 1
+    assert "credentials and certificates were read again" in server.stderr
+    assert answer(server.port, Authorization=f"Bearer {going}").status == 401
+    assert answer(server.port, Authorization=f"Bearer {coming}").status == 101
+
+
+def test_a_file_that_cannot_be_read_again_leaves_those_in_who_were(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "credentials"
+    secret = added(file, "web", "app")
+    server = start_server("--auth-file", str(file))
+    file.write_text(f"{secret}\n")
+    with admitted(server.port, secret) as wire:
+        os.kill(server.pid, signal.SIGHUP)
+        assert wire.request("SH_NEW")["st"] == 1
+        for _ in range(1000):
+            if "not read again" in server.stderr:
+                break
+            assert wire.request("SH_NEW")["st"] == 1
+    assert f"ERROR ndb_server.server: not read again: line 1 of credentials {file} is no entry" in (
+        server.stderr
+    )
+    assert secret not in server.stderr
+
+
+# TLS
+
+
+class Authority(trustme.CA):
+    """Signs certificates, and has clients that trust it."""
+
+    def files(self, folder: Path, name: str) -> list[str]:
+        """Write a certificate for `name`; return the options that let a server use it."""
+        issued = self.issue_cert(name, common_name=name)
+        chain, key = folder / f"{name}.pem", folder / f"{name}.key"
+        chain.unlink(missing_ok=True)
+        for part in issued.cert_chain_pems:
+            part.write_to_path(chain, append=True)
+        issued.private_key_pem.write_to_path(key)
+        return ["--tls-cert", str(chain), "--tls-key", str(key)]
+
+    def client(self, name: str | None = None) -> ssl.SSLContext:
+        """Return what a client connects with, one with a certificate if it has a `name`."""
+        context = ssl.create_default_context()
+        self.configure_trust(context)
+        if name is not None:
+            self.issue_cert(name).configure_cert(context)
+        return context
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@contextmanager
+def encrypted(port: int, context: ssl.SSLContext) -> Iterator[Wire]:
+    """Yield an open WebSocket connection over TLS."""
+    with Wire(port) as wire:
+        wire.socket = context.wrap_socket(wire.socket, server_hostname="localhost")
+        wire.upgrade()
+        yield wire
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_tls_connections_are_answered_and_closed_in_order(
+    start_server: StartServer, authority: Authority, tmp_path: Path, loop: str
+) -> None:
+    server = start_server(*authority.files(tmp_path, "localhost"), "--loop", loop)
+    assert server.url.startswith("wss://127.0.0.1:")
+    with encrypted(server.port, authority.client()) as wire:
+        large = "x" * 1_000_000
+        assert wire.request("KV_SET", keys={"a": large})["st"] == 1
+        wire.send(text({"KV_GET": {"keys": ["a"]}}) * 3 + close())
+        assert [reply["KV_GET_RSP"]["keys"]["a"] for reply in wire.replies(3)] == [large] * 3
+        assert wire.rest() == [(1000, "")]
+    with Wire(server.port) as plain:
+        plain.send(handshake())
+        assert plain.socket.recv(1)[:4] != b"HTTP"
+    with encrypted(server.port, authority.client()) as wire:
+        assert wire.request("KV_COUNT") == {"st": 1, "cnt": 1}
+        server.process.terminate()
+        assert wire.said() == (1001, "server is shutting down")
+        wire.send(close(1001))
+        assert wire.rest() == []
+    assert server.process.wait(BOUND) == 0
+
+
+def test_old_versions_of_tls_are_refused(
+    start_server: StartServer, authority: Authority, tmp_path: Path
+) -> None:
+    server = start_server(*authority.files(tmp_path, "localhost"))
+    context = authority.client()
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with (
+        socket.create_connection(("127.0.0.1", server.port), BOUND) as plain,
+        pytest.raises(ssl.SSLError),
+    ):
+        context.wrap_socket(plain, server_hostname="localhost")
+
+
+def test_certificates_are_read_again_on_sighup(
+    start_server: StartServer, authority: Authority, tmp_path: Path
+) -> None:
+    server = start_server(*authority.files(tmp_path, "localhost"))
+    other = Authority()
+    with encrypted(server.port, authority.client()) as before:
+        other.files(tmp_path, "localhost")
+        os.kill(server.pid, signal.SIGHUP)
+        while "were read again" not in server.stderr:
+            assert before.request("KV_COUNT")["st"] == 1
+        with encrypted(server.port, other.client()) as after:
+            assert after.request("KV_COUNT")["st"] == 1
+        assert before.request("KV_COUNT")["st"] == 1
+        (tmp_path / "localhost.pem").write_text("no certificate")
+        os.kill(server.pid, signal.SIGHUP)
+        while "not read again" not in server.stderr:
+            assert before.request("KV_COUNT")["st"] == 1
+        with encrypted(server.port, other.client()) as still:
+            assert still.request("KV_COUNT")["st"] == 1
+
+
+def test_only_clients_with_a_certificate_of_the_authority_come_in(
+    start_server: StartServer, authority: Authority, tmp_path: Path
+) -> None:
+    trusted = tmp_path / "clients.pem"
+    authority.cert_pem.write_to_path(trusted)
+    server = start_server(*authority.files(tmp_path, "localhost"), "--tls-client-ca", str(trusted))
+    with encrypted(server.port, authority.client("web.internal")) as wire:
+        assert wire.request("KV_COUNT")["st"] == 1
+    strangers = Authority()
+    stranger = authority.client()
+    strangers.issue_cert("web.internal").configure_cert(stranger)
+    for context in (authority.client(), stranger):
+        # With TLS 1.3 the client hears of it when it first reads.
+        with pytest.raises(ENDED), encrypted(server.port, context):
+            pytest.fail("it came in")
+
+
+# Protected by default
+
+
+def start_fails(*arguments: str) -> str:
+    process = subprocess.run(
+        [sys.executable, "-m", "ndb_server", "--port", "0", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=BOUND,
+        check=False,
+    )
+    assert (process.returncode, process.stdout) == (2, "")
+    [line] = process.stderr.splitlines()
+    return line
+
+
+def test_a_server_does_not_listen_to_a_network_unprotected(
+    authority: Authority, auth_file: Path, secrets: dict[str, str], tmp_path: Path
+) -> None:
+    assert secrets
+    tls = authority.files(tmp_path, "localhost")
+    credentials = ["--auth-file", str(auth_file)]
+    for host, given, missing in (
+        ("0.0.0.0", [], "credentials and TLS"),
+        ("::", tls, "credentials"),
+        ("192.0.2.1", credentials, "TLS"),
+    ):
+        line = start_fails("--host", host, *given)
+        assert line.startswith(f"ndb-server: not listening on {host} without {missing}: ")
+        for way in ("--auth-file", "--tls-cert", "--tls-key", "--behind-proxy", "--insecure"):
+            assert way in line
+
+
+def test_a_server_listens_to_a_network_in_each_of_the_ways_on(
+    start_server: StartServer,
+    authority: Authority,
+    auth_file: Path,
+    secrets: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    tls = authority.files(tmp_path, "localhost")
+    trusted = tmp_path / "clients.pem"
+    authority.cert_pem.write_to_path(trusted)
+    ways = {
+        "wss://": ["--auth-file", str(auth_file), *tls],
+        "wss:/": ["--tls-client-ca", str(trusted), *tls],
+        "ws://": ["--behind-proxy"],
+        "ws:/": ["--insecure"],
+    }
+    for scheme, options in ways.items():
+        assert start_server("--host", "0.0.0.0", *options).url.startswith(scheme)
+
+
+@pytest.mark.parametrize("option", ["--tls-cert", "--tls-key", "--tls-client-ca"])
+def test_a_certificate_without_its_key_or_a_key_without_it_is_named(option: str) -> None:
+    assert "TLS needs both --tls-cert and --tls-key" in start_fails(option, "x.pem")
+
+
+def test_files_that_cannot_be_used_stop_the_start(authority: Authority, tmp_path: Path) -> None:
+    tls = authority.files(tmp_path, "localhost")
+    nowhere = str(tmp_path / "nowhere")
+    assert f"cannot read credentials {nowhere}" in start_fails("--auth-file", nowhere)
+    chain, key = tls[:2], tls[2:]
+    assert f"cannot use certificate {nowhere}" in start_fails(*key, "--tls-cert", nowhere)
+    assert f"cannot use client CA {nowhere}" in start_fails(*tls, "--tls-client-ca", nowhere)
+    no_pem = tmp_path / "no.pem"
+    no_pem.write_text("no certificate")
+    assert f"cannot use certificate {no_pem}" in start_fails(*key, "--tls-cert", str(no_pem))
+    assert f"cannot use client CA {no_pem}" in start_fails(*tls, "--tls-client-ca", str(no_pem))
+    mixed = authority.issue_cert("other").private_key_pem
+    mixed.write_to_path(tmp_path / "other.key")
+    line = start_fails(*chain, "--tls-key", str(tmp_path / "other.key"))
+    assert "KEY_VALUES_MISMATCH" in line
+
+
+# The number of connections
+
+
+def test_connections_beyond_the_number_are_refused_with_503(start_server: StartServer) -> None:
+    server = start_server("--max-connections", "2")
+    with opened(server.port) as first, opened(server.port):
+        got = refused(server, 503, "there are 2 connections already")
+        assert "try again later" in got.body
+        assert first.request("KV_COUNT")["st"] == 1
+    # As soon as the server has seen one end.
+    while answer(server.port).status == 503:
+        pass
+    assert answer(server.port).status == 101
+
+
+def test_connections_of_one_address_beyond_the_number_are_refused_with_429(
+    start_server: StartServer,
+) -> None:
+    server = start_server("--max-connections-per-address", "2", "--host", "0.0.0.0", "--insecure")
+    with opened(server.port), opened(server.port):
+        refused(server, 429, "there are 2 connections from this address already")
+        with Wire(server.port) as other:
+            other.socket.close()
+            other.socket = socket.create_connection(
+                ("127.0.0.1", server.port), BOUND, source_address=("127.0.0.2", 0)
+            )
+            other.upgrade()
+
+
+def test_a_flood_of_connections_beyond_the_number_is_cut(start_server: StartServer) -> None:
+    server = start_server("--max-connections", "5")
+    silent = [socket.create_connection(("127.0.0.1", server.port), BOUND) for _ in range(400)]
+    # The last ones get no answer at all, at once.
+    with pytest.raises(ENDED):
+        answer(server.port)
+    assert "connection aborted, from 127.0.0.1" in server.stderr
+    assert "too many connections" in server.stderr
+    for one in silent:
+        one.close()
+    while True:
+        try:
+            if answer(server.port).status == 101:
+                break
+        except ENDED:
+            continue
+
+
+def test_behind_a_proxy_connections_are_counted_by_the_address_it_says(
+    start_server: StartServer,
+) -> None:
+    server = start_server("--behind-proxy", "--max-connections-per-address", "1")
+    with Wire(server.port) as wire:
+        wire.send(handshake(X_Forwarded_For="198.51.100.1, 198.51.100.2"))
+        assert wire.head()[0] == 101
+        assert answer(server.port, X_Forwarded_For="198.51.100.2").status == 429
+        # What stands before the last one may be the client's own invention.
+        assert answer(server.port, X_Forwarded_For="198.51.100.2, 198.51.100.3").status == 101
+        assert answer(server.port, X_Forwarded_For="no address").status == 101
+
+
+def test_without_a_proxy_nobody_is_asked_for_an_address(start_server: StartServer) -> None:
+    server = start_server("--max-connections-per-address", "1")
+    with opened(server.port):
+        assert answer(server.port, X_Forwarded_For="198.51.100.2").status == 429
+
+
+def test_secrets_are_shown_once_and_kept_nowhere(tmp_path: Path) -> None:
+    file = tmp_path / "credentials"
+    printed = auth("add", "web", "--role", "app", "--role", "admin", "--auth-file", str(file))
+    secret = printed.split()[-1]
+    assert printed.count(secret) == 1
+    assert len(secret) > 40
+    assert file.stat().st_mode & 0o777 == 0o600
+    kept = file.read_text()
+    assert secret not in kept
+    assert secret.partition(".")[2] not in kept
+    [entry] = map(json.loads, kept.splitlines())
+    assert entry["roles"] == ["app", "admin"]
+    assert auth("list", "--auth-file", str(file)) == "web app,admin\n"
+    assert added(file, "other", "kv") != secret
+    auth("remove", "web", "--auth-file", str(file))
+    assert auth("list", "--auth-file", str(file)) == "other kv\n"
+    assert [*tmp_path.iterdir()] == [file]

@@ -1,0 +1,346 @@
+"""Each limit from outside: its exact answer, what it says of itself, and its line in the log."""
+
+import json
+import re
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+
+import pytest
+from websockets.frames import Opcode
+
+from tests.conftest import Server, StartServer
+from tests.e2e.wire import (
+    BOUND,
+    Wire,
+    all_opened,
+    close,
+    frame,
+    handshake,
+    header,
+    opened,
+    resident_bytes,
+    text,
+)
+
+LIMITS = {
+    "--max-message-size": "64k",
+    "--max-depth": "20",
+    "--max-steps": "1000",
+    "--max-keys": "100",
+    "--max-key-length": "50",
+    "--max-sessions": "3",
+    "--max-memory": "100k",
+    "--max-in-flight": "10",
+    "--max-connections": "500",
+    "--max-connections-per-address": "400",
+    "--handshake-timeout": "1",
+    "--idle-timeout": "1",
+}
+
+
+@pytest.fixture
+def limited(start_server: StartServer) -> Server:
+    return start_server(*(f"{option}={value}" for option, value in LIMITS.items()))
+
+
+def reached(server: Server) -> dict[str, int]:
+    """Stop the server; return how often which limits were reached, as its log says."""
+    server.stop()
+    found: dict[str, int] = {}
+    for line in server.stderr.splitlines():
+        told = re.search(
+            r"WARNING ndb_server.server: limits were reached, so often each: (.+)", line
+        )
+        for limit, count in re.findall(r"(\w+) (\d+)", told[1]) if told else ():
+            found[limit] = found.get(limit, 0) + int(count)
+    return found
+
+
+def test_the_limits_are_told(limited: Server, start_server: StartServer) -> None:
+    told = {
+        "messageSize": 65536,
+        "writeTimeout": 30,
+        "depth": 20,
+        "inFlight": 10,
+        "steps": 1000,
+        "keys": 100,
+        "keyLength": 50,
+        "sessions": 3,
+        "memory": 102400,
+        "connections": 500,
+        "connectionsPerAddress": 400,
+        "handshakeTimeout": 1,
+        "idleTimeout": 1,
+    }
+    with opened(limited.port) as client:
+        assert client.request("SV_INFO")["limits"] == told
+    off = ("--max-keys", "--max-key-length", "--max-sessions", "--max-memory", "--max-connections")
+    with opened(start_server(*(f"{option}=0" for option in off)).port) as client:
+        limits = client.request("SV_INFO")["limits"]
+        assert [limits[name] for name in ("keys", "keyLength", "sessions", "memory")] == [0] * 4
+        many = {f"{number}{'x' * 2000}": number for number in range(1000)}
+        tkn = client.request("SH_NEW")["tkn"]
+        assert client.request("SH_SET", tkn=tkn, keys=many)["st"] == 1
+
+
+def test_each_limit_of_a_request_has_its_answer(limited: Server) -> None:
+    with opened(limited.port) as client:
+        tkn = client.request("SH_NEW")["tkn"]
+        assert client.request("SH_SET", tkn=tkn, keys=dict.fromkeys(map(str, range(101)), 0)) == {
+            "st": 201,
+            "m": "'keys' would make 101 keys in the session; 100 are allowed",
+        }
+        assert client.request("KV_SET", keys={"k" * 51: 0}) == {
+            "st": 201,
+            "m": f"key '{'k' * 12}...{'k' * 13}' has 51 characters; 50 are allowed",
+        }
+        for _ in range(2):
+            client.request("SH_NEW")
+        assert client.request("SH_NEW") == {
+            "st": 103,
+            "m": "there are 3 sessions already, the most allowed",
+        }
+        full = (
+            "no memory is left for it; remove something, or let the server have more with "
+            "--max-memory"
+        )
+        assert client.request("KV_SET", keys={"a": "x" * 60_000})["st"] == 1
+        assert client.request("KV_SET", keys={"b": "x" * 60_000}) == {"st": 201, "m": full}
+        client.request("SH_END", tkn=tkn)
+        assert client.request("KV_SET", keys={"b": "x" * 41_500})["st"] == 1
+        assert client.request("SH_NEW") == {"st": 103, "m": full}
+        assert client.request("KV_CLEAR_SET", keys={"list": [0] * 2000})["st"] == 1
+        assert client.request("KV_FIND", path="$.*", rsp="keys") == {
+            "st": 201,
+            "m": "it takes more than 1000 steps to follow 'path'; let it, or 'keys', name less",
+        }
+        client.send(text('{"KV_SET":{"keys":{"a":' + "[" * 18 + "]" * 18 + "}}}"))
+        client.send(text('{"KV_SET":{"keys":{"a":' + "[" * 17 + "]" * 17 + "}}}"))
+        assert client.replies(2) == [
+            {"ERR": {"st": 3, "m": "the message nests arrays and objects too deeply"}},
+            {"KV_SET_RSP": {"st": 1}},
+        ]
+        # Other requests are answered all the same.
+        assert client.request("KV_GET", keys=["a"])["st"] == 1
+    assert reached(limited) == {
+        "keys": 1,
+        "key_length": 1,
+        "sessions": 1,
+        "memory": 2,
+        "steps": 1,
+        "depth": 1,
+    }
+
+
+TOO_LARGE = {
+    "one frame": header(0x81, 65537),
+    "fragments": frame(Opcode.TEXT, b"x" * 40_000, fin=False)
+    + frame(Opcode.CONT, b"x" * 40_000, fin=False),
+}
+
+
+@pytest.mark.parametrize("sent", TOO_LARGE.values(), ids=TOO_LARGE)
+def test_a_message_that_is_too_large_closes_with_1009(limited: Server, sent: bytes) -> None:
+    with opened(limited.port) as client:
+        client.send(text({"KV_COUNT": {}}) + sent)
+        reply, closing = client.rest()
+        assert reply == '{"KV_COUNT_RSP":{"st":1,"cnt":0}}'
+        assert isinstance(closing, tuple)
+        assert closing[0] == 1009
+    assert "INFO ndb_server.transport: connection closed, from 127.0.0.1 port " in limited.stderr
+    assert "1009 (message too big)" in limited.stderr
+    assert reached(limited) == {"message_size": 1}
+
+
+def test_a_connection_without_a_handshake_is_aborted(limited: Server) -> None:
+    slow = [Wire(limited.port) for _ in range(20)]
+    for number, wire in enumerate(slow):
+        # Slowloris: a little of a handshake, and never the end of it.
+        wire.send(handshake()[: number * 5])
+    with opened(limited.port) as client:
+        for wire in slow:
+            with pytest.raises((ConnectionError, AssertionError)):
+                wire.head()
+            assert client.request("KV_COUNT")["st"] == 1
+            wire.socket.close()
+    assert limited.stderr.count("no opening handshake in time") == 20
+    assert reached(limited) == {"handshake": 20}
+
+
+def test_a_connection_without_a_request_is_closed_with_1001(limited: Server) -> None:
+    with opened(limited.port) as idle, opened(limited.port) as busy:
+        idle.send(frame(Opcode.PING, b"I do live"))
+        assert idle.said() == b"I do live"
+        while not select_readable(idle):
+            assert busy.request("KV_COUNT")["st"] == 1
+        assert idle.rest() == [(1001, "no request for 1 seconds")]
+        assert busy.request("KV_COUNT")["st"] == 1
+    assert "connection closed, from 127.0.0.1" in limited.stderr
+    assert reached(limited) == {"idle": 1}
+
+
+def select_readable(wire: Wire) -> bool:
+    import select
+
+    return bool(select.select([wire.socket], [], [], 0)[0])
+
+
+def test_many_requests_of_one_connection_leave_the_others_their_turns(limited: Server) -> None:
+    with opened(limited.port) as many, opened(limited.port) as one:
+        count = text({"KV_COUNT": {}})
+        many.send(count * 5000 + close())
+        assert one.request("KV_COUNT")["st"] == 1
+        assert many.rest() == ['{"KV_COUNT_RSP":{"st":1,"cnt":0}}'] * 5000 + [(1000, "")]
+    assert reached(limited)["in_flight"] > 100
+
+
+def test_sessions_that_expire_first_make_room(start_server: StartServer) -> None:
+    server = start_server("--max-memory", "100k", "--when-full", "evict")
+    with opened(server.port) as client:
+        forever = client.request("SH_NEW")["tkn"]
+        tokens = [
+            client.request("SH_NEW", expiry={"duration": 1000 - number})["tkn"]
+            for number in range(100)
+        ]
+        for number in range(70):
+            assert client.request("KV_SET", keys={f"{number}": "x" * 1000})["st"] == 1
+        left = client.request("SH_EXISTS", tkns=[forever, *tokens])["exist"]
+        assert left[0] == forever
+        assert left[1:] == tokens[: len(left) - 1]
+        assert 0 < len(left) < 100
+        refusal = client.request("KV_SET", keys={"large": "x" * 100_000})
+        assert refusal["st"] == 201
+        assert client.request("SH_EXISTS", tkns=[forever, *tokens])["exist"] == [forever]
+    told = reached(server)
+    assert told["evicted"] == 100
+    assert told["memory"] == 1
+
+
+# What an attacker would try
+
+
+def test_who_asks_for_many_unknown_tokens_waits_and_others_do_not(server: Server) -> None:
+    with opened(server.port) as guessing, opened(server.port) as honest:
+        tkn = honest.request("SH_NEW")["tkn"]
+        # Sessions that have expired slow nobody.
+        assert guessing.request("SH_EXISTS", tkns=[*range(1, 9_000)])["exist"] == []
+        requests = text({"SH_EXISTS": {"tkns": [*range(1, 2000)]}}) + text(
+            {"SH_GET": {"tkn": 5, "keys": []}}
+        )
+        guessing.send(requests + text({"KV_COUNT": {}}))
+        for _ in range(200):
+            assert honest.request("SH_GET", tkn=tkn, keys=["a"])["st"] == 1
+        replies = guessing.replies(3)
+        assert [*map(next, map(iter, replies))] == ["SH_EXISTS_RSP", "SH_GET_RSP", "KV_COUNT_RSP"]
+    assert "127.0.0.1 asks for many unknown tokens and waits 1.0 s" in server.stderr
+    assert reached(server) == {"unknown_tokens": 1}
+
+
+def test_who_waits_for_long_does_not_keep_the_server_from_stopping(server: Server) -> None:
+    with opened(server.port) as guessing, opened(server.port) as gone:
+        for client in (gone, guessing):
+            client.send(text({"SH_EXISTS": {"tkns": [*range(1, 100_000)]}}))
+            client.until_arrived()
+        gone.reset()
+        while server.stderr.count("asks for many") < 2:
+            pass
+        server.process.send_signal(signal.SIGTERM)
+        assert guessing.reply() == {"SH_EXISTS_RSP": {"st": 1, "exist": []}}
+        assert guessing.said() == (1001, "server is shutting down")
+        guessing.send(close(1001))
+        assert guessing.rest() == []
+    assert server.process.wait(BOUND) == 0
+
+
+HOSTILE = {
+    "brackets without an end": b"[" * 2_000_000,
+    "objects without an end": b'{"a":' * 400_000,
+    "brackets in a request": b'{"KV_SET":{"keys":{"a":'
+    + b"[" * 1_000_000
+    + b"]" * 1_000_000
+    + b"}}}",
+    "an unknown parameter that nests": b'{"KV_COUNT":{"x":'
+    + b"[" * 100_000
+    + b"]" * 100_000
+    + b"}}",
+    "many keys": json.dumps({"KV_SET": {"keys": {f"k{n}": n for n in range(100_000)}}}).encode(),
+    "one key many times": b'{"KV_SET":{"keys":{' + b",".join([b'"a":1'] * 400_000) + b"}}}",
+    "a huge number": b'{"KV_SET":{"keys":{"n":' + b"9" * 3_000_000 + b"}}}",
+    "a huge exponent": b'{"KV_SET":{"keys":{"n":1e' + b"9" * 3_000_000 + b"}}}",
+    "a huge duration": b'{"SH_NEW":{"expiry":{"duration":' + b"9" * 1_000_000 + b"}}}",
+    "a huge token": b'{"SH_GET":{"tkn":' + b"9" * 1_000_000 + b',"keys":[]}}',
+    "a huge token as text": b'{"SH_GET":{"tkn":"' + b"9" * 1_000_000 + b'","keys":[]}}',
+    "tokens of one hash": json.dumps(
+        {"SH_EXISTS": {"tkns": [(2**61 - 1) * n % 2**64 for n in range(1, 9)] * 1000}}
+    ).encode(),
+    "tokens with the same low bits": json.dumps(
+        {"SH_EXISTS": {"tkns": [n << 44 for n in range(1, 9000)]}}
+    ).encode(),
+    "a long command": b'{"' + b"A" * 3_000_000 + b'":{}}',
+    "escapes": b'{"KV_SET":{"keys":{"' + rb"\u0061" * 600_000 + b'":1}}}',
+    "half a pair": b'{"KV_SET":{"keys":{"a":"' + rb"\ud800" * 500_000 + b'"}}}',
+    "a path that nests": b'{"KV_FIND":{"rsp":"keys","path":"$' + b"[?(" * 500_000 + b'"}}',
+    "a pattern that nests": json.dumps(
+        {"KV_FIND": {"rsp": "keys", "path": f"$[?match(@,'{'(' * 2000}')]"}}
+    ).encode(),
+}
+
+
+def test_hostile_messages_are_answered_and_others_meanwhile(server: Server) -> None:
+    with opened(server.port) as hostile, opened(server.port) as honest:
+        honest.request("KV_SET", keys={"values": ["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]})
+        for name, message in HOSTILE.items():
+            hostile.send(frame(Opcode.TEXT, message))
+            assert honest.request("KV_GET", keys=["values"])["st"] == 1, name
+            [(reply_name, body)] = hostile.reply().items()
+            assert reply_name == "ERR" or reply_name.endswith("_RSP"), name
+            assert 1 <= body["st"] < 1000, name
+            assert len(json.dumps(body)) < 1000, name
+        bomb = {"path": "$[?match(@, '(a|aa)+b')]", "rsp": "keys"}
+        assert honest.request("KV_FIND", **bomb, keys=["values"]) == {"st": 1, "keys": []}
+
+
+def test_a_client_that_never_reads_takes_a_bounded_amount_of_memory(server: Server) -> None:
+    with opened(server.port) as greedy, opened(server.port) as honest:
+        honest.request("KV_SET", keys={"large": "x" * 1_000_000})
+        before = resident_bytes(server.pid)
+        greedy.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            greedy.send(text({"KV_GET": {"keys": ["large"]}}) * 1_000_000)
+        assert honest.request("KV_COUNT")["st"] == 1
+        assert resident_bytes(server.pid) - before < 30_000_000
+        greedy.reset()
+
+
+# Many connections
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+def test_five_thousand_connections_at_once_are_answered(start_server: StartServer) -> None:
+    server = start_server("--max-connections-per-address", "6000", "--log-level", "warning")
+    with all_opened(server.port, 5000) as clients:
+        for number, client in enumerate(clients):
+            client.send(text({"KV_SET": {"keys": {f"{number}": number}}}))
+        assert all(client.reply() == {"KV_SET_RSP": {"st": 1}} for client in clients)
+        assert clients[0].request("KV_COUNT")["cnt"] == 5000
+
+
+def test_ends_of_connections_leave_nothing_behind(server: Server) -> None:
+    with opened(server.port) as client:
+        sizes: list[int] = []
+        for _ in range(3):
+            for _ in range(300):
+                socket.create_connection(("127.0.0.1", server.port), BOUND).close()
+            assert client.request("KV_COUNT")["st"] == 1
+            sizes.append(resident_bytes(server.pid))
+        assert sizes[-1] - sizes[0] < 5_000_000

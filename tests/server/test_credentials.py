@@ -1,0 +1,172 @@
+"""The file of credentials, and who has which secret."""
+
+from pathlib import Path
+
+import pytest
+from ndb_protocol.commands import Role
+from ndb_server import credentials
+from ndb_server.credentials import (
+    Credentials,
+    CredentialsError,
+    add_entry,
+    read_entries,
+    remove_entry,
+)
+from ndb_server.handshake import Offer
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "credentials"
+
+
+def test_the_secret_of_an_entry_is_recognized_with_its_name_and_without(file: Path) -> None:
+    secret = add_entry(file, "web", [Role.APP, Role.APP, Role.KV])
+    known = Credentials(read_entries(file).values())
+    for offer in (Offer("web", secret), Offer(None, secret)):
+        entry = known.verify(offer)
+        assert entry is not None
+        assert (entry.name, entry.roles) == ("web", (Role.APP, Role.KV))
+        assert entry in known
+
+
+def test_other_secrets_and_names_are_not(file: Path) -> None:
+    secret, other = add_entry(file, "web", [Role.APP]), add_entry(file, "jobs", [Role.KV])
+    known = Credentials(read_entries(file).values())
+    for offer in (
+        Offer("web", other), Offer("web", secret[:-1]), Offer("web", secret + "x"), Offer("", ""),
+        Offer("nobody", secret), Offer(None, secret[:-1]), Offer(None, ""), Offer(None, "x" * 9999),
+        Offer("web", ""), Offer("web", "\0é"),
+    ):  # fmt: skip
+        assert known.verify(offer) is None
+        assert known.known(offer) is None
+
+
+def test_a_secret_is_known_once_it_was_right_and_no_other_is(file: Path) -> None:
+    secret = add_entry(file, "web", [Role.APP])
+    known = Credentials(read_entries(file).values())
+    offer = Offer("web", secret)
+    assert known.known(offer) is None
+    assert known.verify(offer) == known.known(offer) == known.known(Offer(None, secret))
+    assert known.known(Offer("web", secret + "x")) is None
+
+
+def test_each_wrong_offer_takes_one_scrypt_whatever_is_wrong(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = add_entry(file, "web", [Role.APP])
+    known = Credentials(read_entries(file).values())
+    taken: list[int] = []
+    real = credentials._scrypt
+
+    def counted(secret: str, salt: bytes, log_n: int) -> bytes:
+        taken.append(log_n)
+        return real(secret, salt, log_n)
+
+    monkeypatch.setattr(credentials, "_scrypt", counted)
+    for offer in (
+        Offer("web", "x"),
+        Offer("nobody", secret),
+        Offer(None, "x"),
+        Offer("web", secret),
+    ):
+        known.verify(offer)
+    assert taken == [14] * 4
+    known.known(Offer("web", secret))
+    assert len(taken) == 4
+
+
+def test_an_entry_that_was_made_anew_is_another(file: Path) -> None:
+    first = add_entry(file, "web", [Role.APP])
+    before = Credentials(read_entries(file).values())
+    entry = before.verify(Offer("web", first))
+    remove_entry(file, "web")
+    add_entry(file, "web", [Role.APP])
+    after = Credentials(read_entries(file).values())
+    assert entry is not None
+    assert entry in before
+    assert entry not in after
+    assert after.verify(Offer("web", first)) is None
+
+
+GOOD_HASH = "$scrypt$ln=4,r=8,p=1$" + "A" * 22 + "$" + "A" * 43
+
+SLOW_HASH = GOOD_HASH.replace("ln=4", "ln=30")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("s3cret", "is no entry; add"),
+        ("[]", "is no entry; add"),
+        ('{"name":"web"}', "is no entry; add"),
+        (f'{{"name":"web","roles":["s3cret"],"key":"","hash":"{GOOD_HASH}"}}', "is no entry; add"),
+        (f'{{"name":"web","roles":[],"key":"","hash":"{GOOD_HASH}"}}', "it has no role"),
+        (f'{{"name":"w b","roles":["app"],"key":"","hash":"{GOOD_HASH}"}}', "a name is 1 to 64"),
+        ('{"name":"web","roles":["app"],"key":"","hash":"s3cret"}', "its hash is none"),
+        (
+            f'{{"name":"web","roles":["app"],"key":"","hash":"{SLOW_HASH}"}}',
+            "its hash is none",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_said_without_showing_it(
+    file: Path, line: str, reason: str
+) -> None:
+    file.write_text(f"\n{line}\n")
+    with pytest.raises(CredentialsError) as caught:
+        read_entries(file)
+    assert f"line 2 of credentials {file} " in str(caught.value)
+    assert reason in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_name_that_is_there_twice_is_refused(file: Path) -> None:
+    add_entry(file, "web", [Role.APP])
+    file.write_text(file.read_text() * 2)
+    with pytest.raises(CredentialsError, match="two entries web"):
+        read_entries(file)
+
+
+def test_what_cannot_be_read_or_written_is_named(file: Path) -> None:
+    with pytest.raises(CredentialsError, match="No such file"):
+        read_entries(file)
+    with pytest.raises(CredentialsError, match="cannot write credentials"):
+        add_entry(file / "nowhere" / "file", "web", [Role.APP])
+    file.write_bytes(b"\xff")
+    with pytest.raises(CredentialsError, match="it is not text"):
+        read_entries(file)
+
+
+def test_a_file_that_cannot_be_replaced_stays_as_it_was(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_entry(file, "web", [Role.APP])
+    before = file.read_bytes()
+
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fails)
+    with pytest.raises(CredentialsError, match="No space left on device"):
+        add_entry(file, "jobs", [Role.KV])
+    assert file.read_bytes() == before
+    assert [*file.parent.iterdir()] == [file]
+
+
+def test_names_that_are_there_or_are_not_are_told(file: Path) -> None:
+    add_entry(file, "web", [Role.APP])
+    with pytest.raises(CredentialsError, match="have an entry web"):
+        add_entry(file, "web", [Role.APP])
+    with pytest.raises(CredentialsError, match="have no entry jobs"):
+        remove_entry(file, "jobs")
+    with pytest.raises(ValueError, match="a name is 1 to 64"):
+        add_entry(file, "-x", [Role.APP])
+
+
+def test_a_link_to_a_file_stays_a_link(file: Path) -> None:
+    link = file.with_name("link")
+    link.symlink_to(file)
+    add_entry(link, "web", [Role.APP])
+    assert link.is_symlink()
+    assert read_entries(file).keys() == {"web"}

@@ -1,0 +1,112 @@
+"""Who asks for many unknown tokens is answered later, in order, and nobody else is."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+
+import pytest
+from ndb_server import guesses
+from ndb_server.batches import Batch, Hold
+from ndb_server.guesses import Guesses
+from ndb_server.transport import Respond
+
+
+class Engine:
+    """Counts what it is asked for: each message is a number of unknown tokens."""
+
+    unknown_tokens = 0
+
+    hold: Hold | None = None
+
+    def respond(
+        self, messages: Sequence[bytes], now: int, text_tokens: bool
+    ) -> tuple[Sequence[bytes | Awaitable[bytes]], Hold | None]:
+        self.unknown_tokens += sum(map(int, messages))
+        return [b"reply to " + message for message in messages], self.hold
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.engine = Engine()
+        self.guesses = Guesses(self.engine, lambda: self.now, lambda: 77)
+        self.gone = asyncio.get_running_loop().create_future()
+
+    def client(self, name: str) -> Respond:
+        return self.guesses.slowing(name, self.gone, self.engine.respond)
+
+
+async def test_only_who_asks_for_many_unknown_tokens_waits(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    guessing, honest = bench.client("192.0.2.1"), bench.client("192.0.2.2")
+    assert guessing([b"10000"], 0, False) == ([b"reply to 10000"], None)
+    (first, second, last), _ = guessing([b"0", b"1", b"499"], 0, False)
+    assert (first, second) == (b"reply to 0", b"reply to 1")
+    assert not isinstance(last, bytes)
+    assert caplog.messages == ["192.0.2.1 asks for many unknown tokens and waits 0.5 s"]
+    assert bench.guesses.slowed == 1
+    # Neither who asks for what is there, nor another client.
+    assert guessing([b"0"], 0, False) == ([b"reply to 0"], None)
+    assert honest([b"1"], 0, False) == ([b"reply to 1"], None)
+    bench.gone.set_result(None)
+    assert await last == b"reply to 499"
+
+
+async def test_sessions_that_expired_now_and_then_slow_nobody() -> None:
+    bench = Bench()
+    honest = bench.client("192.0.2.1")
+    for second in range(1000):
+        bench.now = float(second)
+        assert honest([b"1000"], 0, False) == ([b"reply to 1000"], None)
+
+
+async def test_the_reply_comes_when_its_time_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guesses, "PER_SECOND", 1_000_000)
+    bench = Bench()
+    [reply], _ = bench.client("192.0.2.1")([b"20000"], 0, False)
+    assert not isinstance(reply, bytes)
+    assert await asyncio.wait_for(reply, 20) == b"reply to 20000"
+
+
+async def test_a_reply_that_comes_later_anyway_comes_later_still() -> None:
+    bench = Bench()
+
+    async def later() -> bytes:
+        return b"later"
+
+    def respond(
+        messages: Sequence[bytes], now: int, text_tokens: bool
+    ) -> tuple[Sequence[bytes | Awaitable[bytes]], Hold | None]:
+        bench.engine.respond(messages, now, text_tokens)
+        return [later()], None
+
+    [reply], _ = bench.guesses.slowing("192.0.2.1", bench.gone, respond)([b"20000"], 0, False)
+    assert not isinstance(reply, bytes)
+    bench.guesses.close()
+    assert await reply == b"later"
+
+
+@pytest.mark.parametrize(
+    ("done", "expected"), [(True, b"reply to 20000"), (False, b"number 1 at 77")]
+)
+async def test_a_reply_that_waits_for_a_batch_waits_for_both(done: bool, expected: bytes) -> None:
+    bench = Bench()
+    batch: Batch[object] = Batch()
+    bench.engine.hold = Hold(1, batch, lambda number, now: b"number %d at %d" % (number, now))
+    (_, reply), hold = bench.client("192.0.2.1")([b"0", b"20000"], 0, False)
+    assert hold is bench.engine.hold
+    bench.guesses.close()
+    coming = asyncio.ensure_future(_awaited(reply))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not coming.done()
+    batch.done = done
+    for waiting in batch.waiting:
+        waiting.settled()
+    assert await coming == expected
+
+
+async def _awaited(reply: bytes | Awaitable[bytes]) -> bytes:
+    assert not isinstance(reply, bytes)
+    return await reply

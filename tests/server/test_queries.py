@@ -1,0 +1,114 @@
+"""What following a JSONPath may cost: steps are counted, not time."""
+
+import json
+
+import pytest
+from ndb_protocol import Status
+from ndb_server import paths
+from ndb_server.errors import RefusedError
+from ndb_server.queries import Steps
+
+MOST = 100_000
+
+
+def value(data: object) -> bytes:
+    return json.dumps(data).encode()
+
+
+NUMBERS = value(list(range(2000)))
+TREE = value([[[[0] * 8] * 8] * 8] * 8)
+OBJECTS = value([{"a": number, "s": "a" * 50} for number in range(500)])
+DEEP = b'{"a":' * 30 + b"1" + b"}" * 30
+LONG_NAME = value({"n" * 100_000: list(range(1000))})
+
+COSTLY = {
+    "descendants of descendants": ("$..*..*..*..*", TREE),
+    "the same again and again": ("$" + "['a','a']" * 20, DEEP),
+    "selectors of everything": ("$[" + ",".join(["*"] * 200) + "]", NUMBERS),
+    "a filter for each of each": ("$[?count($[*]) > 5]", NUMBERS),
+    "filters that select nothing": ("$[?!$[?!$[?!@]]]", NUMBERS),
+    "descendants that are not there": ("$[?$..nothing]", OBJECTS),
+    "the root compared with itself": ("$[?$ == $]", NUMBERS),
+    "comparisons of literals": ("$[?" + "&&".join(["1==1"] * 100) + "]", NUMBERS),
+    "tests of existence": ("$[?" + "||".join(["@"] * 100) + "]", NUMBERS),
+    "a long text searched for each": (
+        "$.many[?search($.text, 'b')]",
+        value({"many": [0] * 500, "text": "a" * 100_000}),
+    ),
+    "long texts compared for each": (
+        "$.many[?$.one == $.two]",
+        value({"many": [0] * 2000, "one": "a" * 100_000, "two": "a" * 100_000}),
+    ),
+    "a pattern of many instructions": (
+        "$[?match(@.s, '(a{1,900}){1,5}b')]",
+        value([{"s": "a" * 2000}] * 5),
+    ),
+    "a pattern that counts too far": ("$[?search(@.s, 'a{1001}')]", OBJECTS),
+    "a pattern that is too long": ("$[?search('a', $[0])]", value(["(" * 20_000])),
+    "a pattern for each": (
+        "$[?match('a', @.p)]",
+        value([{"p": f"a{{{number}}}"} for number in range(1, 999)] * 10),
+    ),
+    "paths with long names": ("$.*[*]", LONG_NAME),
+    "a large value": ("$", value(["x" * 1000] * 50_000)),
+}
+
+
+@pytest.mark.parametrize(("path", "text"), COSTLY.values(), ids=COSTLY)
+def test_a_query_that_takes_too_many_steps_is_refused_with_status_201(
+    path: str, text: bytes
+) -> None:
+    steps = Steps(MOST)
+    with pytest.raises(RefusedError) as caught:
+        paths.find(path, "k", text, steps)
+    assert caught.value.status is Status.LIMIT_EXCEEDED
+    assert "steps to follow 'path'" in caught.value.message
+    assert steps.exceeded == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "found"),
+    [
+        ("$[*]", NUMBERS, 2000),
+        ("$[?@ > 1000]", NUMBERS, 999),
+        ("$..*", TREE, 8 + 64 + 512 + 4096),
+        ("$[?@.a == 7]", OBJECTS, 1),
+        ("$[?match(@.s, 'a+')]", OBJECTS, 500),
+        ("$[?@.a == $[3].a]", OBJECTS, 1),
+        ("$[?match(@.s, '(a|aa)+b')]", OBJECTS, 0),
+    ],
+)
+def test_an_ordinary_query_takes_few_steps(path: str, text: bytes, found: int) -> None:
+    assert len(paths.find(path, "k", text, Steps(MOST))) == found
+
+
+def test_what_a_backtracking_engine_never_ends_with_takes_steps_in_proportion() -> None:
+    def taken(length: int) -> int:
+        text = value(["a" * length])
+        # How few are enough says how many it takes.
+        low, high = 0, MOST
+        while high - low > 1:
+            most = (low + high) // 2
+            try:
+                paths.find("$[?match(@, '(a|aa)+b')]", "k", text, Steps(most))
+                high = most
+            except RefusedError:
+                low = most
+        return high
+
+    assert taken(20_000) < 2.2 * taken(10_000)
+
+
+def test_each_request_has_all_the_steps() -> None:
+    steps = Steps(MOST)
+    for _ in range(100):
+        steps.begin()
+        paths.find("$[*]", "k", NUMBERS, steps)
+    assert steps.exceeded == 0
+
+
+def test_a_query_that_was_refused_leaves_others_as_they_are() -> None:
+    with pytest.raises(RefusedError):
+        paths.find("$..*", "k", TREE, Steps(10))
+    assert paths.find("$..*", "k", b"[1]") == ["$[0]"]
+    assert paths.find("$..*", "k", b"[1]", Steps(10)) == ["$[0]"]
