@@ -484,7 +484,7 @@ def test_every_option_can_stand_in_every_place(
         client.send(b"GET / HTTP/1.1\r\n\r\n")
         assert client.head()[0] == 426
     with Wire(server.port, "127.0.0.3") as client:
-        client.send(b"GET /metrics HTTP/1.1\r\n\r\n")
+        client.send(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.3\r\n\r\n")
         assert client.head()[0] == 404
     server.stop()
     assert all(json.loads(line) for line in server.stderr.splitlines())
