@@ -35,6 +35,7 @@ class Memory(Protocol):
 
     def everything(self) -> tuple[Mapping[int, Session], dict[str, Raw]]:
         """Return the sessions by their tokens, and the independent keys."""
+        raise NotImplementedError
 
     def undo(self, batch: Batch[Any]) -> None:
         """Put back what `batch` found; time has gone on."""

@@ -86,7 +86,7 @@ class Operations:
         page = self._pages.get(urlsplit(request.path).path)
         if page is None or request.method != "GET" or "Upgrade" in request.headers:
             return None
-        refusal = visit and visit.check(request)
+        refusal = None if visit is None else visit.check(request)
         return _refusing(refusal) if refusal else page(request, visit)
 
     def answer_all(self, request: Request, visit: Visitor | None = None) -> Answer:
