@@ -19,6 +19,8 @@ from ndb_protocol import COMMANDS
 from ndb_protocol.commands import Role
 
 from tests.conftest import Server, StartServer
+from tests.e2e.http import get
+from tests.e2e.test_server_metrics import ops_port
 from tests.e2e.wire import BOUND, Wire, close, handshake, opened, text
 
 ENDED = (ConnectionError, ssl.SSLError, AssertionError)
@@ -600,3 +602,40 @@ def test_secrets_are_shown_once_and_kept_nowhere(tmp_path: Path) -> None:
     auth("remove", "web", "--auth-file", str(file))
     assert auth("list", "--auth-file", str(file)) == "other kv\n"
     assert [*tmp_path.iterdir()] == [file]
+
+
+# Plain HTTP
+
+
+@pytest.mark.parametrize("ops", [False, True], ids=["main port", "ops port"])
+def test_metrics_are_for_administrators_and_health_is_for_everybody(
+    start_server: StartServer, auth_file: Path, secrets: dict[str, str], ops: bool
+) -> None:
+    options = ["--ops-port", "0"] if ops else []
+    server = start_server("--auth-file", str(auth_file), *options)
+    port = ops_port(server) if ops else server.port
+    assert get(port, "/healthz")[0] == get(port, "/readyz")[0] == 200
+    status, headers, _ = get(port, "/metrics")
+    assert status == 401
+    assert "Bearer" in headers["WWW-Authenticate"]
+    for role, expected in (("app", 403), ("admin", 200), ("admin", 200)):
+        bearer = f"Bearer {secrets[role]}"
+        assert get(port, "/metrics", Authorization=bearer)[0] == expected
+    assert get(port, "/metrics", Authorization="Bearer x")[0] == 401
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_plain_http_for_a_host_of_another_name_is_refused_with_403(
+    server: Server, path: str
+) -> None:
+    status, _, body = get(server.port, path, Host="rebound.example")
+    assert status == 403
+    assert "--allow-host" in body
+
+
+@pytest.mark.parametrize("role", ["app", "admin"])
+def test_only_administrators_are_told_how_the_server_does(
+    guarded: Server, secrets: dict[str, str], role: str
+) -> None:
+    with admitted(guarded.port, secrets[role]) as wire:
+        assert ("stats" in wire.request("SV_INFO")) is (role == "admin")

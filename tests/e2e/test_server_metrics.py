@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 from ndb_protocol import COMMANDS
+from ndb_server.memory import KEY_BYTES, SESSION_BYTES
 from websockets.frames import Opcode
 
 from tests.conftest import Server, StartServer
@@ -118,6 +119,7 @@ def do_some_of_everything(port: int, tally: Tally) -> None:
         client.run("SH_END_ALL")
         client.run("KV_SET", keys={"a": 1, "b": [1], "c": {"d": 2}})
         client.run("KV_ADD", keys={"a": 1})
+        client.run("KV_ADD", 201, keys={"k" * 1025: 1})
         client.run("KV_GET", keys=["a"])
         client.run("KV_RMV", keys=["x"])
         client.run("KV_CONTAINS", keys=["a"])
@@ -194,6 +196,16 @@ def test_every_counter_is_what_was_done(server: Server, tally: Tally) -> None:
         assert plain["ndb_sessions"] == 2
         assert plain["ndb_session_keys"] == 3
         assert plain["ndb_keys"] == 2
+        held = [b"{}", b'{"a":1,"b":2,"c":3}']
+        keys = 2 * len("a1") + 2 * KEY_BYTES
+        assert plain["ndb_stored_bytes"] == 2 * SESSION_BYTES + sum(map(len, held)) + keys
+        assert plain["ndb_evictions_total"] == 0
+        reached = {
+            dict(labels)["limit"]: value
+            for (name, labels), value in samples.items()
+            if name == "ndb_limits_reached_total" and value
+        }
+        assert reached == {"key_length": 1}
         assert plain["ndb_connections"] == 1
         assert plain["ndb_connections_opened_total"] == 2
         # The server itself is one.
@@ -218,6 +230,9 @@ EVERY_SAMPLE = {
     "ndb_session_keys",
     "ndb_keys",
     "ndb_expirations_total",
+    "ndb_stored_bytes",
+    "ndb_evictions_total",
+    "ndb_limits_reached_total",
     "ndb_connections",
     "ndb_connections_opened_total",
     "ndb_handshakes_refused_total",
