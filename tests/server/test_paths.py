@@ -326,7 +326,8 @@ def test_up_to_the_deepest_readable_value_each_is_changed_or_refused_never_a_cra
     for depth in [10, 100, *range(deepest - 20, deepest + 5)]:
         text = nested(depth)
         changed = outcome(partial(update, "$" + "[0]" * depth, text, b"2"))
-        if changed is Status.VALUE_TYPE_INVALID:
+        if changed in {Status.VALUE_TYPE_INVALID, Status.PATH_INVALID}:
+            # The value nests too deeply, or the path to its inside is too long.
             assert depth > 100
         else:
             assert changed == text.replace(b"1", b"2")

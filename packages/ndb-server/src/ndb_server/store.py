@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -222,31 +222,32 @@ class Store:
         self._folding: Iterator[object] | None = None
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._trouble: str | None = None
-        self._lock = lock(folder / LOCK)
-        try:
-            self._database = self._open()
-            # The files are as new as their entries; SQLite sees to that in `strict` alone.
-            for changed in (folder, folder.parent):
-                sync(changed)
-            # Sessions that have keys in their table.
-            self._spread = {
-                number
-                for (number,) in self._database.execute(
-                    "SELECT tkn FROM sessions WHERE keys IS NULL"
-                )
-            }
-            self._unfolded = read_log(self._database)
-            self._seq = self._unfolded.seq
-            self.fold()
-        except (OSError, sqlite3.Error, msgspec.MsgspecError, StoreError) as error:
-            os.close(self._lock)
-            if isinstance(error, StoreError):
-                raise
-            raise StoreError(self.damaged(error)) from error
+        with ExitStack() as held:
+            self._lock = lock(folder / LOCK)
+            held.callback(os.close, self._lock)
+            try:
+                self._database = held.enter_context(closing(connect(self.path)))
+                self._prepare(self._database)
+                # The files are as new as their entries; SQLite sees to that in `strict` alone.
+                for changed in (folder, folder.parent):
+                    sync(changed)
+                # Sessions that have keys in their table.
+                self._spread = {
+                    number
+                    for (number,) in self._database.execute(
+                        "SELECT tkn FROM sessions WHERE keys IS NULL"
+                    )
+                }
+                self._unfolded = read_log(self._database)
+                self._seq = self._unfolded.seq
+                self.fold()
+            except (OSError, sqlite3.Error, msgspec.MsgspecError) as error:
+                raise StoreError(self.damaged(error)) from error
+            # What has come so far holds the folder until `close`.
+            held.pop_all()
         self._thread = threading.Thread(target=self._run, name="store")
 
-    def _open(self) -> sqlite3.Connection:
-        database = connect(self.path)
+    def _prepare(self, database: sqlite3.Connection) -> None:
         [(tables,)] = database.execute("SELECT count(*) FROM sqlite_master")
         if tables == 0:
             # Before the first table: neither can be changed later.
@@ -262,7 +263,6 @@ class Store:
         database.execute("PRAGMA journal_size_limit = 67108864")
         database.execute("PRAGMA cache_size = -65536")
         database.execute("PRAGMA busy_timeout = 5000")
-        return database
 
     # For the event loop
 
