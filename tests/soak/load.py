@@ -47,7 +47,7 @@ class Load:
             for number in range(CLIENTS):
                 group.create_task(self._come_and_go(random.Random(number)))
             group.create_task(self._break_off(random.Random(CLIENTS)))
-            group.create_task(self._save())
+            group.create_task(self._keep_saving())
 
     async def _come_and_go(self, chance: random.Random) -> None:
         while not self._stopping:
@@ -94,13 +94,18 @@ class Load:
             with suppress(ConnectionError):
                 await writer.wait_closed()
 
-    async def _save(self) -> None:
+    async def save(self) -> None:
+        """Save sessions and keys once, and load the keys again."""
         async with SessionClient(self._uri) as sessions, KvClient(self._uri) as keys:
+            await sessions.save("soak")
+            await keys.save("soak")
+            await keys.load("soak")
+        self.saves += 2
+
+    async def _keep_saving(self) -> None:
+        async with KvClient(self._uri) as keys:
             await keys.set({"large": "x" * 10_000})
             while not self._stopping:
-                await sessions.save("soak")
-                await keys.save("soak")
-                await keys.load("soak")
-                self.saves += 2
+                await self.save()
                 await asyncio.sleep(SECONDS_BETWEEN_SAVES)
             await keys.clear()
