@@ -37,10 +37,15 @@ def session(tkn: Tkn) -> KeySpace:
 
 # Arguments.
 
+_ARRAYS = frozenset({list, tuple})
+
 
 def _array(name: str, items: Iterable[Any]) -> list[Any]:
+    # What is nearly always given comes first: to ask what is iterable takes as long as the rest.
     # Text is iterable, character by character, which nobody means.
-    if isinstance(items, str | bytes) or not isinstance(items, Iterable):
+    if type(items) not in _ARRAYS and (
+        isinstance(items, str | bytes) or not isinstance(items, Iterable)
+    ):
         raise TypeError(f"{name} must be a list, not a {type(items).__name__}: use [{name}]")
     return list(items)
 

@@ -37,6 +37,8 @@ server answers the first while the last are being made, and one client gets half
 _WRITE_SIZE = 256 * 1024
 """Requests are joined into writes of about this many bytes, with a look at back-pressure after."""
 
+_READ_SIZE = 64 * 1024
+
 _LARGE = 2**16
 """A frame that is larger may take its time: while more of it comes, the server is alive. Of any
 other the whole has to come: its length may be wrong, and it never will."""
@@ -86,10 +88,14 @@ async def connect(
     return connection
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     """One connection to a server, from its opening handshake to its end.
 
     Requests are sent on it once it is told to `start`.
+
+    It is both kinds of protocol, and each event loop takes the one that it is the faster with. The
+    buffer that asyncio makes for each read of a `Protocol` is mapped and unmapped each time; uvloop
+    has one buffer of its own.
 
     Args:
         server: where to.
@@ -119,6 +125,7 @@ class Connection(asyncio.Protocol):
         self._policy = policy
         self._lost = lost
         self._mask_keys = mask_keys()
+        self._buffer = memoryview(bytearray(_READ_SIZE))
         # Bytes that could not be processed yet, and how many there must be to go on.
         self._unread = bytearray()
         self._needed = 0
@@ -247,6 +254,12 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._paused = False
         self._flush()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         # Most replies come whole in one read. Of a large one, nothing is copied until it is whole.
