@@ -129,6 +129,9 @@ _READ_AHEAD = 2**16
 _LINE_SIZE = 2**14
 """Bytes of an opening handshake without a line's end that are too many."""
 
+# To look a member of an enum up takes longer than to compare it.
+_CONNECTING, _OPEN = State.CONNECTING, State.OPEN
+
 _FINAL_TEXT = 0x81
 _PING = 0x89
 _PONG = 0x8A
@@ -420,17 +423,20 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _process(self, data: bytes) -> int:
         """Process the frames at the beginning of `data`; return how many bytes they have."""
-        self._needed = 0
-        position = self._handshake(data) if self._ws.state is State.CONNECTING else 0
+        self._needed = position = 0
         total = len(data)
+        state = self._ws.state
+        if state is _CONNECTING:
+            position = self._handshake(data)
+            state = self._ws.state
         now = self._clock()
-        is_open = self._ws.state is State.OPEN
-        while is_open and not self._write_paused and len(self._held) < _HELD:
+        is_open = state is _OPEN
+        while is_open and position < total and not self._write_paused and len(self._held) < _HELD:
             if self._answering is None and self._fragments is None:
                 messages, ends = text_messages(data, position, self._turns, self._max_size)
                 if messages:
                     position = ends[self._answer(messages, now) - 1]
-                    if len(messages) == len(self._turns) and position < total:
+                    if position < total and len(messages) == len(self._turns):
                         self._reached("in_flight")
                         self._turn = self._loop.call_soon(self._take_turn)
                         break
@@ -471,8 +477,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             position = end
             if message is not None:
                 self._answer([message], now)
-            is_open = self._ws.state is State.OPEN
-        if is_open or (self._ws.state is State.CONNECTING and not self._ws.close_expected()):
+            is_open = self._ws.state is _OPEN
+        if is_open or (self._ws.state is _CONNECTING and not self._ws.close_expected()):
             return position
         # Requests behind a close frame, sent or received, are not run (RFC 6455, section 1.4): what
         # matters of the rest is the client's own close frame.
@@ -622,14 +628,17 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
                 self._answer_later(cast(Awaitable[bytes], last))
             )
         texts = cast(Sequence[bytes], replies)
+        if hold is None and not self._held:
+            self._send(texts)
+            return run
         sent = 0
-        if not self._held:
-            sent = len(texts) if hold is None else hold.first
-            self._send(texts[:sent])
-        if sent < len(texts):
-            self._held.append((texts, sent, hold))
         if hold is not None:
             hold.batch.waiting[self] = None
+            if not self._held:
+                sent = hold.first
+                self._send(texts[:sent])
+        if sent < len(texts):
+            self._held.append((texts, sent, hold))
         return run
 
     def settled(self) -> None:
