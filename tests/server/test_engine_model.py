@@ -379,7 +379,7 @@ class EngineMachine(RuleBasedStateMachine):
     def everything_is_on_disk(self) -> None:
         for subject in self.subjects:
             subject.replica.settle()
-            assert not subject.replica.journal.pending
+            assert not subject.replica.journal.unsettled
             self.agrees(subject.replica)
 
     def agrees(self, replica: Replica) -> None:

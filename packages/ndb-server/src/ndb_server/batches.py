@@ -80,6 +80,10 @@ class Batch(Generic[T]):
         """Whether anybody has to wait for it."""
         return bool(self.before) or self.all_before is not None
 
+    def has_changed(self, token: int) -> bool:
+        """Return whether it changed a session, or the independent keys (`NO_TOKEN`)."""
+        return token in self.before or (token != NO_TOKEN and self.all_before is not None)
+
     async def wait(self) -> bool | None:
         """Wait until it is done; return whether it is on disk."""
         if self.done is None:

@@ -85,7 +85,7 @@ class Dispatcher:
         note: Note = lambda *_: None,
         depth: int = sys.maxsize,
     ) -> None:
-        self._pending: Mapping[int, object] = {} if journal is None else journal.pending
+        self._unsettled: Sequence[object] = () if journal is None else journal.unsettled
         self._awaited = _nothing if journal is None else journal.awaited
         self._newest = _nothing if journal is None else journal.open_batch
         self._note = note
@@ -125,7 +125,7 @@ class Dispatcher:
             one on have to wait for, if they have to.
         """
         replies: list[bytes | Awaitable[bytes]] = []
-        pending, newest = self._pending, self._newest()
+        unsettled, newest = self._unsettled, self._newest()
         batch: Batch[Any] | None = None
         first = 0
         size = 0
@@ -166,7 +166,7 @@ class Dispatcher:
                 status, text = _refusal(command, error)
             if notes is not None:
                 notes.append(done if status == _OK else self._note(command, status))
-            if pending and batch is not newest:
+            if unsettled and batch is not newest:
                 awaited = self._awaited(command.scope, params)
                 if awaited is not None:
                     if batch is None:

@@ -26,7 +26,7 @@ from .journal import Journal
 from .keyspace import BOUNDED, READS, WRITES
 from .limits import UNLIMITED, Limits
 from .memory import SESSION_BYTES, growth, of_keys
-from .packing import EMPTY, Packed, copied, edited, unpack
+from .packing import EMPTY, PACKED_SIZE, Packed, copied, edited, unpack
 from .paths import show
 from .queries import Steps
 from .sessions import NEVER, Session, deadline_after, settings
@@ -100,6 +100,7 @@ class Engine:
             self._nearly_full = limits.memory - max(
                 32 * limits.message_size, 64 * (limits.steps or _MUCH)
             )
+        self._is_narrow = 0 < limits.key_length < PACKED_SIZE or 0 < limits.keys < PACKED_SIZE
         self._nearest = self._no_nearest()
         self.unknown_tokens = 0
         self.reached: Counter[str] = Counter()
@@ -221,20 +222,41 @@ class Engine:
         self._session_memory -= SESSION_BYTES + of_keys(session.packed)
 
     def _edit(self, token: int, session: Session, values: dict[str, Raw], edit: Edit) -> None:
-        if type(session.packed) is dict:
-            edit = edit.owned()
-        if self._journal is not None:
-            self._journal.changing(token, session, edit)
-        before = len(values)
+        """Make `edit` in the keys of a session, unpacked; refuse (201) what is beyond a limit."""
         packed = session.packed
         if type(packed) is dict and not edit.clear:
-            self._session_memory += growth(values, edit)
-            session.packed = edited(packed, values, edit)
-        else:
-            taken = of_keys(packed)
-            session.packed = edited(packed, values, edit)
-            self._session_memory += of_keys(session.packed) - taken
-        self._session_keys += len(edit.put if edit.clear else values) - before
+            self._edit_map(token, session, packed, edit)
+            return
+        count = len(values)
+        after = edited(packed, values, edit)
+        kept = len(edit.put if edit.clear else values)
+        # What is packed is within any limit that lets as much be packed.
+        if type(after) is dict or self._is_narrow:
+            self._check_names(edit)
+            self._check_count(kept)
+        grown = of_keys(after) - of_keys(packed)
+        if self._session_memory + self._key_memory > self._nearly_full:
+            self._check_memory(grown, token)
+        if self._journal is not None:
+            self._journal.changing(token, session)
+        session.packed = after
+        self._session_memory += grown
+        self._session_keys += kept - count
+
+    def _edit_map(self, token: int, session: Session, values: dict[str, Raw], edit: Edit) -> None:
+        """Make `edit`, which is not to clear, in the keys of a session that are a dict."""
+        count = len(values)
+        self._check_names(edit)
+        if edit.put and count + len(edit.put) > self._limits.keys:
+            self._check_count(len(edit.put.keys() | values.keys()))
+        grown = growth(values, edit)
+        self._check_memory(grown, token)
+        edit = edit.owned()
+        if self._journal is not None:
+            self._journal.changing(token, session, edit)
+        edited(values, values, edit)
+        self._session_memory += grown
+        self._session_keys += len(values) - count
 
     # Limits
 
@@ -247,37 +269,28 @@ class Engine:
         self.reached[limit] += 1
         return RefusedError(status, sentence)
 
-    def _check_edit(self, values: dict[str, Raw], edit: Edit, kept: int | None, token: int) -> None:
-        """Refuse (201) an edit that goes beyond a limit.
-
-        Args:
-            values: the keys it is to be made in.
-            edit: the edit.
-            kept: how many keys may be there after it; None for any number.
-            token: whose keys they are, or `NO_TOKEN`.
-        """
-        limits = self._limits
-        put = edit.put
-        if limits.key_length and max(map(len, put)) > limits.key_length:
-            longest = max(put, key=len)
+    def _check_names(self, edit: Edit) -> None:
+        most = self._limits.key_length
+        if most and edit.put and max(map(len, edit.put)) > most:
+            longest = max(edit.put, key=len)
             raise self._refuse(
                 Status.LIMIT_EXCEEDED,
                 "key_length",
-                f"key {show(longest)} has {len(longest)} characters; "
-                f"{limits.key_length} are allowed",
+                f"key {show(longest)} has {len(longest)} characters; {most} are allowed",
             )
-        if kept and len(put) + (0 if edit.clear else len(values)) > kept:
-            count = len(put.keys() if edit.clear else put.keys() | values.keys())
-            if count > kept:
-                raise self._refuse(
-                    Status.LIMIT_EXCEEDED,
-                    "keys",
-                    f"'keys' would make {count} keys in the session; {kept} are allowed",
-                )
-        if self.memory > self._nearly_full:
-            needed = growth({}, edit) - of_keys(values) if edit.clear else growth(values, edit)
-            if not self._has_room(needed, token):
-                raise self._refuse(Status.LIMIT_EXCEEDED, "memory", _FULL)
+
+    def _check_count(self, count: int) -> None:
+        most = self._limits.keys
+        if most and count > most:
+            raise self._refuse(
+                Status.LIMIT_EXCEEDED,
+                "keys",
+                f"'keys' would make {count} keys in the session; {most} are allowed",
+            )
+
+    def _check_memory(self, needed: int, token: int) -> None:
+        if self.memory > self._nearly_full and not self._has_room(needed, token):
+            raise self._refuse(Status.LIMIT_EXCEEDED, "memory", _FULL)
 
     def _has_room(self, needed: int, token: int = NO_TOKEN) -> bool:
         """Tell whether there is room for as many bytes more; make some if sessions may go.
@@ -413,7 +426,6 @@ class Engine:
     def _session_write(self, name: str) -> Handler:
         write = self._bounded(name, WRITES[name])
         extends = COMMANDS[f"SH_{name}"].extends is Extends.ON_SET_ADD
-        limits = self._limits
 
         def run(params: Any, now: int) -> m.Reply:
             session = self._sessions.get(params.tkn)
@@ -423,8 +435,6 @@ class Engine:
             reply, edit = write(values, params)
             if reply.st != _OK:
                 return reply
-            if edit.put and limits is not UNLIMITED:
-                self._check_edit(values, edit, limits.keys, params.tkn)
             self._edit(params.tkn, session, values, edit)
             if extends:
                 expiry = session.expiry
@@ -442,8 +452,8 @@ class Engine:
     ) -> m.Reply:
         reply, edit = write(self._keys, params)
         if reply.st == _OK:
-            if edit.put:
-                self._check_edit(self._keys, edit, None, NO_TOKEN)
+            self._check_names(edit)
+            self._check_memory(self._key_growth(edit), NO_TOKEN)
             self.edit_keys(edit)
         return reply
 
@@ -480,12 +490,14 @@ class Engine:
         edit = edit.owned()
         if self._journal is not None:
             self._journal.changing(NO_TOKEN, Session(None, NEVER, self._keys), edit)
+        self._key_memory += self._key_growth(edit)
         if edit.clear:
-            self._key_memory = growth({}, edit)
             self._keys = dict(edit.put)
         else:
-            self._key_memory += growth(self._keys, edit)
             edit.apply(self._keys)
+
+    def _key_growth(self, edit: Edit) -> int:
+        return growth({}, edit) - self._key_memory if edit.clear else growth(self._keys, edit)
 
     # What is taken back because the disk failed must not come back when it fails again: it goes to
     # disk when it can, and is never undone.

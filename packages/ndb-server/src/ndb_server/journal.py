@@ -26,9 +26,6 @@ logger = logging.getLogger(__name__)
 RETRY = 1.0
 """Seconds after which it is tried again whether changes can be written."""
 
-_ALL = -1
-"""What stands for every session, where tokens do."""
-
 
 class Memory(Protocol):
     """Whose changes are written: the engine."""
@@ -51,7 +48,7 @@ class Journal:
 
     Attributes:
         memory: whose changes they are.
-        pending: the batch that changed a session last and is not done, by token.
+        unsettled: the batches that replies wait for, newest first.
         trouble: why the last batch could not be written, if so.
         undone: how many batches have been undone.
     """
@@ -69,7 +66,7 @@ class Journal:
         self._writing: Batch[Any] | None = None
         self._sending = False
         self._retrying = False
-        self.pending: dict[int, Batch[Any]] = {}
+        self.unsettled: list[Batch[Any]] = []
         self.trouble: str | None = None
         self.undone = 0
 
@@ -84,27 +81,19 @@ class Journal:
             edit: what is done to its keys.
         """
         batch = self._open
-        if token not in batch.before:
+        before = batch.before
+        if token not in before:
+            if not before:
+                self._begin()
             # Written out: this is done for every write there is.
-            batch.before[token] = session and Session(
-                session.expiry, session.deadline, session.packed
-            )
-            self.pending[token] = batch
-            if not self._sending:
-                self._send_soon()
+            before[token] = session and Session(session.expiry, session.deadline, session.packed)
         if edit is not None and session is not None and type(session.packed) is dict:
             batch.editing(token, session.packed, edit)
 
     def ending_all(self, sessions: object) -> None:
         """Take note: every session is about to end; `sessions` is what puts them back."""
         self._open.ending_all(sessions)
-        # Of sessions, nothing tells more than that they have gone.
-        keys = self.pending.pop(NO_TOKEN, None)
-        self.pending.clear()
-        if keys is not None:
-            self.pending[NO_TOKEN] = keys
-        self.pending[_ALL] = self._open
-        self._send_soon()
+        self._begin()
 
     def timed(self, token: int) -> None:
         """Take note: the deadline of a session moved or came."""
@@ -124,14 +113,12 @@ class Journal:
 
     def awaited(self, scope: Scope, params: Params) -> Batch[Any] | None:
         """Return the batch that has to be done before the reply to a request may leave."""
-        if scope is Scope.SESSION:
-            return self.pending.get(params.tkn) or self.pending.get(_ALL)  # type: ignore[attr-defined]
-        if scope is Scope.KEYS:
-            return self.pending.get(NO_TOKEN)
-        return self._newest() if scope is Scope.STORE else None
-
-    def _newest(self) -> Batch[Any] | None:
-        return self._open if self._open.awaited else self._writing
+        if scope is Scope.SERVER:
+            return None
+        if scope is Scope.STORE:
+            return next(iter(self.unsettled), None)
+        token = params.tkn if scope is Scope.SESSION else NO_TOKEN  # type: ignore[attr-defined]
+        return next((batch for batch in self.unsettled if batch.has_changed(token)), None)
 
     async def flush(self) -> None:
         """Wait until all that has changed by now is on disk or was undone."""
@@ -140,6 +127,11 @@ class Journal:
             await batch.wait()
 
     # Writing
+
+    def _begin(self) -> None:
+        if self._open not in self.unsettled:
+            self.unsettled.insert(0, self._open)
+        self._send_soon()
 
     def _send_soon(self) -> None:
         if not self._sending and self._writing is None:
@@ -160,9 +152,8 @@ class Journal:
         if trouble is None:
             if self.trouble is not None:
                 logger.warning("changes are durable again")
-            pending = self.pending
-            for token in [token for token, of in pending.items() if of is batch]:
-                del pending[token]
+            if batch in self.unsettled:
+                self.unsettled.remove(batch)
             self._settle(batch, done=True)
         else:
             if trouble != self.trouble:
@@ -183,7 +174,7 @@ class Journal:
         undone = (self._open, batch)
         self.undone += len(undone)
         self._open = Batch()
-        self.pending.clear()
+        self.unsettled.clear()
         for each in undone:
             self.memory.undo(each)
             self._open.timed |= each.timed

@@ -13,7 +13,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
@@ -133,7 +133,7 @@ class Unfolded:
         self.rows: dict[int, Row] = {}
         self.maps: dict[int, MapChange] = {}
 
-    def add(self, seq: int, size: int, record: _Record, rows: Iterable[Row]) -> None:
+    def add(self, seq: int, size: int, record: _Record, rows: Sequence[Row]) -> None:
         self.seq = seq
         self.size += size
         if record.all_ended:
@@ -145,10 +145,11 @@ class Unfolded:
             self.ended[number] = None
             self.rows.pop(number, None)
             self.maps.pop(number, None)
-        for row in rows:
-            self.rows[row[0]] = row
-            if row[-1] is not None:
-                self.maps.pop(row[0], None)
+        self.rows.update((row[0], row) for row in rows)
+        if self.maps:
+            for row in rows:
+                if row[-1] is not None:
+                    self.maps.pop(row[0], None)
         for each in record.maps:
             known = self.maps.get(each.tkn)
             if known is None or each.clear:
