@@ -26,7 +26,7 @@ def describe() -> str:
     return (
         f"{cpu}, {os.cpu_count()} processors, {platform.system()} {platform.release()}, "
         f"{platform.python_implementation()} {platform.python_version()} "
-        f"({' and '.join(build) or 'neither PGO nor LTO'})"
+        f"(configured with {' and '.join(build) or 'neither PGO nor LTO'})"
     )
 
 
