@@ -280,25 +280,26 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def _take(self, data: bytes) -> int:
         """Process the frames at the beginning of `data`; return how many bytes they have."""
         self._needed = start = 0
-        while self._reading and start < len(data):
-            if self._websocket.state is State.CONNECTING:
-                # What follows the last line of the handshake are frames.
-                stop = data.find(b"\n", start) + 1 or len(data)
-                self._feed(data[start:stop])
+        size = len(data)
+        while self._reading and start < size and self._websocket.state is State.CONNECTING:
+            # What follows the last line of the handshake are frames.
+            stop = data.find(b"\n", start) + 1 or size
+            self._feed(data[start:stop])
+            start = stop
+        while self._reading and start < size:
+            bounds = frame_bounds(data, start)
+            if bounds is None:
+                break
+            payload, stop = bounds
+            if stop > size:
+                self._needed = stop - start
+                if self._needed > _ABSURD:
+                    self.fail(CloseCode.MESSAGE_TOO_BIG, f"a frame of {self._needed} bytes")
+                break
+            if data[start] == FINAL_TEXT and data[start + 1] < MASKED and not self._fragments:
+                self._answer(data[payload:stop])
             else:
-                bounds = frame_bounds(data, start)
-                if bounds is None:
-                    break
-                payload, stop = bounds
-                if stop > len(data):
-                    self._needed = stop - start
-                    if self._needed > _ABSURD:
-                        self.fail(CloseCode.MESSAGE_TOO_BIG, f"a frame of {self._needed} bytes")
-                    break
-                if data[start] == FINAL_TEXT and data[start + 1] < MASKED and not self._fragments:
-                    self._answer(data[payload:stop])
-                else:
-                    self._feed(data[start:stop])
+                self._feed(data[start:stop])
             start = stop
         return start
 

@@ -53,6 +53,8 @@ def frame_bounds(data: bytes | bytearray, start: int) -> tuple[int, int] | None:
     if len(data) < payload:
         return None
     size = data[start + 1]
+    if size < 126:
+        return payload, payload + size
     if size & MASKED:
         size ^= MASKED
         payload += 4
