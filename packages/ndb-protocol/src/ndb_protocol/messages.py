@@ -273,6 +273,10 @@ class Reply(Struct, kw_only=True, gc=False):
     m: str | UnsetType = UNSET
 
 
+DONE = Reply()
+"""The reply that has nothing to tell but that it was done."""
+
+
 class TokenReply(Reply, kw_only=True):
     tkn: int | str
 

@@ -22,7 +22,7 @@ from ndb_protocol import (
     encode_reply,
     with_text_tokens,
 )
-from ndb_protocol.messages import Reply
+from ndb_protocol.messages import DONE, Reply
 from ndb_protocol.replies import encode_body, reply_opening
 from ndb_protocol.requests import BEGINNING, NO_COMMAND, SHORT_WAY, UNREADABLE
 
@@ -92,7 +92,13 @@ class Dispatcher:
         self._depth = depth
         self.too_deep = 0
         self._rows = {
-            name: (handler, reply_opening(command.reply_name), command, note(command, _OK))
+            name: (
+                handler,
+                reply_opening(command.reply_name),
+                encode_reply(command.reply_name, DONE),
+                command,
+                note(command, _OK),
+            )
             for name, handler in handlers.items()
             for command in [COMMANDS[name]]
         }
@@ -140,7 +146,7 @@ class Dispatcher:
                 replies.append(_TOO_DEEP)
                 continue
             try:
-                decode, handler, opening, command, done = short_way[message[BEGINNING]]
+                decode, handler, opening, done, command, noted = short_way[message[BEGINNING]]
                 params = decode(message).params
             except UNREADABLE:
                 try:
@@ -152,20 +158,23 @@ class Dispatcher:
                     refusal = Reply(st=error.status, m=error.message)
                     replies.append(encode_reply(error.reply_name, refusal))
                     continue
-                handler, opening, _, done = self._rows[command.name]
+                handler, opening, done, _, noted = self._rows[command.name]
             try:
                 reply = handler(params, now)
-                if not isinstance(reply, Reply):
+                if reply is DONE:
+                    status, text = _OK, done
+                elif isinstance(reply, Reply):
+                    status = reply.st
+                    if text_tokens:
+                        reply = with_text_tokens(reply)
+                    text = opening + encode_body(reply) + b"}"
+                else:
                     replies.append(self._later(command, reply, text_tokens, notes))
                     break
-                status = reply.st
-                if text_tokens:
-                    reply = with_text_tokens(reply)
-                text = opening + encode_body(reply) + b"}"
             except Exception as error:
                 status, text = _refusal(command, error)
             if notes is not None:
-                notes.append(done if status == _OK else self._note(command, status))
+                notes.append(noted if status == _OK else self._note(command, status))
             if unsettled and batch is not newest:
                 awaited = self._awaited(command.scope, params)
                 if awaited is not None:

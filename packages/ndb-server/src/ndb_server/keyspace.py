@@ -59,17 +59,17 @@ def find(packed: Packed, params: m.Find, steps: Steps = _UNLIMITED) -> m.Reply:
 
 
 def put(_: Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
-    return m.Reply(), Edit(params.keys)
+    return m.DONE, Edit(params.keys)
 
 
 def add(values: Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
     new = {key: value for key, value in params.keys.items() if key not in values}
-    return m.Reply(), Edit(new)
+    return m.DONE, Edit(new)
 
 
 def remove(values: Values, params: m.SomeKeyNames) -> tuple[m.Reply, Edit]:
     # A name may be asked for twice.
-    return m.Reply(), Edit(remove=tuple({key: None for key in params.keys if key in values}))
+    return m.DONE, Edit(remove=tuple({key: None for key in params.keys if key in values}))
 
 
 def clear(values: Values, _: m.Params) -> tuple[m.CountReply, Edit]:
@@ -106,7 +106,7 @@ def arr_append(values: Values, params: m.ArrAppend) -> tuple[m.Reply, Edit]:
         return m.Reply(st=Status.KEY_NOT_EXIST, m=f"there is no key {paths.show(key)}"), _NOTHING
     name = None if params.name is UNSET else params.name
     text = paths.append(key, bytes(values[key]), params.items, name)
-    return m.Reply(), Edit({key: Raw(text)})
+    return m.DONE, Edit({key: Raw(text)})
 
 
 READS: dict[str, Callable[[Packed, Any], m.Reply]] = {
