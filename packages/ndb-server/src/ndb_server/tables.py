@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from msgspec import Meta, Raw, convert
+from msgspec import Meta, Raw, Struct, convert
 from ndb_protocol import NO_TOKEN
 from ndb_protocol.messages import DURATION_MAX
 
@@ -111,14 +111,20 @@ class DamageError(Exception):
 _object = msgspec.json.Decoder(dict[str, Raw]).decode
 _value = msgspec.json.Decoder(Raw).decode
 
-# Whoever damaged a file need not have kept to the types of its columns.
-_Columns = tuple[
-    int,
-    Annotated[int, Meta(ge=0, le=DURATION_MAX)],
-    Annotated[int, Meta(ge=0, le=DELETE_SESSION | EXTEND_ON_SET_ADD | EXTEND_ON_GET)],
-    int | None,
-    bytes | None,
-]
+
+# Whoever damaged a file need not have kept to the types of its columns. Types of their own, as a
+# type that is composed is worked out anew by each `convert`.
+class _Session(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    tkn: int
+    duration: Annotated[int, Meta(ge=0, le=DURATION_MAX)]
+    flags: Annotated[int, Meta(ge=0, le=DELETE_SESSION | EXTEND_ON_SET_ADD | EXTEND_ON_GET)]
+    deadline: int | None
+    keys: bytes | None
+
+
+class _Key(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    key: bytes
+    value: bytes
 
 
 def read_sessions(database: sqlite3.Connection) -> Iterator[tuple[Row, Packed]]:
@@ -149,15 +155,16 @@ def session_of(columns: Sequence[object]) -> tuple[Row, bytes | None]:
         DamageError: they can't be one.
     """
     try:
-        number, duration, flags, deadline, packed = convert(columns, _Columns)
+        session = convert(columns, _Session)
+        packed = session.keys
         if packed is not None:
             packed.decode()
             _object(packed)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"there is a session that can't be read: {error}") from None
-    if number == NO_TOKEN:
+    if session.tkn == NO_TOKEN:
         raise DamageError("there is a session whose token is none")
-    return (number, duration, flags, deadline, None), packed
+    return (session.tkn, session.duration, session.flags, session.deadline, None), packed
 
 
 def key_of(columns: Sequence[object]) -> tuple[str, Raw]:
@@ -167,9 +174,9 @@ def key_of(columns: Sequence[object]) -> tuple[str, Raw]:
         DamageError: they can't be.
     """
     try:
-        key, value = convert(columns, tuple[bytes, bytes])
-        value.decode()
-        return key.decode(), _value(value)
+        key = convert(columns, _Key)
+        key.value.decode()
+        return key.key.decode(), _value(key.value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"there is a key that can't be read: {error}") from None
 
