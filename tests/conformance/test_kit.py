@@ -51,7 +51,7 @@ def test_a_server_passes(way: str, start_server: StartServer, tmp_path: Path) ->
 
 
 async def test_a_client_that_does_not_read_is_cut_off_in_time() -> None:
-    [scenario] = [scenario for scenario in load_scenarios() if scenario.is_cut_off]
+    [scenario] = [scenario for scenario in load_scenarios() if "writeTimeout" in scenario.needs]
     options = Options(port=0, timeouts=Timeouts(write=0.5))
     async with running(options) as url:
         [result] = await check_server(url, [scenario])

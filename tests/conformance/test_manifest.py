@@ -88,7 +88,7 @@ def test_the_scenarios_for_clients_call_every_command() -> None:
 
 
 def test_the_core_is_a_part_that_has_every_command_of_nemesisdb() -> None:
-    assert all(any(matches(id, [pattern]) for id in IDS) for pattern in load_core())
+    assert all(any(matches(id, [pattern]) for id in IDS) for pattern in load_core().scenarios)
     core = choose(SERVERS, Profile.CORE)
     # SV_INFO has members here that it has not there.
     added = {"SH_FIND", "SH_UPDATE", "SH_ARR_APPEND", "SV_INFO"}
