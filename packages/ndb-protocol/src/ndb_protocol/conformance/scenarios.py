@@ -148,6 +148,7 @@ class ClientStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         ends: what was sent makes the client end the connection.
         of: the call that the rest is about, by its number; by default the oldest without outcome.
         result: what the client must say came of the call.
+        may_fail: it may say instead that it can't read the reply.
         error: the error that it must say it met instead.
         status: the status of a refusal.
         expect_close: codes with one of which the client must close the connection.
@@ -169,6 +170,7 @@ class ClientStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     ends: bool = False
     of: int | None = None
     result: dict[str, Any] | None = None
+    may_fail: bool = False
     error: Literal["refused", "lost", "timeout", "unreadable"] | None = None
     status: int | None = None
     expect_close: tuple[int, ...] = ()
