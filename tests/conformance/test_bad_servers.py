@@ -1,6 +1,7 @@
 """What is hardly a server of NDB fails with a report, and never makes the kit hang or break."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -130,6 +131,29 @@ async def test_a_server_that_lets_everybody_in_is_found_out() -> None:
         assert "the server opened the connection" in await why(url, refused)
         with_credentials = url.replace("ws://", "ws://kit:secret@")
         assert "the server opened the connection" in await why(with_credentials, asks)
+
+
+async def gossip(connection: ServerConnection) -> None:
+    """Permit nothing, and tell everybody everything."""
+    info = {
+        "st": 1,
+        "serverVersion": "",
+        "persistEnabled": False,
+        "protocol": 1,
+        "limits": {},
+        "features": [],
+        "stats": {},
+    }
+    async for message in connection:
+        [(name, params)] = json.loads(message).items()
+        refusal = {"st": 12 if params == [] else 14, "m": "no"}
+        await connection.send(json.dumps({f"{name}_RSP": info if name == "SV_INFO" else refusal}))
+
+
+async def test_stats_that_are_told_to_anybody_are_found_out() -> None:
+    [limited] = [one for one in load_scenarios() if one.limited]
+    async with serving(gossip) as url:
+        assert "'stats' is not for this client" in await why(url, limited)
 
 
 async def test_a_refusal_with_another_status_than_expected_is_told() -> None:

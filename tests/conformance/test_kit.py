@@ -45,6 +45,7 @@ UNFIT = {
     "they need a server with saving switched on",
     "they need a server with saving switched off",
     "they need a server that asks for credentials",
+    "they need credentials that do not permit SH_END_ALL",
     "they need a server whose limits.writeTimeout is at most 5",
     "they need a server whose limits.sessions is at most 1000",
     "they need a server whose limits.memory is at most 1000000",
@@ -94,6 +95,18 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Return a file of credentials, and the secret of ``kit``, who may do everything."""
     file = tmp_path_factory.mktemp("auth") / "credentials"
     return file, added(file, "kit", "app", "kv", "admin")
+
+
+def test_credentials_that_do_not_permit_everything_show_what_is_refused(
+    start_server: StartServer, guarded: tuple[Path, str]
+) -> None:
+    file, _ = guarded
+    secret = added(file, "app", "app")
+    server = start_server("--auth-file", str(file))
+    ran = run_kit(server.url.replace("ws://", f"ws://app:{secret}@"))
+    assert ran.status == 0, "\n".join(ran.lines)
+    assert ran.counts == {"passed": 1, "failed": 0, "skipped": len(load_scenarios()) - 1}
+    assert "they need credentials that permit every command" in "\n".join(ran.lines)
 
 
 @pytest.fixture

@@ -100,8 +100,13 @@ class Conversation:
         """Return the message to send."""
         return _PLACEHOLDER.sub(lambda found: self._tokens[found[1][2:-2]], send)
 
-    def check(self, expect: str, reply: str) -> None:
+    def check(self, expect: str, reply: str, without: str | None = None) -> None:
         """Compare a reply with the one expected, and keep the tokens it brings.
+
+        Args:
+            expect: the one expected.
+            reply: the one that came.
+            without: a member that it must not have.
 
         Raises:
             Mismatch: they differ.
@@ -117,6 +122,8 @@ class Conversation:
                 # Members of other replies do no harm.
                 known = {member: got[member] for member in got.keys() & expected.keys()}
                 self._compare_values(name, expected, known, not_compared)
+            if without is not None and without in _parts(reply)[1]:
+                raise Mismatch(f"'{without}' is not for this client")
         except (Mismatch, ReplyError) as difference:
             raise Mismatch(
                 f"{difference}\nexpected {expect[:_SHOWN]}\n     got {reply[:_SHOWN]}"

@@ -58,6 +58,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         piece: bytes that leave together; 0 = all.
         stalls: while no reply is read, the server must stop reading before it has read everything.
         expect: the reply to read then, for each message sent, with placeholders.
+        without: a member that the reply must not have.
         expect_pong: the payload of a pong that must come.
         expect_close: the code with which the server must close the connection.
         expect_cut_off: the server must end the connection if for `limits.writeTimeout` it is not
@@ -76,6 +77,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     piece: int = 0
     stalls: bool = False
     expect: str | None = None
+    without: str | None = None
     expect_pong: str | None = None
     expect_close: int | None = None
     expect_cut_off: bool = False
@@ -89,6 +91,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         steps: what to do, in order.
         file: the name of its file without ``.json``.
         persistence: whether saving must be enabled or disabled; None if that does not matter.
+        limited: the credentials must not permit everything, so that nothing can be emptied first.
         needs: limits that the server must have, and the most that each may be.
         path: the path to ask for; None for that of the URL.
         offer: the subprotocols to offer; by default the one expected.
@@ -100,6 +103,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: tuple[Step, ...]
     file: str = ""
     persistence: bool | None = None
+    limited: bool = False
     needs: dict[str, int] = {}
     path: str | None = None
     offer: tuple[str, ...] = ()

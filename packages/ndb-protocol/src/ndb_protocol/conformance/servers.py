@@ -14,6 +14,9 @@ from typing import Any
 import msgspec
 from websockets.frames import CloseCode, Frame, Opcode
 
+from ndb_protocol import Status
+from ndb_protocol.messages import Reply
+
 from .conversation import Conversation, Mismatch
 from .report import Outcome, Result
 from .scenarios import Profile, Scenario, Step, load_core
@@ -49,10 +52,11 @@ class _Silence(Mismatch):
 
 
 class _Facts(msgspec.Struct, frozen=True):
-    """What SV_INFO tells that decides which scenarios can run."""
+    """What SV_INFO tells that decides which scenarios can run, and what a server permits."""
 
     persistEnabled: bool = False
     limits: dict[str, float] = {}
+    permitted: bool = True
 
 
 async def check_server(
@@ -114,10 +118,13 @@ async def _ask(target: Target, timeout: float) -> _Facts:
             end = await End.connect(target, ())
             try:
                 await end.write(Frame(Opcode.TEXT, b'{"SV_INFO":{}}').serialize(mask=True))
-                reply = await end.message()
+                told = msgspec.json.decode(await end.message(), type=dict[str, _Facts])
+                await end.write(Frame(Opcode.TEXT, b'{"SH_END_ALL":{}}').serialize(mask=True))
+                ended = msgspec.json.decode(await end.message(), type=dict[str, Reply])
             finally:
                 end.drop()
-        return msgspec.json.decode(reply, type=dict[str, _Facts])["SV_INFO_RSP"]
+        permitted = ended["SH_END_ALL_RSP"].st != Status.COMMAND_DISABLED
+        return msgspec.structs.replace(told["SV_INFO_RSP"], permitted=permitted)
     except Refused as refusal:
         if refusal.status == HTTPStatus.UNAUTHORIZED:
             raise Unreachable(
@@ -134,6 +141,10 @@ def _unfit(scenario: Scenario, target: Target, facts: _Facts) -> str:
     if scenario.persistence is not None and scenario.persistence is not facts.persistEnabled:
         state = "on" if scenario.persistence else "off"
         return f"they need a server with saving switched {state}"
+    if scenario.limited and facts.permitted:
+        return "they need credentials that do not permit SH_END_ALL"
+    if not scenario.limited and not facts.permitted:
+        return "they need credentials that permit every command"
     if scenario.shows_credentials and target.uri.user_info is None:
         return "they need a server that asks for credentials"
     limits = facts.limits
@@ -211,7 +222,8 @@ class _Run:
         self._conversation, self._ends = Conversation(self._not_compared), {}
         steps = self._scenario.steps
         try:
-            for step in () if self._scenario.concurrent else _START:
+            begins_anew = not (self._scenario.concurrent or self._scenario.limited)
+            for step in _START if begins_anew else ():
                 await self._take("before the first step", step)
             self._due = time.monotonic()
             for number, step in enumerate(steps, 1):
@@ -257,7 +269,9 @@ class _Run:
                 await sending
             if step.expect is not None:
                 for n in range(1, self._times(step) + 1):
-                    self._conversation.check(_numbered(step.expect, n), await end.message())
+                    self._conversation.check(
+                        _numbered(step.expect, n), await end.message(), step.without
+                    )
             await sending
         finally:
             sending.cancel()
