@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -154,6 +155,26 @@ async def test_stats_that_are_told_to_anybody_are_found_out() -> None:
     [limited] = [one for one in load_scenarios() if one.limited]
     async with serving(gossip) as url:
         assert "'stats' is not for this client" in await why(url, limited)
+
+
+async def hasty(connection: ServerConnection) -> None:
+    """Tell of a second that is not waited for."""
+    limits = {"idleTimeout": 1, "handshakeTimeout": 1}
+    async for message in connection:
+        [name] = json.loads(message)
+        reply = {"st": 1, "cnt": 0} if name != "SV_INFO" else {"st": 1, "limits": limits}
+        await connection.send(json.dumps({f"{name}_RSP": reply}))
+        if name == "KV_COUNT":
+            await connection.close(1001, "no request")
+            return
+
+
+@pytest.mark.parametrize("limit", ["idleTimeout", "handshakeTimeout"])
+async def test_a_server_that_waits_less_than_it_says_is_found_out(limit: str) -> None:
+    [one] = [one for one in load_scenarios() if limit in one.needs]
+    async with serving(hasty, open_timeout=0.01) as url:
+        found = await why(url, one)
+    assert re.search(r"the server waited for 0\.\d\d of 1 s", found)
 
 
 async def test_a_refusal_with_another_status_than_expected_is_told() -> None:

@@ -191,11 +191,14 @@ class _Run:
         self._due = time.monotonic()
 
     @property
+    def _awaited(self) -> float:
+        # How long the server has to do nothing, because that is what it is to show.
+        return sum(self._limits[name] for name in self._scenario.needs if "Timeout" in name)
+
+    @property
     def _patience(self) -> float:
-        # How long the server may do nothing because that is what it is to show. The connection
-        # itself takes some of what is not read, and the time begins after that.
-        awaited = sum(self._limits[name] for name in self._scenario.needs if "Timeout" in name)
-        return awaited and 2 * awaited + _GRACE
+        # The connection itself takes some of what is not read, and the time begins after that.
+        return self._awaited and 2 * self._awaited + _GRACE
 
     async def result(self) -> tuple[Result, bool]:
         """Run it; return what came of it, and whether the server fell silent."""
@@ -249,11 +252,13 @@ class _Run:
             raise Mismatch(f"{where}: {difference}{_shown(step, str(difference))}") from None
 
     async def _do(self, step: Step) -> None:
+        began = time.monotonic()
         if step.expect_refused is not None:
             await self._be_refused(step, step.expect_refused)
             return
         if step.expect_unheard:
             await self._say_nothing()
+            self._check_waited(began)
             return
         end = await self._end(step.on)
         if step.crowd is not None:
@@ -285,10 +290,16 @@ class _Run:
                 raise Mismatch(f"the server closed with {code} ({reason})")
             if code > CloseCode.NORMAL_CLOSURE and not reason:
                 raise Mismatch(f"the server closed with {code} and no reason")
+            self._check_waited(began)
         if step.expect_cut_off:
             await asyncio.sleep(self._patience)
             if await end.cut_off() == step.times:
                 raise Mismatch("every reply came")
+
+    def _check_waited(self, began: float) -> None:
+        waited = time.monotonic() - began
+        if waited < self._awaited - _TOLERANCE:
+            raise Mismatch(f"the server waited for {waited:.2f} of {self._awaited:g} s")
 
     def _times(self, step: Step) -> int:
         return step.times if isinstance(step.times, int) else int(self._limits[step.times])
