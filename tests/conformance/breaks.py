@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,37 +27,10 @@ from ndb_server.sessions import Session, deadline_after
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol
 
-Patch = pytest.MonkeyPatch
+from .breaking import Breaks, Patch
 
-
-@dataclass(frozen=True)
-class Break:
-    """A way to break the server.
-
-    Attributes:
-        name: what it does then, as words that a command line takes.
-        apply: breaks it.
-        caught_by: the id of a scenario that fails then.
-    """
-
-    name: str
-    apply: Callable[[Patch], None]
-    caught_by: str
-
-
-BREAKS: dict[str, Break] = {}
-
-
-def breaks(
-    name: str, caught_by: str
-) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
-    """Enter a function that breaks the server into the list."""
-
-    def enter(apply: Callable[[Patch], None]) -> Callable[[Patch], None]:
-        BREAKS[name] = Break(name, apply, caught_by)
-        return apply
-
-    return enter
+BREAKS = Breaks()
+breaks = BREAKS.enter
 
 
 # What several of them need.
@@ -103,6 +76,25 @@ def rewrite_values(patch: Patch, rewrite: Callable[[str], str]) -> None:
     patch.setitem(keyspace.WRITES, "SET", put)
 
 
+def breaks_replies(
+    name: str, caught_by: str, pattern: bytes, by: bytes | Callable[[re.Match[bytes]], bytes]
+) -> None:
+    """Enter a way to break the server: what is like `pattern` in replies is replaced."""
+    breaks(name, caught_by)(lambda patch: rewrite_replies(patch, substitute(pattern, by)))
+
+
+def breaks_requests(
+    name: str, caught_by: str, pattern: bytes, by: bytes | Callable[[re.Match[bytes]], bytes]
+) -> None:
+    """Enter a way to break the server: what is like `pattern` in requests is replaced."""
+    breaks(name, caught_by)(lambda patch: rewrite_requests(patch, substitute(pattern, by)))
+
+
+def breaks_values(name: str, caught_by: str, rewrite: Callable[[str], str]) -> None:
+    """Enter a way to break the server: values are stored otherwise."""
+    breaks(name, caught_by)(lambda patch: rewrite_values(patch, rewrite))
+
+
 def read_differently(patch: Patch, name: str, read: Callable[[Packed, Any], m.Reply]) -> None:
     patch.setitem(keyspace.READS, name, read)
 
@@ -126,57 +118,55 @@ def extend_on(patch: Patch, command: str, extends: ndb_protocol.Extends | None) 
 # Statuses, names and sentences.
 
 
-@breaks("wrong-status", "KV_GET/'keys' is missing")
-def _(patch: Patch) -> None:
-    rewrite_replies(patch, substitute(rb'"st":26,', b'"st":41,'))
-
-
-@breaks("wrong-status-for-no-session", "SH_GET/No session has this token")
-def _(patch: Patch) -> None:
-    rewrite_replies(patch, substitute(rb'"st":100,', b'"st":22,'))
-
-
-@breaks("not-an-object-is-13", "KV_GET/The value of the command is not an object")
-def _(patch: Patch) -> None:
-    rewrite_replies(patch, substitute(rb'"st":12,', b'"st":13,'))
-
-
-@breaks("done-without-saving-status", "KV_SAVE/All independent keys are saved")
-def _(patch: Patch) -> None:
-    rewrite_replies(patch, substitute(rb'"st":121,', b'"st":1,'))
-
-
-@breaks("another-commands-name", "KV_CONTAINS/The keys that exist are named in the order asked")
-def _(patch: Patch) -> None:
-    rewrite_replies(patch, substitute(rb'"KV_CONTAINS_RSP"', b'"KV_GET_RSP"'))
-
-
-@breaks(
+breaks_replies("wrong-status", "KV_GET/'keys' is missing", rb'"st":26,', b'"st":41,')
+breaks_replies(
+    "wrong-status-for-no-session", "SH_GET/No session has this token", rb'"st":100,', b'"st":22,'
+)
+breaks_replies(
+    "not-an-object-is-13",
+    "KV_GET/The value of the command is not an object",
+    rb'"st":12,',
+    b'"st":13,',
+)
+breaks_replies(
+    "done-without-saving-status",
+    "KV_SAVE/All independent keys are saved",
+    rb'"st":121,',
+    b'"st":1,',
+)
+breaks_replies(
+    "another-commands-name",
+    "KV_CONTAINS/The keys that exist are named in the order asked",
+    rb'"KV_CONTAINS_RSP"',
+    b'"KV_GET_RSP"',
+)
+breaks_replies(
     "unknown-name-not-repeated",
     "message/A command that does not exist is answered under its own name",
+    rb'\{"\w+":\{"st":10,',
+    b'{"ERR":{"st":10,',
 )
-def _(patch: Patch) -> None:
-    rewrite_replies(patch, substitute(rb'\{"\w+":\{"st":10,', b'{"ERR":{"st":10,'))
-
-
-@breaks("command-names-in-any-case", "message/Command names are upper case and complete")
-def _(patch: Patch) -> None:
-    rewrite_requests(patch, substitute(rb'^\{"\w+"', lambda found: found[0].upper()))
-
-
-@breaks("status-not-first", "KV_COUNT/Keys are counted")
-def _(patch: Patch) -> None:
-    rewrite_replies(patch, substitute(rb'"st":1,"cnt":(\d+)', rb'"cnt":\1,"st":1'))
-
-
-@breaks("no-sentence", "message/Text that is not JSON is refused")
-def _(patch: Patch) -> None:
-    rewrite_replies(patch, substitute(rb'"m":"[^"\\]*(\\.[^"\\]*)*"', b'"m":""'))
-
-
-@breaks("sentence-names-nothing", "KV_GET/'keys' is not an array")
-def _(patch: Patch) -> None:
-    rewrite_replies(patch, substitute(rb'"m":"[^"\\]*(\\.[^"\\]*)*"', b'"m":"bad request"'))
+breaks_requests(
+    "command-names-in-any-case",
+    "message/Command names are upper case and complete",
+    rb'^\{"\w+"',
+    lambda found: found[0].upper(),
+)
+breaks_replies(
+    "status-not-first", "KV_COUNT/Keys are counted", rb'"st":1,"cnt":(\d+)', rb'"cnt":\1,"st":1'
+)
+breaks_replies(
+    "no-sentence",
+    "message/Text that is not JSON is refused",
+    rb'"m":"[^"\\]*(\\.[^"\\]*)*"',
+    b'"m":""',
+)
+breaks_replies(
+    "sentence-names-nothing",
+    "KV_GET/'keys' is not an array",
+    rb'"m":"[^"\\]*(\\.[^"\\]*)*"',
+    b'"m":"bad request"',
+)
 
 
 @breaks("token-in-the-sentence", "SH_GET/The session has ended")
@@ -192,12 +182,18 @@ def _(patch: Patch) -> None:
     patch.setattr(Engine, "_live", live)
 
 
-@breaks(
+breaks_replies(
+    "refusal-with-members",
+    "SH_COUNT/No session has this token",
+    rb'"st":100,',
+    b'"st":100,"tkn":null,',
+)
+breaks_replies(
     "reserved-name-means-something",
     "server/Names that are kept for later are commands that do not exist",
+    rb'("SH_WATCH_RSP":\{"st":)10',
+    rb"\g<1>14",
 )
-def _(patch: Patch) -> None:
-    rewrite_replies(patch, substitute(rb'("SH_WATCH_RSP":\{"st":)10', rb"\g<1>14"))
 
 
 @breaks("features-not-told", "server/The features of version 1 are named")
@@ -208,14 +204,10 @@ def _(patch: Patch) -> None:
 # JSON.
 
 
-@breaks("comma-behind-the-last", "message/Trailing commas are not JSON")
-def _(patch: Patch) -> None:
-    rewrite_requests(patch, substitute(rb",(?=[}\]])", b""))
-
-
-@breaks("comments-allowed", "message/Comments are not JSON")
-def _(patch: Patch) -> None:
-    rewrite_requests(patch, substitute(rb"/\*.*?\*/|//.*$", b""))
+breaks_requests(
+    "comma-behind-the-last", "message/Trailing commas are not JSON", rb",(?=[}\]])", b""
+)
+breaks_requests("comments-allowed", "message/Comments are not JSON", rb"/\*.*?\*/|//.*$", b"")
 
 
 @breaks("session-before-parameters", "SH_GET/Parameters are checked before the session")
@@ -255,19 +247,21 @@ def _(patch: Patch) -> None:
 # Values and keys.
 
 
-@breaks("number-rounded", "KV_SET/Numbers come back with the digits they were sent with")
-def _(patch: Patch) -> None:
-    rewrite_values(patch, lambda text: json.dumps(json.loads(text)))
-
-
-@breaks("1E400-to-null", "KV_SET/Numbers come back with the digits they were sent with")
-def _(patch: Patch) -> None:
-    rewrite_values(patch, lambda text: text.replace("1E400", "null"))
-
-
-@breaks("big-integer-to-string", "KV_SET/Numbers come back with the digits they were sent with")
-def _(patch: Patch) -> None:
-    rewrite_values(patch, partial(re.sub, r"^\d{20,}$", lambda found: f'"{found[0]}"'))
+breaks_values(
+    "number-rounded",
+    "KV_SET/Numbers come back with the digits they were sent with",
+    lambda text: json.dumps(json.loads(text)),
+)
+breaks_values(
+    "1E400-to-null",
+    "KV_SET/Numbers come back with the digits they were sent with",
+    lambda text: text.replace("1E400", "null"),
+)
+breaks_values(
+    "big-integer-to-string",
+    "KV_SET/Numbers come back with the digits they were sent with",
+    partial(re.sub, r"^\d{20,}$", lambda found: f'"{found[0]}"'),
+)
 
 
 @breaks("members-sorted", "KV_SET/The members of an object keep their order")
@@ -390,14 +384,15 @@ def _(patch: Patch) -> None:
     patch.setattr(dispatch, "with_text_tokens", lambda reply: reply)
 
 
-@breaks("token-as-text-on-all", "transport/Without a subprotocol tokens in replies are numbers")
-def _(patch: Patch) -> None:
-    rewrite_replies(patch, substitute(rb'"tkn":(\d+)', rb'"tkn":"\1"'))
-
-
-@breaks("token-as-text-not-taken", "SH_GET/A token may be sent as text")
-def _(patch: Patch) -> None:
-    rewrite_requests(patch, substitute(rb'"tkn":"\d+"', b'"tkn":"x"'))
+breaks_replies(
+    "token-as-text-on-all",
+    "transport/Without a subprotocol tokens in replies are numbers",
+    rb'"tkn":(\d+)',
+    rb'"tkn":"\1"',
+)
+breaks_requests(
+    "token-as-text-not-taken", "SH_GET/A token may be sent as text", rb'"tkn":"\d+"', b'"tkn":"x"'
+)
 
 
 @breaks("exists-sorted", "SH_EXISTS/Those that exist are returned in the order asked")
@@ -556,6 +551,63 @@ def _(patch: Patch) -> None:
         return b'"name":"%b"' % re.sub(rb"[^A-Za-z0-9]", b"_", found[1])
 
     rewrite_requests(patch, substitute(rb'"name":"([./][^"]{1,60})"', named))
+
+
+# Limits.
+
+
+def keep(patch: Patch, **limits: int) -> None:
+    """Keep other limits than are told."""
+
+    def engine_(**options: Any) -> Engine:
+        return Engine(**options | {"limits": replace(options["limits"], **limits)})
+
+    patch.setattr(server, "Engine", engine_)
+
+
+AT_KEYS = "limits/A session has limits.keys keys at the most; more are refused with 201"
+
+
+@breaks("a-key-more-than-told", AT_KEYS)
+def _(patch: Patch) -> None:
+    keep(patch, keys=10_001)
+
+
+@breaks("a-key-less-than-told", AT_KEYS)
+def _(patch: Patch) -> None:
+    keep(patch, keys=9_999)
+
+
+@breaks(
+    "bytes-taken-for-characters",
+    "limits/A key's name has limits.keyLength characters at the most; a longer one is refused with "
+    "201",
+)
+def _(patch: Patch) -> None:
+    original = Engine._check_edit
+
+    def check(self: Engine, values: Any, edit: Edit, *args: Any) -> None:
+        if any(len(key.encode()) > self._limits.key_length for key in edit.put):
+            raise RefusedError(Status.LIMIT_EXCEEDED, "too long")
+        original(self, values, edit, *args)
+
+    patch.setattr(Engine, "_check_edit", check)
+
+
+@breaks(
+    "any-number-of-steps",
+    "limits/A path that leads through more than limits.steps values is refused with 201",
+)
+def _(patch: Patch) -> None:
+    keep(patch, steps=0)
+
+
+@breaks(
+    "as-deep-as-it-likes",
+    "limits/A message nests limits.depth levels at the most; a deeper one is refused with 3",
+)
+def _(patch: Patch) -> None:
+    patch.setattr(dispatch, "nests_deeper", lambda *_: False)
 
 
 # Transport.

@@ -2,8 +2,6 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,36 +12,10 @@ from ndb_protocol import SUCCESS, ReplyError, decode_reply
 from websockets.protocol import Protocol
 
 from . import python_client
+from .breaking import Breaks, Patch
 
-Patch = pytest.MonkeyPatch
-
-
-@dataclass(frozen=True)
-class Break:
-    """A way to break the client.
-
-    Attributes:
-        apply: breaks it.
-        caught_by: the id of a scenario that fails then.
-    """
-
-    apply: Callable[[Patch], None]
-    caught_by: str
-
-
-BREAKS: dict[str, Break] = {}
-
-
-def breaks(
-    name: str, caught_by: str
-) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
-    """Enter a function that breaks the client into the list."""
-
-    def enter(apply: Callable[[Patch], None]) -> Callable[[Patch], None]:
-        BREAKS[name] = Break(apply, f"client/{caught_by}")
-        return apply
-
-    return enter
+BREAKS = Breaks()
+breaks = BREAKS.enter
 
 
 @breaks(

@@ -1,5 +1,8 @@
 """What is hardly a server of NDB fails with a report, and never makes the kit hang or break."""
 
+import asyncio
+import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -69,6 +72,12 @@ async def garbled(connection: ServerConnection) -> None:
         await connection.send("[]")
 
 
+async def agreeable(connection: ServerConnection) -> None:
+    async for message in connection:
+        name = str(message).split('"')[1]
+        await connection.send(f'{{"{name}_RSP":{{"st":1,"cnt":0}}}}')
+
+
 async def talkative(connection: ServerConnection) -> None:
     async for message in connection:
         name = str(message).split('"')[1]
@@ -102,7 +111,86 @@ async def test_what_is_no_websocket_server_is_told_from_one() -> None:
         return connection.respond(HTTPStatus.FORBIDDEN, "no\n")
 
     async with serving(silent, process_request=refuse) as url:
+        found = await why(url, COUNT[0])
+    assert "the server refused the opening handshake with HTTP status 403" in found
+
+    async def blunder(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(blunder, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         assert "the opening handshake failed: " in await why(url, COUNT[0])
+
+
+async def test_a_server_that_lets_everybody_in_is_found_out() -> None:
+    """One that asks for no credentials, and has no limit of connections."""
+    [asks] = [one for one in load_scenarios() if one.shows_credentials]
+    refused = Scenario(name="x", steps=(Step(expect_refused=503),))
+    async with serving(agreeable) as url:
+        assert "the server opened the connection" in await why(url, refused)
+        with_credentials = url.replace("ws://", "ws://kit:secret@")
+        assert "the server opened the connection" in await why(with_credentials, asks)
+
+
+async def gossip(connection: ServerConnection) -> None:
+    """Permit nothing, and tell everybody everything."""
+    info = {
+        "st": 1,
+        "serverVersion": "",
+        "persistEnabled": False,
+        "protocol": 1,
+        "limits": {},
+        "features": [],
+        "stats": {},
+    }
+    async for message in connection:
+        [(name, params)] = json.loads(message).items()
+        refusal = {"st": 12 if params == [] else 14, "m": "no"}
+        await connection.send(json.dumps({f"{name}_RSP": info if name == "SV_INFO" else refusal}))
+
+
+async def test_stats_that_are_told_to_anybody_are_found_out() -> None:
+    [limited] = [one for one in load_scenarios() if one.limited]
+    async with serving(gossip) as url:
+        assert "'stats' is not for this client" in await why(url, limited)
+
+
+async def hasty(connection: ServerConnection) -> None:
+    """Tell of a second that is not waited for."""
+    limits = {"idleTimeout": 1, "handshakeTimeout": 1}
+    async for message in connection:
+        [name] = json.loads(message)
+        reply = {"st": 1, "cnt": 0} if name != "SV_INFO" else {"st": 1, "limits": limits}
+        await connection.send(json.dumps({f"{name}_RSP": reply}))
+        if name == "KV_COUNT":
+            await connection.close(1001, "no request")
+            return
+
+
+@pytest.mark.parametrize("limit", ["idleTimeout", "handshakeTimeout"])
+async def test_a_server_that_waits_less_than_it_says_is_found_out(limit: str) -> None:
+    [one] = [one for one in load_scenarios() if limit in one.needs]
+    async with serving(hasty, open_timeout=0.01) as url:
+        found = await why(url, one)
+    assert re.search(r"the server waited for 0\.\d\d of 1 s", found)
+
+
+async def test_a_refusal_with_another_status_than_expected_is_told() -> None:
+    opened = 0
+
+    def refuse_some(connection: ServerConnection, _: Any) -> Any:
+        nonlocal opened
+        opened += 1
+        if opened > 2:
+            return connection.respond(HTTPStatus.TOO_MANY_REQUESTS, "no\n")
+        return None
+
+    scenario = Scenario(name="x", steps=(Step(expect_refused=503),))
+    async with serving(agreeable, process_request=refuse_some) as url:
+        found = await why(url, scenario)
+    assert "the server refused the opening handshake with HTTP status 429" in found
 
 
 async def test_a_scenario_that_says_nothing_because_time_slipped_is_tried_again(

@@ -8,7 +8,8 @@ from ndb_protocol.conformance.scenarios import load_scenarios
 from ndb_protocol.conformance.servers import check_server
 from ndb_server.server import Options
 
-from .breaks import BREAKS, Break, table
+from .breaking import Break
+from .breaks import BREAKS, table
 from .running import running
 
 ROOT = Path(__file__).parents[2]

@@ -13,6 +13,7 @@ from ndb_server.server import Options
 from ndb_server.transport import Timeouts
 
 from tests.conftest import Server, StartServer
+from tests.e2e.test_server_admission import Authority, added
 
 from .kit import run_kit
 from .running import running
@@ -29,10 +30,29 @@ SERVERS: dict[str, Callable[[Path], list[str]]] = {
 
 HOWTO = Path(__file__).parents[2] / "docs" / "howto"
 
+LIMITS = {
+    "--max-keys": "50",
+    "--max-key-length": "20",
+    "--max-sessions": "30",
+    "--max-memory": "100k",
+    "--max-steps": "1000",
+    "--handshake-timeout": "1",
+    "--idle-timeout": "1",
+}
+"""Limits that scenarios can reach, and times that they can wait for."""
+
 UNFIT = {
     "they need a server with saving switched on",
     "they need a server with saving switched off",
+    "they need a server that asks for credentials",
+    "they need credentials that do not permit SH_END_ALL",
     "they need a server whose limits.writeTimeout is at most 5",
+    "they need a server whose limits.sessions is at most 1000",
+    "they need a server whose limits.memory is at most 1000000",
+    "they need a server whose limits.connections is at most 50",
+    "they need a server whose limits.connectionsPerAddress is at most 50",
+    "they need a server whose limits.handshakeTimeout is at most 5",
+    "they need a server whose limits.idleTimeout is at most 5",
 }
 
 
@@ -50,8 +70,96 @@ def test_a_server_passes(way: str, start_server: StartServer, tmp_path: Path) ->
         assert ran.lines[-1] in (HOWTO / "check-a-server.md").read_text()
 
 
+@pytest.mark.parametrize("number", ["connections", "connections-per-address"])
+def test_a_server_with_low_limits_passes_what_shows_them(
+    number: str, start_server: StartServer
+) -> None:
+    options = [f"{option}={value}" for option, value in LIMITS.items()]
+    ran = run_kit(start_server(*options, f"--max-{number}=8").url, "--only", "limits/*")
+    assert ran.status == 0, "\n".join(ran.lines)
+    # Of the two limits of connections each server has one.
+    assert ran.counts == {"passed": 9, "failed": 0, "skipped": 1}
+
+
+def test_limits_that_can_not_be_reached_are_told(start_server: StartServer) -> None:
+    options = ("--max-message-size=1000", "--max-connections=9", "--max-connections-per-address=8")
+    ran = run_kit(start_server(*options).url, "--only", "limits/*")
+    why = "they need a server whose limits.connections is at most limits.connectionsPerAddress"
+    assert f"skipped 1: {why}" in ran.lines
+    assert any(line.endswith("limits.messageSize is higher") for line in ran.lines)
+    assert ran.status == 0, "\n".join(ran.lines)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Return a file of credentials, and the secret of ``kit``, who may do everything."""
+    file = tmp_path_factory.mktemp("auth") / "credentials"
+    return file, added(file, "kit", "app", "kv", "admin")
+
+
+def test_credentials_that_do_not_permit_everything_show_what_is_refused(
+    start_server: StartServer, guarded: tuple[Path, str]
+) -> None:
+    file, _ = guarded
+    secret = added(file, "app", "app")
+    server = start_server("--auth-file", str(file))
+    ran = run_kit(server.url.replace("ws://", f"ws://app:{secret}@"))
+    assert ran.status == 0, "\n".join(ran.lines)
+    assert ran.counts == {"passed": 1, "failed": 0, "skipped": len(load_scenarios()) - 1}
+    assert "they need credentials that permit every command" in "\n".join(ran.lines)
+
+
+@pytest.fixture
+def encrypted(
+    start_server: StartServer, guarded: tuple[Path, str], tmp_path: Path
+) -> Callable[..., tuple[str, str]]:
+    """Return what starts a server with more options, and returns its address and its CA."""
+    ca = tmp_path / "ca.pem"
+
+    def start(*options: str) -> tuple[str, str]:
+        authority = Authority()
+        authority.cert_pem.write_to_path(ca)
+        tls = authority.files(tmp_path, "localhost")
+        file, _ = guarded
+        server = start_server("--host", "localhost", "--auth-file", str(file), *tls, *options)
+        return f"localhost:{server.port}/", str(ca)
+
+    return start
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_server_that_asks_for_credentials_and_speaks_tls_passes(
+    loop: str, encrypted: Callable[..., tuple[str, str]], guarded: tuple[Path, str]
+) -> None:
+    address, ca = encrypted("--loop", loop)
+    # What commands do has nothing to do with how the connection was made.
+    ran = run_kit(f"wss://kit:{guarded[1]}@{address}", "--ca", ca, "--only", "transport/*")
+    assert ran.status == 0, "\n".join(ran.lines)
+    assert ran.counts["passed"] > 35
+    assert "they need a server that asks for credentials" not in "\n".join(ran.lines)
+
+
+def test_a_server_that_does_not_let_the_kit_in_is_named_without_the_secret(
+    encrypted: Callable[..., tuple[str, str]], guarded: tuple[Path, str]
+) -> None:
+    address, ca = encrypted()
+    secret = guarded[1]
+    for shown, options, why in [
+        ("", ("--ca", ca), "asks for other credentials; give them in the URL"),
+        (f"kit:{secret}x@", ("--ca", ca), "asks for other credentials; give them in the URL"),
+        (f"kit:{secret}@", (), "certificate verify failed"),
+        (f"kit:{secret}@", ("--ca", f"{ca}x"), "No such file or directory"),
+        (f"kit:{secret}@", ("--ca", __file__), "can't use"),
+    ]:
+        ran = run_kit(f"wss://{shown}{address}", *options)
+        assert ran.status == 2
+        assert why in ran.stderr
+        assert len(ran.stderr.splitlines()) == 1
+        assert secret not in ran.stderr
+
+
 async def test_a_client_that_does_not_read_is_cut_off_in_time() -> None:
-    [scenario] = [scenario for scenario in load_scenarios() if scenario.is_cut_off]
+    [scenario] = [scenario for scenario in load_scenarios() if "writeTimeout" in scenario.needs]
     options = Options(port=0, timeouts=Timeouts(write=0.5))
     async with running(options) as url:
         [result] = await check_server(url, [scenario])
@@ -97,7 +205,9 @@ def test_what_can_not_be_checked_is_one_line_and_another_exit_status(
     for arguments, why in {
         (): "name a server's URL, or a client with --client",
         (server.url, "--client", "x"): "name a server's URL, or a client with --client",
-        ("http://127.0.0.1:1/",): "is not a WebSocket URL",
+        ("http://127.0.0.1:1/",): "not a WebSocket URL: scheme isn't ws or wss",
+        ("ws://kit:se/cret@h/",): "not a WebSocket URL: its host, port or credentials are wrong",
+        (server.url, "--ca", folder): "--ca is given, but the URL is not encrypted",
         ("ws://127.0.0.1:1/",): "can't connect to ws://127.0.0.1:1/",
         (server.url, "--only", "nothing"): "no scenario of this profile is like nothing",
         (server.url, "--only", "KV_COUNT/*", "--junit", folder): f"can't write {folder}",

@@ -128,7 +128,7 @@ export class NdbClient {
   /** Create a session; `expiry` is { duration, deleteSession, extendOnSetAdd, extendOnGet }. */
   async newSession(expiry, options) {
     const params = expiry === undefined ? {} : { expiry };
-    return this.session((await this.request('SH_NEW', params, options)).tkn);
+    return this.session(asText((await this.request('SH_NEW', params, options)).tkn));
   }
 
   /** The session of a token, whether it exists or not; nothing is sent. */
@@ -142,7 +142,7 @@ export class NdbClient {
   }
 
   async sessionsExist(tkns, options) {
-    return (await this.request('SH_EXISTS', { tkns }, options)).exist;
+    return (await this.request('SH_EXISTS', { tkns }, options)).exist.map(asText);
   }
 
   async endAllSessions(options) {
@@ -260,6 +260,12 @@ class Session extends Keys {
   async end(options) {
     await this.run('END', {}, options);
   }
+}
+
+/** A token as it was received; NemesisDB selects any subprotocol and writes numbers all the same. */
+function asText(tkn) {
+  if (typeof tkn !== 'string') throw new Unreadable('a token came as a number, which is not exact');
+  return tkn;
 }
 
 function withoutStatus({ st, ...body }) {

@@ -13,6 +13,8 @@ $| = 1;
 
 sub answer {
     my ($id, $error, $result) = @_;
+    # A server may write numbers on ndb.v1.text all the same: Perl's integers have 64 bits too.
+    $_ .= '' for grep { defined } $result->{tkn}, @{ $result->{exist} // [] };
     print $json->encode({ id => $id, ($error ? %$error : (result => $result)) }), "\n";
 }
 

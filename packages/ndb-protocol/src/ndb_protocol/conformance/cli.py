@@ -35,7 +35,19 @@ def _parser() -> argparse.ArgumentParser:
         description="Check a server, or a client, against the NDB protocol.",
         epilog="A server must be one that nobody else uses: what it holds is deleted.",
     )
-    parser.add_argument("url", nargs="?", metavar="ws://HOST:PORT", help="the server to check")
+    parser.add_argument(
+        "url",
+        nargs="?",
+        metavar="ws://[NAME:SECRET@]HOST:PORT",
+        help="the server to check; what its credentials let them do must be everything",
+    )
+    parser.add_argument(
+        "--ca",
+        metavar="FILE",
+        type=Path,
+        help="PEM file of the certificates by which that of a server at wss:// has to be signed "
+        "(default: those that the system trusts)",
+    )
     parser.add_argument("--client", metavar="COMMAND", help="the client to check instead")
     parser.add_argument(
         "--profile",
@@ -86,7 +98,11 @@ def _run(options: argparse.Namespace) -> int:
     try:
         if options.client is None:
             chosen = choose(load_scenarios(), profile, options.only)
-            results = asyncio.run(servers.check_server(options.url, chosen, options.timeout))
+            results = asyncio.run(
+                servers.check_server(
+                    options.url, chosen, options.timeout, profile=profile, ca=options.ca
+                )
+            )
         else:
             theirs = choose(load_client_scenarios(), profile, options.only)
             results = asyncio.run(clients.check_client(options.client, theirs, options.timeout))

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Set
 from functools import lru_cache
 from typing import Any, get_type_hints
 
@@ -57,12 +57,16 @@ def _parts(reply: str) -> tuple[str, dict[str, str]]:
     return name, {member: compact(bytes(raw).decode()) for member, raw in members.items()}
 
 
-@lru_cache(maxsize=16)
-def _expected_parts(expect: str) -> tuple[str, dict[str, str]]:
-    quoted = _STRING_OR_PLACEHOLDER.sub(
+def _quoted(expect: str) -> str:
+    """Return `expect` as JSON, with a string for each placeholder that stands for any value."""
+    return _STRING_OR_PLACEHOLDER.sub(
         lambda found: found[1] or f'"{_BARE}{found[2]}{_BARE}"', expect
     )
-    name, members = _parts(quoted)
+
+
+@lru_cache(maxsize=16)
+def _expected_parts(expect: str) -> tuple[str, dict[str, str]]:
+    name, members = _parts(_quoted(expect))
     bare = {
         member: text.replace(f'"{_BARE}', "").replace(f'{_BARE}"', "")
         for member, text in members.items()
@@ -70,24 +74,56 @@ def _expected_parts(expect: str) -> tuple[str, dict[str, str]]:
     return name, bare
 
 
-class Conversation:
-    """What the replies of one scenario have told so far: its tokens."""
+def _values(reply: str) -> tuple[str, Any]:
+    """Return the name of a reply, and its members as values.
 
-    def __init__(self) -> None:
+    Raises:
+        ReplyError: it is not a reply.
+    """
+    name, _ = _parts(reply)
+    return name, json.loads(reply)[name]
+
+
+class Conversation:
+    """What the replies of one scenario have told so far: its tokens.
+
+    Args:
+        not_compared: compare replies by what they mean, as values in whatever order and spelling,
+            without these of their members, by the replies' names; None compares them to the letter.
+    """
+
+    def __init__(self, not_compared: Mapping[str, Collection[str]] | None = None) -> None:
         self._tokens: dict[str, str] = {}
+        self._not_compared = not_compared
 
     def fill(self, send: str) -> str:
         """Return the message to send."""
         return _PLACEHOLDER.sub(lambda found: self._tokens[found[1][2:-2]], send)
 
-    def check(self, expect: str, reply: str) -> None:
+    def check(self, expect: str, reply: str, without: str | None = None) -> None:
         """Compare a reply with the one expected, and keep the tokens it brings.
+
+        Args:
+            expect: the one expected.
+            reply: the one that came.
+            without: a member that it must not have.
 
         Raises:
             Mismatch: they differ.
         """
         try:
-            self._compare(*_expected_parts(expect), *_parts(reply))
+            if self._not_compared is None:
+                self._compare(*_expected_parts(expect), *_parts(reply))
+            else:
+                name, expected = _values(_quoted(expect))
+                got_name, got = _values(reply)
+                self._compare_names(name, got_name)
+                not_compared = {*self._not_compared["*"], *self._not_compared.get(name, ())}
+                # Members of other replies do no harm.
+                known = {member: got[member] for member in got.keys() & expected.keys()}
+                self._compare_values(name, expected, known, not_compared)
+            if without is not None and without in _parts(reply)[1]:
+                raise Mismatch(f"'{without}' is not for this client")
         except (Mismatch, ReplyError) as difference:
             raise Mismatch(
                 f"{difference}\nexpected {expect[:_SHOWN]}\n     got {reply[:_SHOWN]}"
@@ -96,8 +132,7 @@ class Conversation:
     def _compare(
         self, name: str, expected: dict[str, str], got_name: str, got: dict[str, str]
     ) -> None:
-        if got_name != name:
-            raise Mismatch(f"the reply is named {got_name}, not {name}")
+        self._compare_names(name, got_name)
         if next(iter(got), None) != "st":
             raise Mismatch("'st' is not the first member")
         for member, text in expected.items():
@@ -110,6 +145,25 @@ class Conversation:
             raise Mismatch("no sentence for a human")
         if any(token in got.get("m", "") for token in self._tokens.values()):
             raise Mismatch("a token in the sentence for a human")
+
+    @staticmethod
+    def _compare_names(name: str, got_name: str) -> None:
+        if got_name != name:
+            raise Mismatch(f"the reply is named {got_name}, not {name}")
+
+    def _compare_values(self, where: str, expected: Any, got: Any, not_compared: Set[str]) -> None:
+        if isinstance(expected, str) and expected.startswith(_BARE):
+            self._match(where, expected.strip(_BARE), json.dumps(got, ensure_ascii=False))
+        elif isinstance(expected, dict) and isinstance(got, dict):
+            if different := (expected.keys() ^ got.keys()) - not_compared:
+                raise Mismatch(f"'{where}': {', '.join(sorted(different))}: only one has it")
+            for member in expected.keys() - not_compared:
+                self._compare_values(member, expected[member], got[member], not_compared)
+        elif isinstance(expected, list) and isinstance(got, list) and len(expected) == len(got):
+            for value, got_value in zip(expected, got, strict=True):
+                self._compare_values(where, value, got_value, not_compared)
+        elif (type(expected) is bool) is not (type(got) is bool) or expected != got:
+            raise Mismatch(f"'{where}': not {json.dumps(expected)}")
 
     def _match(self, member: str, expect: str, text: str) -> None:
         at = 0

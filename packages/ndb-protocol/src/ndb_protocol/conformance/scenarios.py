@@ -47,12 +47,18 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     Attributes:
         on: the connection, by a number; it is opened when it is first used.
         advance_ms: milliseconds to wait.
+        crowd: a limit; connections are opened until there are as many as it says.
+        credentials: what the connection is opened with: those of the URL, none, or wrong ones.
+        expect_refused: the HTTP status with which the server must refuse the connection.
+        expect_unheard: the server must end a connection on which no handshake comes.
         send: the text message to send, with placeholders.
         frames: frames to send instead.
-        times: how often to send it before the first reply is read.
+        times: how often to send it before the first reply is read; a limit's name for as often as
+            it says.
         piece: bytes that leave together; 0 = all.
         stalls: while no reply is read, the server must stop reading before it has read everything.
         expect: the reply to read then, for each message sent, with placeholders.
+        without: a member that the reply must not have.
         expect_pong: the payload of a pong that must come.
         expect_close: the code with which the server must close the connection.
         expect_cut_off: the server must end the connection if for `limits.writeTimeout` it is not
@@ -61,12 +67,17 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
     on: int = 1
     advance_ms: int = 0
+    crowd: str | None = None
+    credentials: Literal["own", "none", "wrong"] = "own"
+    expect_refused: int | None = None
+    expect_unheard: bool = False
     send: str | None = None
     frames: tuple[RawFrame, ...] = ()
-    times: int = 1
+    times: int | str = 1
     piece: int = 0
     stalls: bool = False
     expect: str | None = None
+    without: str | None = None
     expect_pong: str | None = None
     expect_close: int | None = None
     expect_cut_off: bool = False
@@ -80,6 +91,9 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         steps: what to do, in order.
         file: the name of its file without ``.json``.
         persistence: whether saving must be enabled or disabled; None if that does not matter.
+        limited: the credentials must not permit everything, so that nothing can be emptied first.
+        needs: limits that the server must have, and the most that each may be.
+        path: the path to ask for; None for that of the URL.
         offer: the subprotocols to offer; by default the one expected.
         subprotocol: the one that the server must choose.
         concurrent: it touches nothing but sessions of its own, and runs beside others of this kind.
@@ -89,6 +103,9 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: tuple[Step, ...]
     file: str = ""
     persistence: bool | None = None
+    limited: bool = False
+    needs: dict[str, int] = {}
+    path: str | None = None
     offer: tuple[str, ...] = ()
     subprotocol: str | None = None
     concurrent: bool = False
@@ -104,14 +121,9 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return any(step.advance_ms for step in self.steps)
 
     @property
-    def measures_messages(self) -> bool:
-        """Whether it needs to know how large a message may be."""
-        return any(frame.pad is not None for step in self.steps for frame in step.frames)
-
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether it waits until the server cuts the connection off."""
-        return any(step.expect_cut_off for step in self.steps)
+    def shows_credentials(self) -> bool:
+        """Whether it shows what the server does with other credentials."""
+        return any(step.credentials != "own" for step in self.steps)
 
     @property
     def section(self) -> str:
@@ -140,6 +152,7 @@ class ClientStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         ends: what was sent makes the client end the connection.
         of: the call that the rest is about, by its number; by default the oldest without outcome.
         result: what the client must say came of the call.
+        may_fail: it may say instead that it can't read the reply.
         error: the error that it must say it met instead.
         status: the status of a refusal.
         expect_close: codes with one of which the client must close the connection.
@@ -161,6 +174,7 @@ class ClientStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     ends: bool = False
     of: int | None = None
     result: dict[str, Any] | None = None
+    may_fail: bool = False
     error: Literal["refused", "lost", "timeout", "unreadable"] | None = None
     status: int | None = None
     expect_close: tuple[int, ...] = ()
@@ -229,6 +243,7 @@ def section_of(file: str) -> str:
 
 _SECTIONS = {
     "transport": "Transport",
+    "limits": "Limits",
     "message": "Messages",
     "expiry": "Expiry",
     "SH": "Sessions",
@@ -238,7 +253,7 @@ _SECTIONS = {
 }
 
 _HERE = files("ndb_protocol.conformance")
-_FILES = ("transport", "expiry", "server")
+_FILES = ("transport", "limits", "expiry", "server")
 _FILL = re.compile(r"\{\{fill:([0-9]+)\}\}")
 
 
@@ -270,9 +285,22 @@ def load_client_scenarios() -> list[ClientScenario]:
     return list(msgspec.json.decode(_text("client"), type=_ClientFile).scenarios)
 
 
-def load_core() -> list[str]:
-    """Return the patterns of the scenarios that belong to the profile ``core``."""
-    return msgspec.json.decode(_text("core"), type=list[str])
+class Core(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The profile ``core``.
+
+    Attributes:
+        scenarios: the patterns of those that belong to it.
+        not_compared: the members of replies that are not looked at, by the replies' names; those
+            of all replies by ``*``.
+    """
+
+    scenarios: tuple[str, ...]
+    not_compared: dict[str, tuple[str, ...]]
+
+
+def load_core() -> Core:
+    """Return what the profile ``core`` is."""
+    return msgspec.json.decode(_text("core"), type=Core)
 
 
 def matches(id: str, patterns: Iterable[str]) -> bool:
@@ -290,7 +318,7 @@ T = TypeVar("T", Scenario, ClientScenario)
 
 def choose(scenarios: Sequence[T], profile: Profile, only: Sequence[str] = ()) -> list[T]:
     """Return the scenarios of `profile`; if there are patterns in `only`, those that match one."""
-    core = load_core()
+    core = load_core().scenarios
     return [
         scenario
         for scenario in scenarios

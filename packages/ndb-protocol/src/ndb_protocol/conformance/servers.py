@@ -1,17 +1,26 @@
 """Runs scenarios against a server."""
 
 import asyncio
+import contextlib
+import re
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from websockets.frames import CloseCode, Frame, Opcode
 
+from ndb_protocol import Status
+from ndb_protocol.messages import Reply
+
 from .conversation import Conversation, Mismatch
 from .report import Outcome, Result
-from .scenarios import Scenario, Step
-from .wire import End, Unreachable, raw_frame
+from .scenarios import Profile, Scenario, Step, load_core
+from .wire import End, Refused, Target, Unreachable, raw_frame
 
 STEP_TIMEOUT = 5.0
 """How long a server may take for one step, in seconds."""
@@ -26,7 +35,9 @@ _STALLED = 1.0
 """A server that reads on takes less time than this, in seconds, to read what a stall needs."""
 
 _SHOWN = 1000
-_LONGEST_WRITE_TIMEOUT = 5.0
+_GRACE = 1.0
+"""Seconds that a server may end a connection later than its limit says."""
+
 _SILENT = 5
 """So many scenarios in which the server fell silent are enough."""
 
@@ -40,107 +51,154 @@ class _Silence(Mismatch):
     """The server did nothing for as long as a step may take."""
 
 
-class _Limits(msgspec.Struct, frozen=True):
-    messageSize: int = 0
-    writeTimeout: float = 0
-
-
 class _Facts(msgspec.Struct, frozen=True):
-    """What SV_INFO tells that decides which scenarios can run."""
+    """What SV_INFO tells that decides which scenarios can run, and what a server permits."""
 
     persistEnabled: bool = False
-    limits: _Limits = _Limits()
+    limits: dict[str, float] = {}
+    permitted: bool = True
 
 
 async def check_server(
-    url: str, scenarios: Sequence[Scenario], timeout: float = STEP_TIMEOUT
+    url: str,
+    scenarios: Sequence[Scenario],
+    timeout: float = STEP_TIMEOUT,
+    *,
+    profile: Profile = Profile.FULL,
+    ca: Path | None = None,
 ) -> list[Result]:
     """Run scenarios against a server that nobody else uses; it loses what it holds.
 
     Args:
-        url: where it is.
+        url: where it is; with a name and a secret if it asks for credentials.
         scenarios: what to run.
         timeout: how long it may take for one step, in seconds.
+        profile: how closely to compare its replies.
+        ca: file of the certificates by which its own has to be signed; None for the system's.
 
     Returns:
         What came of each, in order.
 
     Raises:
-        Unreachable: there is no server.
+        Unreachable: there is no server, or it does not let the kit in.
     """
-    facts = await _ask(url, timeout)
+    target = Target.parse(url, ca)
+    facts = await _ask(target, timeout)
     results: dict[str, Result] = {}
     runnable = []
     for scenario in scenarios:
-        if why := _unfit(scenario, facts):
+        if why := _unfit(scenario, target, facts):
             results[scenario.id] = Result(scenario, Outcome.SKIPPED, why)
         else:
             runnable.append(scenario)
+    not_compared = load_core().not_compared if profile is Profile.CORE else None
+    run = partial(_Run, target, timeout, facts.limits, not_compared)
     silent = 0
     for scenario in (scenario for scenario in runnable if not scenario.concurrent):
         if silent == _SILENT:
             result = Result(scenario, Outcome.SKIPPED, "the server no longer answers")
         else:
-            result, was_silent = await _Run(url, scenario, timeout, facts).result()
+            result, was_silent = await run(scenario).result()
             silent = silent + 1 if was_silent else 0
         results[scenario.id] = result
     side_by_side = [scenario for scenario in runnable if scenario.concurrent]
-    for result, _ in await asyncio.gather(
-        *(_Run(url, scenario, timeout, facts).result() for scenario in side_by_side)
-    ):
+    for result, _ in await asyncio.gather(*(run(scenario).result() for scenario in side_by_side)):
         results[result.scenario.id] = result
     return [results[scenario.id] for scenario in scenarios]
 
 
-async def _ask(url: str, timeout: float) -> _Facts:
+async def _ask(target: Target, timeout: float) -> _Facts:
     """Ask the server what it is.
 
     Raises:
-        Unreachable: there is none.
+        Unreachable: there is none, or it does not let the kit in.
     """
     try:
         async with asyncio.timeout(timeout):
-            end = await End.connect(url, ())
+            end = await End.connect(target, ())
             try:
                 await end.write(Frame(Opcode.TEXT, b'{"SV_INFO":{}}').serialize(mask=True))
-                reply = await end.message()
+                told = msgspec.json.decode(await end.message(), type=dict[str, _Facts])
+                await end.write(Frame(Opcode.TEXT, b'{"SH_END_ALL":{}}').serialize(mask=True))
+                ended = msgspec.json.decode(await end.message(), type=dict[str, Reply])
             finally:
                 end.drop()
-        return msgspec.json.decode(reply, type=dict[str, _Facts])["SV_INFO_RSP"]
+        permitted = ended["SH_END_ALL_RSP"].st != Status.COMMAND_DISABLED
+        return msgspec.structs.replace(told["SV_INFO_RSP"], permitted=permitted)
+    except Refused as refusal:
+        if refusal.status == HTTPStatus.UNAUTHORIZED:
+            raise Unreachable(
+                f"{target} asks for other credentials; give them in the URL: "
+                "ws://NAME:SECRET@HOST:PORT/"
+            ) from None
+        return _Facts()
     except (Mismatch, TimeoutError, msgspec.MsgspecError, KeyError):
         # What is wrong there, the scenarios tell.
         return _Facts()
 
 
-def _unfit(scenario: Scenario, facts: _Facts) -> str:
+def _unfit(scenario: Scenario, target: Target, facts: _Facts) -> str:
     if scenario.persistence is not None and scenario.persistence is not facts.persistEnabled:
         state = "on" if scenario.persistence else "off"
         return f"they need a server with saving switched {state}"
+    if scenario.limited and facts.permitted:
+        return "they need credentials that do not permit SH_END_ALL"
+    if not scenario.limited and not facts.permitted:
+        return "they need credentials that permit every command"
+    if scenario.shows_credentials and target.uri.user_info is None:
+        return "they need a server that asks for credentials"
     limits = facts.limits
-    if scenario.measures_messages and not limits.messageSize:
-        return "they need a server whose SV_INFO tells limits.messageSize"
-    if scenario.is_cut_off and not 0 < limits.writeTimeout <= _LONGEST_WRITE_TIMEOUT:
-        return f"they need a server whose limits.writeTimeout is at most {_LONGEST_WRITE_TIMEOUT:g}"
+    for name, most in scenario.needs.items():
+        if not 0 < limits.get(name, 0) <= most:
+            return f"they need a server whose limits.{name} is at most {most}"
+        # The lower one of two is met first.
+        other = _SAME.get(name, "")
+        if 0 < limits.get(other, 0) < limits[name]:
+            return f"they need a server whose limits.{name} is at most limits.{other}"
+    room = limits.get("messageSize", 0)
+    if scenario.needs and room:
+        for step in scenario.steps:
+            if len(_filled(step.send or "", 1, limits)) > room:
+                return "they need a server whose limits.messageSize is higher"
     return ""
+
+
+_SAME = {"connections": "connectionsPerAddress", "connectionsPerAddress": "connections"}
+"""Limits of the same thing."""
 
 
 class _Run:
     """One scenario under way."""
 
-    def __init__(self, url: str, scenario: Scenario, timeout: float, facts: _Facts) -> None:
-        self._url = url
-        self._scenario = scenario
+    def __init__(
+        self,
+        target: Target,
+        timeout: float,
+        limits: Mapping[str, float],
+        not_compared: Mapping[str, Sequence[str]] | None,
+        scenario: Scenario,
+    ) -> None:
+        self._target = target
+        if scenario.path is not None:
+            self._target = replace(target, uri=replace(target.uri, path=scenario.path, query=""))
         self._timeout = timeout
-        self._limits = facts.limits
+        self._limits = limits
+        self._not_compared = not_compared
+        self._scenario = scenario
         self._conversation = Conversation()
         self._ends: dict[int, End] = {}
         # What time it is meant to be.
         self._due = time.monotonic()
 
     @property
-    def _cut_off_within(self) -> float:
+    def _awaited(self) -> float:
+        # How long the server has to do nothing, because that is what it is to show.
+        return sum(self._limits[name] for name in self._scenario.needs if "Timeout" in name)
+
+    @property
+    def _patience(self) -> float:
         # The connection itself takes some of what is not read, and the time begins after that.
-        return 2 * self._limits.writeTimeout + 1
+        return self._awaited and 2 * self._awaited + _GRACE
 
     async def result(self) -> tuple[Result, bool]:
         """Run it; return what came of it, and whether the server fell silent."""
@@ -164,10 +222,11 @@ class _Run:
         return so(Outcome.FAILED, detail), False
 
     async def _once(self) -> None:
-        self._conversation, self._ends = Conversation(), {}
+        self._conversation, self._ends = Conversation(self._not_compared), {}
         steps = self._scenario.steps
         try:
-            for step in () if self._scenario.concurrent else _START:
+            begins_anew = not (self._scenario.concurrent or self._scenario.limited)
+            for step in _START if begins_anew else ():
                 await self._take("before the first step", step)
             self._due = time.monotonic()
             for number, step in enumerate(steps, 1):
@@ -185,8 +244,7 @@ class _Run:
         self, where: str, step: Step, action: Coroutine[Any, Any, None] | None = None
     ) -> None:
         try:
-            patience = self._cut_off_within if step.expect_cut_off else 0
-            async with asyncio.timeout(self._timeout + patience):
+            async with asyncio.timeout(self._timeout + self._patience):
                 await (action or self._do(step))
         except TimeoutError:
             raise _Silence(f"{where}: nothing within {self._timeout:g} s{_shown(step)}") from None
@@ -194,7 +252,18 @@ class _Run:
             raise Mismatch(f"{where}: {difference}{_shown(step, str(difference))}") from None
 
     async def _do(self, step: Step) -> None:
+        began = time.monotonic()
+        if step.expect_refused is not None:
+            await self._be_refused(step, step.expect_refused)
+            return
+        if step.expect_unheard:
+            await self._say_nothing()
+            self._check_waited(began)
+            return
         end = await self._end(step.on)
+        if step.crowd is not None:
+            for number in range(len(self._ends) + 1, int(self._limits[step.crowd]) + 1):
+                await self._end(number)
         sending = asyncio.ensure_future(self._send(end, step))
         try:
             if step.stalls:
@@ -204,8 +273,10 @@ class _Run:
             else:
                 await sending
             if step.expect is not None:
-                for n in range(1, step.times + 1):
-                    self._conversation.check(_numbered(step.expect, n), await end.message())
+                for n in range(1, self._times(step) + 1):
+                    self._conversation.check(
+                        _numbered(step.expect, n), await end.message(), step.without
+                    )
             await sending
         finally:
             sending.cancel()
@@ -219,16 +290,50 @@ class _Run:
                 raise Mismatch(f"the server closed with {code} ({reason})")
             if code > CloseCode.NORMAL_CLOSURE and not reason:
                 raise Mismatch(f"the server closed with {code} and no reason")
+            self._check_waited(began)
         if step.expect_cut_off:
-            await asyncio.sleep(self._cut_off_within)
+            await asyncio.sleep(self._patience)
             if await end.cut_off() == step.times:
                 raise Mismatch("every reply came")
 
+    def _check_waited(self, began: float) -> None:
+        waited = time.monotonic() - began
+        if waited < self._awaited - _TOLERANCE:
+            raise Mismatch(f"the server waited for {waited:.2f} of {self._awaited:g} s")
+
+    def _times(self, step: Step) -> int:
+        return step.times if isinstance(step.times, int) else int(self._limits[step.times])
+
+    async def _be_refused(self, step: Step, status: int) -> None:
+        uri = self._target.uri
+        if step.credentials == "none":
+            uri = replace(uri, username=None, password=None)
+        elif step.credentials == "wrong":
+            uri = replace(uri, password=f"{uri.password}x")
+        try:
+            end = await End.connect(replace(self._target, uri=uri), ())
+        except Refused as refusal:
+            if refusal.status != status:
+                raise
+            return
+        end.drop()
+        raise Mismatch("the server opened the connection")
+
+    async def _say_nothing(self) -> None:
+        reader, writer = await self._target.open()
+        try:
+            # A server may say why; some systems tell of the end with an error.
+            with contextlib.suppress(OSError):
+                await reader.read()
+        finally:
+            writer.close()
+
     async def _send(self, end: End, step: Step) -> None:
-        raw = b"".join(raw_frame(frame, self._limits.messageSize) for frame in step.frames)
-        for n in range(1, step.times + 1):
+        size = int(self._limits.get("messageSize", 0))
+        raw = b"".join(raw_frame(frame, size) for frame in step.frames)
+        for n in range(1, self._times(step) + 1):
             if step.send is not None:
-                message = self._conversation.fill(_numbered(step.send, n)).encode()
+                message = self._conversation.fill(_filled(step.send, n, self._limits)).encode()
                 raw = Frame(Opcode.TEXT, message).serialize(mask=True)
             await end.write(raw, step.piece)
 
@@ -236,7 +341,7 @@ class _Run:
         if number not in self._ends:
             expected = self._scenario.subprotocol
             offer = self._scenario.offer or (() if expected is None else (expected,))
-            self._ends[number] = end = await End.connect(self._url, offer)
+            self._ends[number] = end = await End.connect(self._target, offer)
             if end.subprotocol != expected:
                 raise Mismatch(f"the server chose {end.subprotocol}, not {expected}, of {offer}")
         return self._ends[number]
@@ -244,6 +349,22 @@ class _Run:
 
 def _numbered(text: str, n: int) -> str:
     return text.replace("{{n}}", str(n))
+
+
+_REPEATED = re.compile(r"\{\{(repeat|each):([A-Za-z]+)([+-][0-9]+)?:([^{}]+)\}\}")
+
+
+def _filled(send: str, n: int, limits: Mapping[str, float]) -> str:
+    """Return the `n`-th message with what it has as often as a limit says."""
+
+    def repeated(found: re.Match[str]) -> str:
+        how, limit, more, text = found.groups()
+        count = int(limits[limit]) + int(more or 0)
+        if how == "repeat":
+            return text * count
+        return ",".join(text.replace("#", str(number)) for number in range(1, count + 1))
+
+    return _REPEATED.sub(repeated, _numbered(send, n))
 
 
 def _shown(step: Step, difference: str = "") -> str:

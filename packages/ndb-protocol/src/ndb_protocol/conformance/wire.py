@@ -7,19 +7,22 @@ read is one that nobody asks.
 
 import asyncio
 import contextlib
+import ssl
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
 from typing import Self
 
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidURI
+from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import Protocol, State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
-from websockets.uri import parse_uri
+from websockets.uri import WebSocketURI, parse_uri
 
 from .conversation import Mismatch
 from .scenarios import RawFrame
@@ -30,6 +33,78 @@ _BUFFER_SIZE = 2**18
 
 class Unreachable(Exception):
     """There is no server to check."""
+
+
+class Refused(Mismatch):
+    """The server refused an opening handshake.
+
+    Args:
+        status: the HTTP status with which it did.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the server refused the opening handshake with HTTP status {status}")
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server to check.
+
+    Attributes:
+        uri: where it is, and the credentials that it is shown.
+        context: how to use TLS; None without it.
+    """
+
+    uri: WebSocketURI
+    context: ssl.SSLContext | None
+
+    @classmethod
+    def parse(cls, url: str, ca: Path | None = None) -> Self:
+        """Return the server at `url`.
+
+        Args:
+            url: where it is, perhaps with a name and its secret.
+            ca: file of the certificates, as PEM, by which the server's has to be signed; None for
+                those that the system trusts.
+
+        Raises:
+            Unreachable: that is no URL of a WebSocket server, or no file of certificates. No
+                message holds the credentials.
+        """
+        try:
+            uri = parse_uri(url)
+        except InvalidURI as error:
+            raise Unreachable(f"not a WebSocket URL: {error.msg}; use ws://HOST:PORT/") from None
+        except ValueError:
+            # It repeats what it can't read, which may be the secret.
+            raise Unreachable(
+                "not a WebSocket URL: its host, port or credentials are wrong; use "
+                "ws://NAME:SECRET@HOST:PORT/, and encode what is special in credentials (%2F)"
+            ) from None
+        if not uri.secure and ca is not None:
+            raise Unreachable("--ca is given, but the URL is not encrypted; use wss://HOST:PORT/")
+        try:
+            context = ssl.create_default_context(cafile=ca) if uri.secure else None
+        except OSError as error:
+            reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+            raise Unreachable(f"can't use {ca}: {reason or 'no PEM file'}") from None
+        return cls(uri, context)
+
+    def __str__(self) -> str:
+        scheme = "ws" if self.context is None else "wss"
+        return f"{scheme}://{self.uri.host}:{self.uri.port}{self.uri.path}"
+
+    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection, before any handshake but that of TLS.
+
+        Raises:
+            Unreachable: nobody is there.
+        """
+        try:
+            return await asyncio.open_connection(self.uri.host, self.uri.port, ssl=self.context)
+        except OSError as error:
+            raise Unreachable(f"can't connect to {self}: {error}") from None
 
 
 def raw_frame(frame: RawFrame, message_size: int = 0) -> bytes:
@@ -79,26 +154,18 @@ class End:
         self._at_eof = False
 
     @classmethod
-    async def connect(cls, url: str, offer: Sequence[str]) -> Self:
+    async def connect(cls, target: Target, offer: Sequence[str]) -> Self:
         """Open a connection to a server.
 
         Raises:
             Unreachable: there is none.
+            Refused: it does not let us in.
             Mismatch: what is there does not open a WebSocket connection.
         """
-        try:
-            uri = parse_uri(url)
-        except InvalidURI as error:
-            raise Unreachable(f"{url} is not a WebSocket URL: {error.msg}") from None
         protocol = ClientProtocol(
-            uri, subprotocols=[Subprotocol(name) for name in offer] or None, max_size=None
+            target.uri, subprotocols=[Subprotocol(name) for name in offer] or None, max_size=None
         )
-        try:
-            streams = await asyncio.open_connection(
-                uri.host, uri.port, ssl=True if uri.secure else None
-            )
-        except OSError as error:
-            raise Unreachable(f"can't connect to {url}: {error}") from None
+        streams = await target.open()
         end = cls(protocol, *streams)
         end._bound_buffers()
         try:
@@ -106,6 +173,8 @@ class End:
             end._flush()
             while protocol.state is State.CONNECTING and protocol.handshake_exc is None:
                 await end._read()
+            if isinstance(protocol.handshake_exc, InvalidStatus):
+                raise Refused(protocol.handshake_exc.response.status_code)
             if protocol.handshake_exc is not None:
                 raise Mismatch(f"the opening handshake failed: {protocol.handshake_exc}")
         except BaseException:
@@ -171,7 +240,7 @@ class End:
         for data in self._protocol.data_to_send():
             if data:
                 self._writer.write(data)
-            else:
+            elif self._writer.can_write_eof():
                 with contextlib.suppress(OSError):
                     self._writer.write_eof()
 
