@@ -142,6 +142,19 @@ def test_a_category_has_the_code_points_of_unicode(category: str) -> None:
     assert len(wrong) < 20
 
 
+@pytest.mark.parametrize("category", ["C", "Cn"])
+def test_of_what_is_spelled_out_every_code_point_is_as_in_unicode(category: str) -> None:
+    spelled = translated(rf"\p{{{category}}}")
+    assert spelled is not None
+    found: set[int] = set()
+    for first, last in re.findall(r"\\x\{(\w+)\}-\\x\{(\w+)\}", spelled):
+        found.update(range(int(first, 16), int(last, 16) + 1))
+    every = range(sys.maxunicode + 1)
+    assert found == {
+        point for point in every if unicodedata.category(chr(point)).startswith(category)
+    }
+
+
 @pytest.mark.parametrize(
     "pattern",
     [

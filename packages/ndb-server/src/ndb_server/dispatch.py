@@ -30,6 +30,7 @@ from .batches import Batch, Hold
 from .errors import RefusedError
 from .journal import Journal
 from .nesting import nests_deeper
+from .queries import Steps
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,9 @@ _TOO_DEEP = encode_reply(
 ENOUGH = 2**18
 """Bytes of replies after which no further request is run at once."""
 
+MUCH = 10_000
+"""Steps through values after which no further request is run at once: some 10 ms of work."""
+
 
 class Dispatcher:
     """Answers messages.
@@ -73,6 +77,7 @@ class Dispatcher:
         journal: tells which replies have to wait until a change is durable; None if none has to.
         note: returns what is to be noted of a request.
         depth: how deep arrays and objects of a message may nest.
+        steps: counts those that requests take through values.
 
     Attributes:
         too_deep: how many messages nested deeper.
@@ -84,12 +89,14 @@ class Dispatcher:
         journal: Journal | None = None,
         note: Note = lambda *_: None,
         depth: int = sys.maxsize,
+        steps: Steps | None = None,
     ) -> None:
         self._pending: Mapping[int, object] = {} if journal is None else journal.pending
         self._awaited = _nothing if journal is None else journal.awaited
         self._newest = _nothing if journal is None else journal.open_batch
         self._note = note
         self._depth = depth
+        self._steps = Steps() if steps is None else steps
         self.too_deep = 0
         self._rows = {
             name: (handler, reply_opening(command.reply_name), command, note(command, _OK))
@@ -111,8 +118,9 @@ class Dispatcher:
     ) -> tuple[list[bytes | Awaitable[bytes]], Hold | None]:
         """Run the requests that `messages` (valid UTF-8) are, in their order.
 
-        Stops behind one that is answered later, as those that follow have to wait for it, and once
-        the replies come to `ENOUGH` bytes, so that who asks and does not read is noticed.
+        Stops behind one that is answered later, as those that follow have to wait for it; once the
+        replies come to `ENOUGH` bytes, so that who asks and does not read is noticed; and once they
+        took `MUCH` steps, so that others are not kept waiting.
 
         Args:
             messages: the text messages.
@@ -130,6 +138,8 @@ class Dispatcher:
         first = 0
         size = 0
         short_way = self._short_way
+        steps = self._steps
+        steps_until = steps.spent + MUCH
         # A shorter one can't nest as deep: what begins has to end.
         suspect = self._depth * 2
         for message in messages:
@@ -174,7 +184,7 @@ class Dispatcher:
                     batch = awaited
             replies.append(text)
             size += len(text)
-            if size >= ENOUGH:
+            if size >= ENOUGH or steps.spent >= steps_until:
                 break
         if batch is None:
             return replies, None

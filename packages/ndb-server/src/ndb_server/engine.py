@@ -70,7 +70,7 @@ class Engine:
         unknown_tokens: how many tokens were asked for that no session has.
         reached: how often something was refused for a limit, by the limit; those of `steps` are
             counted by these.
-        steps: what following the JSONPath of a request may take.
+        steps: what a request may take to go through values.
         evicted: how many sessions have made room for other data.
     """
 
@@ -391,7 +391,17 @@ class Engine:
     # Commands on keys
 
     def _bounded(self, name: str, command: Callable[..., _T]) -> Callable[..., _T]:
-        return partial(command, steps=self.steps) if name in BOUNDED else command
+        if name not in BOUNDED:
+            return command
+        steps = self.steps
+
+        def run(values: Any, params: Any) -> _T:
+            try:
+                return command(values, params, steps)
+            finally:
+                steps.end()
+
+        return run
 
     def _session_read(self, name: str) -> Handler:
         read = self._bounded(name, READS[name])

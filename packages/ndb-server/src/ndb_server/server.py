@@ -262,10 +262,10 @@ class Server:
             handlers["SV_INFO"] = self._info
         if self._options.slow_ms is not None:
             handlers = watched(handlers, self._options.slow_ms)
+        depth, steps = self._options.limits.depth, self._engine.steps
         if self._requests is None:
-            return Dispatcher(handlers, self._journal, depth=self._options.limits.depth)
-        note = self._requests.note
-        return Dispatcher(handlers, self._journal, note, self._options.limits.depth)
+            return Dispatcher(handlers, self._journal, depth=depth, steps=steps)
+        return Dispatcher(handlers, self._journal, self._requests.note, depth, steps)
 
     @property
     def reached(self) -> Counter[str]:

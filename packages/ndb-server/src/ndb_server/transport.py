@@ -429,12 +429,15 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             if self._answering is None and self._fragments is None:
                 messages, ends = text_messages(data, position, self._turns, self._max_size)
                 if messages:
-                    position = ends[self._answer(messages, now) - 1]
+                    run = self._answer(messages, now)
+                    position = ends[run - 1]
                     if len(messages) == len(self._turns) and position < total:
                         self._reached("in_flight")
-                        self._turn = self._loop.call_soon(self._take_turn)
-                        break
-                    continue
+                    elif run == len(messages) or self._answering is not None:
+                        continue
+                    # The others' turn comes first.
+                    self._turn = self._loop.call_soon(self._take_turn)
+                    break
             if total - position < 2:
                 break
             first, second = data[position], data[position + 1]
