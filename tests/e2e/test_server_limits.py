@@ -114,7 +114,8 @@ def test_each_limit_of_a_request_has_its_answer(limited: Server) -> None:
         assert client.request("KV_CLEAR_SET", keys={"list": [0] * 2000})["st"] == 1
         assert client.request("KV_FIND", path="$.*", rsp="keys") == {
             "st": 201,
-            "m": "it takes more than 1000 steps; let 'path' or 'keys' name less, or keep less in one value",
+            "m": "it takes more than 1000 steps; let 'path' or 'keys' name less, or keep smaller "
+            "values",
         }
         client.send(text('{"KV_SET":{"keys":{"a":' + "[" * 18 + "]" * 18 + "}}}"))
         client.send(text('{"KV_SET":{"keys":{"a":' + "[" * 17 + "]" * 17 + "}}}"))

@@ -130,7 +130,7 @@ def test_a_change_inside_a_large_value_takes_steps_too(run: Callable[..., bytes]
     with pytest.raises(RefusedError) as caught:
         run(steps=steps)
     assert caught.value.status is Status.LIMIT_EXCEEDED
-    assert "keep less in one value" in caught.value.message
+    assert "keep smaller values" in caught.value.message
     assert run(steps=Steps(MOST))
 
 

@@ -39,6 +39,23 @@ _OK = int(Status.OK)
 Handler = Callable[[Any, int], Reply | Awaitable[Reply]]
 """Runs a command, given its parameters and the time in ms since the epoch."""
 
+
+class Refusing:
+    """Runs no command, whoever asks when: refuses it.
+
+    Args:
+        status: why.
+        sentence: why, for a human.
+    """
+
+    def __init__(self, status: Status, sentence: str) -> None:
+        self._status = status
+        self._sentence = sentence
+
+    def __call__(self, _: Any, __: int) -> Reply:
+        raise RefusedError(self._status, self._sentence)
+
+
 Note = Callable[[Command | None, int], Any]
 """Returns what to note of a request: of its command, if it names one, and its reply's status."""
 
@@ -193,12 +210,15 @@ class Dispatcher:
     def _instead(
         self, messages: Sequence[bytes], text_tokens: bool, number: int, now: int
     ) -> bytes:
-        """Return the reply to a message whose batch was undone: what was read is read again."""
+        """Return the reply to a message whose batch was undone: what was read is read again.
+
+        A change that might have been made was not; one that nobody may ask for is still that.
+        """
         message = messages[number]
         if not nests_deeper(message, self._depth):
             with suppress(RequestError):
                 command, _ = decode_request(message)
-                if command.changes:
+                if command.changes and not isinstance(self._rows[command.name][0], Refusing):
                     return encode_reply(command.reply_name, NOT_DURABLE)
         [reply], _ = self.dispatch([message], now, text_tokens)
         assert isinstance(reply, bytes)

@@ -257,11 +257,12 @@ class Server:
         return self._guesses.slowing(client, gone, respond)
 
     def _dispatcher(self, roles: frozenset[Role]) -> Dispatcher:
-        handlers = permitted(self._handlers, roles)
+        handlers = dict(self._handlers)
         if Role.ADMIN not in roles:
             handlers["SV_INFO"] = self._info
         if self._options.slow_ms is not None:
             handlers = watched(handlers, self._options.slow_ms)
+        handlers = permitted(handlers, roles)
         depth, steps = self._options.limits.depth, self._engine.steps
         if self._requests is None:
             return Dispatcher(handlers, self._journal, depth=depth, steps=steps)
