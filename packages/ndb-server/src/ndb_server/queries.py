@@ -83,8 +83,8 @@ class Steps:
         self.exceeded += 1
         return RefusedError(
             Status.LIMIT_EXCEEDED,
-            f"it takes more than {self._most} steps; let 'path' or 'keys' name less, or keep smaller "
-            "values",
+            f"it takes more than {self._most} steps; let 'path' or 'keys' name less, or keep "
+            "smaller values",
         )
 
 
