@@ -19,7 +19,7 @@ from ndb_protocol import COMMANDS
 from ndb_protocol.commands import Role
 
 from tests.conftest import Server, StartServer
-from tests.e2e.http import get
+from tests.e2e.http import get, labelled
 from tests.e2e.test_server_metrics import ops_port
 from tests.e2e.wire import BOUND, Wire, close, handshake, opened, text
 
@@ -40,11 +40,16 @@ def answer(port: int, host: str = "127.0.0.1", **headers: str) -> Answer:
     """Return the answer to an opening handshake with these headers, to its end if it refuses."""
     with Wire(port, host) as wire:
         wire.send(handshake(None, **headers))
-        status, answered = wire.head()
-        body = b""
-        while len(body) < int(answered.get("Content-Length", "0")):
-            body += wire.socket.recv(4096)
-        return Answer(status, answered, body.decode())
+        return answered(wire)
+
+
+def answered(wire: Wire) -> Answer:
+    """Return the answer to what was sent, to its end if it refuses."""
+    status, headers = wire.head()
+    body = b""
+    while len(body) < int(headers.get("Content-Length", "0")):
+        body += wire.socket.recv(4096)
+    return Answer(status, headers, body.decode())
 
 
 def refused(server: Server, expected: int, sentence: str, **headers: str) -> Answer:
@@ -218,7 +223,13 @@ def test_many_wrong_secrets_are_refused_with_429_and_the_right_one_still_comes_i
     for wire in wires:
         wire.socket.close()
     assert {*statuses} == {401, 429}
-    assert "too many attempts with other credentials" in guarded.stderr
+    assert guarded.stderr.count("too many attempts with other credentials") == statuses.count(429)
+    assert guarded.stderr.count("the credentials are not right") == statuses.count(401)
+    operator = f"Bearer {secrets['admin']}"
+    assert labelled("ndb_refusals_total", guarded.port, Authorization=operator) == {
+        "credentials": statuses.count(401),
+        "attempts": statuses.count(429),
+    }
     # It was right before: nobody waits for those who guess.
     assert answer(guarded.port, Authorization=right).status == 101
 

@@ -11,6 +11,7 @@ import pytest
 from websockets.frames import Opcode
 
 from tests.conftest import Server, StartServer
+from tests.e2e.http import labelled, scrape
 from tests.e2e.wire import (
     BOUND,
     Wire,
@@ -45,8 +46,16 @@ def limited(start_server: StartServer) -> Server:
     return start_server(*(f"{option}={value}" for option, value in LIMITS.items()))
 
 
+def counted(server: Server) -> dict[str, float]:
+    """Return how often which limits were reached, as the metrics say."""
+    found = labelled("ndb_limits_reached_total", server.port)
+    found["evicted"] = scrape(server.port)["ndb_evictions_total", ()]
+    return {limit: count for limit, count in found.items() if count}
+
+
 def reached(server: Server) -> dict[str, int]:
-    """Stop the server; return how often which limits were reached, as its log says."""
+    """Stop the server; return how often which limits were reached, as its log and metrics say."""
+    by_metrics = counted(server)
     server.stop()
     found: dict[str, int] = {}
     for line in server.stderr.splitlines():
@@ -55,6 +64,7 @@ def reached(server: Server) -> dict[str, int]:
         )
         for limit, count in re.findall(r"(\w+) (\d+)", told[1]) if told else ():
             found[limit] = found.get(limit, 0) + int(count)
+    assert found == by_metrics
     return found
 
 

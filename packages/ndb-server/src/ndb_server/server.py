@@ -45,7 +45,7 @@ from .sessions import Session, deadline_after
 from .slow import watched
 from .store import Durability, Store, StoreError
 from .tables import DamageError
-from .tls import Certificates, TlsError
+from .tls import Certificates, TlsError, report_refusals
 from .transport import Connection, Respond, Timeouts, Traffic, no_http
 
 logger = logging.getLogger(__name__)
@@ -165,6 +165,7 @@ class Server:
                 self._engine,
                 self._requests,
                 lambda: self.reached,
+                self._door.refused,
                 self._traffic,
                 self._connections,
                 self._loop_delay,
@@ -320,6 +321,7 @@ class Server:
                 self._door.credentials = Credentials(read_entries(options.auth_file).values())
             if options.certificates is not None:
                 self._tls = options.certificates.context()
+                report_refusals(self._tls, self._refuse_tls)
         except (CredentialsError, TlsError) as error:
             raise StartError(str(error)) from error
         certificates = options.certificates
@@ -334,6 +336,10 @@ class Server:
             )
             if reason is not None:
                 raise StartError(reason)
+
+    def _refuse_tls(self, reason: str) -> None:
+        self._door.refused["tls"] += 1
+        logger.info("TLS handshake refused: %s", reason, extra={"reason": reason})
 
     async def _is_loopback(self, host: str) -> bool:
         """Tell whether only this machine can reach `host`; what is no address is none."""
@@ -442,7 +448,7 @@ class Server:
             self._operators,
             self._options.timeouts,
             answer_http=self._operations.answer_all,
-            arrive=self._door.arrive,
+            arrive=self._door.arrive_as_operator,
         )
 
     async def _listen(

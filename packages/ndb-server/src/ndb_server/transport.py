@@ -31,7 +31,7 @@ from websockets.typing import Subprotocol
 from .batches import Hold
 from .handshake import Refusal
 from .limits import UNLIMITED, Limits
-from .ops import Visitor
+from .ops import Answer, Visitor
 
 try:
     from websockets.speedups import apply_mask
@@ -83,14 +83,12 @@ class Traffic:
         received: bytes that were read.
         sent: bytes that were written.
         opened: WebSocket connections that were opened.
-        refused: opening handshakes that were refused.
         binary: binary messages that were answered.
     """
 
     received: int = 0
     sent: int = 0
     opened: int = 0
-    refused: int = 0
     binary: int = 0
 
 
@@ -100,6 +98,9 @@ class Visit(Visitor, Protocol):
     def admit(self, request: Request) -> Refusal | Respond | Awaitable[Refusal | Respond]:
         """Decide on a handshake that is one: refuse it, or say what answers the client."""
         raise NotImplementedError
+
+    def refused(self, reason: str) -> None:
+        """Count that the client was refused, for one of a few reasons."""
 
     def leave(self) -> None:
         """Take notice of the end."""
@@ -117,7 +118,7 @@ MAX_MESSAGE_SIZE = UNLIMITED.message_size
 """The largest message taken, in bytes, unless told otherwise; a larger one closes the connection
 with 1009."""
 
-AnswerHttp = Callable[[Request, Visit | None], Response | Awaitable[Response] | None]
+AnswerHttp = Callable[[Request, Visit | None], Answer | Awaitable[Answer] | None]
 """Answers a request of plain HTTP, perhaps later; None if it is for others."""
 
 _HELD = 16
@@ -125,6 +126,9 @@ _HELD = 16
 
 _READ_AHEAD = 2**16
 """Bytes taken in behind a request that is being answered; enough to see pings."""
+
+_SHOWN = 200
+"""Characters of what a client is refused for that are logged; it may have sent them."""
 
 _LINE_SIZE = 2**14
 """Bytes of an opening handshake without a line's end that are too many."""
@@ -252,6 +256,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._answer_http = answer_http
         self._arrive = arrive
         self._visit: Visit | None = None
+        self._address: object = None
         self._max_size = limits.message_size
         self._turns = range(limits.in_flight or sys.maxsize)
         self._loop = asyncio.get_running_loop()
@@ -297,17 +302,18 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     @property
     def peer(self) -> str:
         """The client's address and port."""
-        address = self._transport.get_extra_info("peername")
+        address = self._address
         return f"{address[0]} port {address[1]}" if isinstance(address, tuple) else "nowhere"
 
     # asyncio.Protocol and asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._address = transport.get_extra_info("peername")
         self._connections.add(self)
         self._timer = self._loop.call_later(self._timeouts.handshake, self._abort_handshake)
         if self._arrive is not None:
-            address = transport.get_extra_info("peername")
+            address = self._address
             self._visit = self._arrive(address[0] if isinstance(address, tuple) else "")
             if self._visit is None:
                 self._abort("too many connections")
@@ -502,7 +508,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             for request in self._ws.events_received():
                 self._accept(cast(Request, request))
             if self._ws.handshake_exc is not None:
-                self._refused(str(self._ws.handshake_exc))
+                self._refused("handshake", "invalid", str(self._ws.handshake_exc))
             self._write_protocol()
         return position
 
@@ -511,7 +517,10 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if isinstance(answer, Awaitable):
             self._wait_for(self._answer_http_later(answer))
             return
-        response = answer or self._ws.accept(request)
+        if answer is not None:
+            self._show(answer)
+            return
+        response = self._ws.accept(request)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._ws.send_response(response)
         elif self._visit is None:
@@ -528,28 +537,40 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._transport.pause_reading()
         self._deciding = asyncio.ensure_future(deciding)
 
-    async def _answer_http_later(self, coming: Awaitable[Response]) -> None:
-        response = await coming
+    async def _answer_http_later(self, coming: Awaitable[Answer]) -> None:
+        answer = await coming
         self._deciding = None
+        self._show(answer)
         if not self.closed.done() and not self._transport.is_closing():
             self._transport.resume_reading()
-            self._ws.send_response(response)
             self._write_protocol()
+
+    def _show(self, answer: Answer) -> None:
+        """Answer a request of plain HTTP."""
+        if isinstance(answer, Refusal):
+            self._refuse("request", answer)
+        else:
+            self._ws.send_response(answer)
 
     def _decide(self, response: Response, decision: Refusal | Respond) -> None:
         if isinstance(decision, Refusal):
-            refusal = self._ws.reject(decision.status, f"{decision.message}\n")
-            refusal.headers.update(decision.headers)
-            self._ws.send_response(refusal)
-            self._refused(decision.message)
+            self._refuse("handshake", decision)
         else:
             self._respond = decision
             self._open(response)
+
+    def _refuse(self, what: str, refusal: Refusal) -> None:
+        response = self._ws.reject(refusal.status, f"{refusal.message}\n")
+        response.headers.update(refusal.headers)
+        self._ws.send_response(response)
+        self._refused(what, refusal.cause, refusal.message)
 
     async def _decide_later(self, response: Response, coming: Awaitable[Refusal | Respond]) -> None:
         decision = await coming
         self._deciding = None
         if self.closed.done() or self._transport.is_closing():
+            if isinstance(decision, Refusal):
+                self._refused("handshake", decision.cause, decision.message)
             return
         self._decide(response, decision)
         self._write_protocol()
@@ -565,12 +586,14 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._traffic.opened += 1
         self._text_tokens = self._ws.subprotocol == NDB_V1_TEXT
 
-    def _refused(self, reason: str) -> None:
-        self._traffic.refused += 1
+    def _refused(self, what: str, cause: str, reason: str) -> None:
+        if self._visit is not None:
+            self._visit.refused(cause)
         # What the client sent may stand in it, and a terminal may obey it.
-        shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in reason)
+        shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in reason[:_SHOWN])
         logger.info(
-            "handshake refused, from %s: %s",
+            "%s refused, from %s: %s",
+            what,
             self.peer,
             shown,
             extra={"peer": self.peer, "reason": shown},
@@ -711,6 +734,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._unsent = unsent
             self._watch_writing()
         else:
+            self._reached("write")
             self._abort("the client takes no replies")
 
     # Time
