@@ -217,8 +217,8 @@ def test_many_wrong_secrets_are_refused_with_429_and_the_right_one_still_comes_i
     right = f"Bearer {secrets['app']}"
     assert answer(guarded.port, Authorization=right).status == 101
     wires = [Wire(guarded.port) for _ in range(60)]
-    for wire in wires:
-        wire.send(handshake(Authorization=WRONG["another secret"]))
+    for number, wire in enumerate(wires):
+        wire.send(handshake(Authorization=basic("app", f"x{number}")))
     statuses = [wire.head()[0] for wire in wires]
     for wire in wires:
         wire.socket.close()
@@ -232,6 +232,18 @@ def test_many_wrong_secrets_are_refused_with_429_and_the_right_one_still_comes_i
     }
     # It was right before: nobody waits for those who guess.
     assert answer(guarded.port, Authorization=right).status == 101
+
+
+def test_all_who_come_at_once_with_a_right_secret_come_in(
+    guarded: Server, secrets: dict[str, str]
+) -> None:
+    # As when a server was restarted, and an application has many connections.
+    wires = [Wire(guarded.port) for _ in range(100)]
+    for wire in wires:
+        wire.send(handshake(Authorization=f"Bearer {secrets['app']}"))
+    assert [wire.head()[0] for wire in wires] == [101] * 100
+    for wire in wires:
+        wire.socket.close()
 
 
 def test_what_is_sent_while_the_secret_is_judged_is_answered(

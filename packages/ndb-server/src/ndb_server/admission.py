@@ -118,9 +118,9 @@ class Door:
         self.clients = Crowd()
         # However many clients there are, operators are told so.
         self.operators = Crowd()
-        self.judging = 0
+        self._judging: dict[Offer, asyncio.Future[Entry | None]] = {}
         # One: whoever sends many secrets keeps one core busy at the most.
-        self.judges = ThreadPoolExecutor(1, thread_name_prefix="credentials")
+        self._judges = ThreadPoolExecutor(1, thread_name_prefix="credentials")
 
     def arrive(self, address: str) -> "Visit | None":
         """Let a connection from `address` ask; None if there are far too many."""
@@ -130,9 +130,24 @@ class Door:
         """Do the same on a port for operators."""
         return Visit.begin(self, self.operators, client_key(address))
 
+    def judge(self, credentials: Credentials, offer: Offer) -> asyncio.Future[Entry | None] | None:
+        """Have a thread find out whose `offer` is; None if too many wait for that.
+
+        Those who come with the same one together, as after a restart, have it judged once.
+        """
+        verdict = self._judging.get(offer)
+        if verdict is None:
+            if len(self._judging) >= JUDGED_AT_ONCE:
+                return None
+            loop = asyncio.get_running_loop()
+            verdict = loop.run_in_executor(self._judges, credentials.verify, offer)
+            self._judging[offer] = verdict
+            verdict.add_done_callback(lambda _: self._judging.pop(offer))
+        return verdict
+
     def close(self) -> None:
         """Judge no more."""
-        self.judges.shutdown(wait=False, cancel_futures=True)
+        self._judges.shutdown(wait=False, cancel_futures=True)
 
 
 class Visit:
@@ -231,27 +246,22 @@ class Visit:
 
     async def _judge(self, credentials: Credentials, offer: Offer) -> Identity:
         door = self._door
-        loop = asyncio.get_running_loop()
-        wait = door.delays.wait(self._client, loop.time())
-        if wait > LONGEST_WAIT or door.judging >= JUDGED_AT_ONCE:
-            return Refusal(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                "attempts",
-                "too many attempts with other credentials; try again later",
-                {"Retry-After": str(round(wait) + 1)},
-            )
-        door.delays.reserve(self._client, loop.time())
-        door.judging += 1
-        try:
-            if wait:
-                await asyncio.sleep(wait)
-            entry = await loop.run_in_executor(door.judges, credentials.verify, offer)
-        finally:
-            door.judging -= 1
+        clock = asyncio.get_running_loop().time
+        wait = door.delays.wait(self._client, clock())
+        if wait > LONGEST_WAIT:
+            return _too_many(wait)
+        door.delays.reserve(self._client, clock())
+        # Who has to wait takes nobody's place meanwhile.
+        if wait:
+            await asyncio.sleep(wait)
+        verdict = door.judge(credentials, offer)
+        if verdict is None:
+            return _too_many(0)
+        entry = await verdict
         # The credentials may have been replaced meanwhile.
         if entry is not None and entry in (door.credentials or ()):
             return self._known(entry)
-        door.delays.failed(self._client, loop.time())
+        door.delays.failed(self._client, clock())
         return _unauthorized("credentials", "the credentials are not right")
 
     def _known(self, entry: Entry) -> frozenset[Role]:
@@ -288,4 +298,13 @@ def _unauthorized(cause: str, what: str) -> Refusal:
         cause,
         f"{what}; send a name and its secret with HTTP Basic, or the secret as a Bearer token",
         {"WWW-Authenticate": f'{build_www_authenticate_basic("ndb")}, Bearer realm="ndb"'},
+    )
+
+
+def _too_many(wait: float) -> Refusal:
+    return Refusal(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "attempts",
+        "too many attempts with other credentials; try again later",
+        {"Retry-After": str(round(wait) + 1)},
     )
