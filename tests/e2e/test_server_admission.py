@@ -542,6 +542,20 @@ def test_files_that_cannot_be_used_stop_the_start(authority: Authority, tmp_path
     assert "KEY_VALUES_MISMATCH" in line
 
 
+@pytest.mark.parametrize(("seed", "fixed"), [("0", True), ("42", True), ("random", False)])
+def test_a_server_whose_hashes_are_known_warns_once(
+    start_server: StartServer, seed: str, fixed: bool
+) -> None:
+    server = start_server(env={"PYTHONHASHSEED": seed})
+    warnings = [line for line in server.stderr.splitlines() if "PYTHONHASHSEED" in line]
+    assert len(warnings) == fixed
+    assert all(
+        "WARNING ndb_server.server: PYTHONHASHSEED is set to a number: whoever knows it can send "
+        "keys that collide, which take very long; unset it" in line
+        for line in warnings
+    )
+
+
 # The number of connections
 
 

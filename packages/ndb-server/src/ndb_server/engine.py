@@ -462,11 +462,14 @@ class Engine:
     def snapshot(self, now: int, tokens: list[int] | None = None) -> list[tuple[int, Session]]:
         """Return the sessions of this moment, all or those of `tokens`, as copies."""
         self.reap(now)
-        chosen = self._sessions if tokens is None else dict.fromkeys(tokens)
+        sessions = self._sessions
+        # Only tokens that were made here become keys of a table: others may be chosen so that they
+        # collide, as the hash of a number is no secret.
+        chosen = sessions if tokens is None else dict.fromkeys(filter(sessions.get, tokens))
         return [
             (token, Session(session.expiry, session.deadline, copied(session.packed)))
             for token in chosen
-            if (session := self._sessions.get(token)) is not None
+            for session in [sessions[token]]
         ]
 
     def snapshot_keys(self) -> dict[str, Raw]:

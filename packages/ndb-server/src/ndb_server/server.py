@@ -38,7 +38,7 @@ from .measures import count_open, page_of, resident_bytes
 from .metrics import DELAYS, SIZES, Histogram, Requests
 from .notify import notify, passed_sockets
 from .ops import Operations
-from .protection import check_exposure
+from .protection import FIXED_HASHES, check_exposure, has_fixed_hashes
 from .roles import permitted
 from .rows import deadline_of, settings_of, unsigned
 from .sessions import Session, deadline_after
@@ -336,6 +336,8 @@ class Server:
             )
             if reason is not None:
                 raise StartError(reason)
+        if has_fixed_hashes():
+            logger.warning(FIXED_HASHES)
 
     def _refuse_tls(self, reason: str) -> None:
         self._door.refused["tls"] += 1
