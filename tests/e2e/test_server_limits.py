@@ -192,6 +192,14 @@ def test_a_connection_without_a_request_is_closed_with_1001(limited: Server) -> 
     assert reached(limited) == {"idle": 1}
 
 
+def test_a_connection_whose_reply_waits_is_not_idle(limited: Server) -> None:
+    with opened(limited.port) as client:
+        for first in (1, 6000):
+            client.send(text({"SH_EXISTS": {"tkns": [*range(first, first + 5_800)]}}))
+        assert client.replies(2) == [{"SH_EXISTS_RSP": {"st": 1, "exist": []}}] * 2
+    assert set(reached(limited)) == {"unknown_tokens"}
+
+
 def select_readable(wire: Wire) -> bool:
     import select
 

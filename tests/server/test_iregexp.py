@@ -184,6 +184,7 @@ def test_the_longest_pattern_of_the_deepest_nesting_is_taken() -> None:
     assert compile_pattern("(" * (LONGEST // 2) + ")" * (LONGEST // 2))
 
 
-def test_a_pattern_that_counts_too_far_is_refused() -> None:
+@pytest.mark.parametrize("pattern", ["a{1001}", r"\p{Cn}" * 10, r"\p{L}{100}"])
+def test_a_pattern_that_counts_too_far_or_has_too_many_ranges_is_refused(pattern: str) -> None:
     with pytest.raises(TooLargeError):
-        compile_pattern("a{1001}")
+        compile_pattern(pattern)

@@ -156,6 +156,10 @@ def test_a_long_path_takes_steps_to_parse_known_or_not() -> None:
         ("$[?match(@.s, 'a+')]", OBJECTS, 500),
         ("$[?@.a == $[3].a]", OBJECTS, 1),
         ("$[?match(@.s, '(a|aa)+b')]", OBJECTS, 0),
+        ("$[?match(@.s, '[')]", OBJECTS, 0),
+        ("$[?match(@.a, 'a')]", OBJECTS, 0),
+        ("$[?@.nothing == @.a]", OBJECTS, 0),
+        ("$[?length(@.s) == length($[0].s)]", OBJECTS, 500),
     ],
 )
 def test_an_ordinary_query_takes_few_steps(path: str, text: bytes, found: int) -> None:
