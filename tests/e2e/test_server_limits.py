@@ -215,6 +215,31 @@ def test_many_requests_of_one_connection_leave_the_others_their_turns(limited: S
     assert reached(limited)["in_flight"] > 100
 
 
+UNASKED = {
+    "pings": (frame(Opcode.PING, b"p"), b"p"),
+    "binary messages": (
+        frame(Opcode.BINARY, b"b"),
+        '{"ERR":{"st":2,"m":"the message is binary; send each request as a text message"}}',
+    ),
+    "fragments": (frame(Opcode.TEXT, b"1", fin=False) + frame(Opcode.CONT), None),
+}
+
+
+@pytest.mark.parametrize(("sent", "said"), UNASKED.values(), ids=UNASKED)
+def test_many_frames_that_ask_for_nothing_leave_the_others_their_turns(
+    limited: Server, sent: bytes, said: str | bytes | None
+) -> None:
+    with opened(limited.port) as many, opened(limited.port) as one:
+        many.send(sent * 3000 + close())
+        assert one.request("KV_COUNT")["st"] == 1
+        *answers, closing = many.rest()
+        assert closing == (1000, "")
+        assert len(answers) == 3000
+        if said is not None:
+            assert set(answers) == {said}
+    assert reached(limited)["in_flight"] > 100
+
+
 def test_sessions_that_expire_first_make_room(start_server: StartServer) -> None:
     server = start_server("--max-memory", "100k", "--when-full", "evict")
     with opened(server.port) as client:

@@ -431,6 +431,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         total = len(data)
         now = self._clock()
         is_open = self._ws.state is State.OPEN
+        handed_over = 0
         while is_open and not self._write_paused and len(self._held) < _HELD:
             if self._answering is None and self._fragments is None:
                 messages, ends = text_messages(data, position, self._turns, self._max_size)
@@ -445,6 +446,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
                     self._turn = self._loop.call_soon(self._take_turn)
                     break
             if total - position < 2:
+                break
+            if handed_over == len(self._turns):
+                # Frames that ask for nothing take time too.
+                self._reached("in_flight")
+                self._turn = self._loop.call_soon(self._take_turn)
                 break
             first, second = data[position], data[position + 1]
             if (self._answering is not None or self._held) and not (
@@ -477,6 +483,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
                 self._needed = end - position
                 break
             message = self._hand_over(data[position:end])
+            handed_over += 1
             position = end
             if message is not None:
                 self._answer([message], now)
