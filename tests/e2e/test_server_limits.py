@@ -12,6 +12,7 @@ from websockets.frames import Opcode
 
 from tests.conftest import Server, StartServer
 from tests.e2e.http import labelled, scrape
+from tests.e2e.test_server_metrics import until
 from tests.e2e.wire import (
     BOUND,
     Wire,
@@ -356,6 +357,36 @@ def test_a_client_that_never_reads_takes_a_bounded_amount_of_memory(server: Serv
         assert honest.request("KV_COUNT")["st"] == 1
         assert resident_bytes(server.pid) - before < 30_000_000
         greedy.reset()
+
+
+MEBIBYTE = 2**20
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_what_waits_for_all_clients_together_is_bounded(
+    start_server: StartServer, loop: str
+) -> None:
+    server = start_server("--max-memory", "30m", "--loop", loop)
+    large = {f"{number}": "x" * MEBIBYTE for number in range(20)}
+    get = text({"KV_GET": {"keys": [*large]}})
+    whole = text({"KV_SET": {"keys": {"a": "x" * 3 * MEBIBYTE}}})
+    with opened(server.port) as honest:
+        for key, value in large.items():
+            assert honest.request("KV_SET", keys={key: value})["st"] == 1
+        before = resident_bytes(server.pid)
+        with all_opened(server.port, 15) as greedy:
+            for client in greedy:
+                # Some ask for much and don't read it, others never send the end.
+                client.send(get if client in greedy[:5] else whole[:-1])
+                assert honest.request("KV_COUNT") == {"st": 1, "cnt": 20}
+            assert honest.request("KV_GET", keys=["0"])["keys"] == {"0": large["0"]}
+            assert resident_bytes(server.pid) - before < 100 * MEBIBYTE
+        # Once they have gone, there is room for all who do read.
+        until(lambda: scrape(server.port)["ndb_connections", ()] == 1)
+        for _ in range(5):
+            assert honest.request("KV_GET", keys=[*large])["keys"] == large
+    assert ": too much waits for clients, and most of it for this one" in server.stderr
+    assert set(reached(server)) - {"memory"} == {"waiting"}
 
 
 # Many connections

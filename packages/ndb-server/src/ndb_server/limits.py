@@ -21,7 +21,8 @@ class Limits:
         keys: keys of a session.
         key_length: characters of a key's name.
         sessions: sessions there are.
-        memory: bytes of memory that sessions and keys take, as it is estimated.
+        memory: bytes of memory that sessions and keys take, as it is estimated; and as many for
+            what is on its way to or from clients.
         evict: whether sessions make room for new data, those that expire first before others.
         connections: connections there are.
         connections_per_address: connections of one address.

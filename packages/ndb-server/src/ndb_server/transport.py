@@ -84,12 +84,15 @@ class Traffic:
         sent: bytes that were written.
         opened: WebSocket connections that were opened.
         binary: binary messages that were answered.
+        waiting: bytes that wait now: of replies that are not read, and of messages that are not
+            whole.
     """
 
     received: int = 0
     sent: int = 0
     opened: int = 0
     binary: int = 0
+    waiting: int = 0
 
 
 class Visit(Visitor, Protocol):
@@ -258,6 +261,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._visit: Visit | None = None
         self._address: object = None
         self._max_size = limits.message_size
+        self._most_waiting = limits.memory or sys.maxsize
+        self._kept = 0
         self._turns = range(limits.in_flight or sys.maxsize)
         self._loop = asyncio.get_running_loop()
         self._ws = ServerProtocol(
@@ -338,6 +343,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             pending += data
             if len(pending) >= self._needed:
                 self._process_pending()
+        if pending or self._kept:
+            self._keep()
         if self._waits:
             self._proceed()
 
@@ -351,10 +358,13 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         self._write_paused = True
         self._unsent = self._transport.get_write_buffer_size()
+        self._keep()
         self._watch_writing()
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        self._unsent = 0
+        self._keep()
         self._stop_watching()
         self._go_on()
 
@@ -368,7 +378,29 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._visit.leave()
         self._pending.clear()
         self._held.clear()
+        self._let_go()
         self.closed.set_result(None)
+
+    # What waits
+
+    def _keep(self) -> None:
+        """Count what waits here; if there is too much on all connections, cut off who has most."""
+        if self._transport.is_closing():
+            return
+        kept = len(self._pending) + self._unsent
+        if self._fragments is not None:
+            kept += len(self._fragments[1])
+        self._traffic.waiting += kept - self._kept
+        self._kept = kept
+        if self._traffic.waiting > self._most_waiting:
+            greediest = max(self._connections, key=lambda one: one._kept)
+            greediest._let_go()
+            greediest._reached("waiting")
+            greediest._abort("too much waits for clients, and most of it for this one")
+
+    def _let_go(self) -> None:
+        self._traffic.waiting -= self._kept
+        self._kept = 0
 
     # Reading
 
@@ -710,6 +742,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._traffic.sent += len(data)
         if self._write_paused:
             self._unsent += len(data)
+            self._keep()
         self._transport.write(data)
 
     def _write_protocol(self) -> None:
@@ -739,6 +772,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         unsent = self._transport.get_write_buffer_size()
         if unsent < self._unsent:
             self._unsent = unsent
+            self._keep()
             self._watch_writing()
         else:
             self._reached("write")
