@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from ndb_protocol import COMMANDS, Scope
+from ndb_protocol.messages import ExistReply, Sessions
 from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
 from ndb_server.journal import Journal
@@ -56,7 +57,8 @@ def test_commands_on_one_session_compare_no_unknown_tokens(
     engine: Engine, tokens: list[int], name: str
 ) -> None:
     for token in tokens:
-        params: Any = COMMANDS[name].params(tkn=token, **PARAMS.get(name, {}))
+        given: dict[str, Any] = {"tkn": token, **PARAMS.get(name, {})}
+        params = COMMANDS[name].params(**given)
         with pytest.raises(RefusedError):
             engine.handlers[name](params, START)
         assert engine._journal is not None
@@ -68,8 +70,9 @@ def test_commands_on_one_session_compare_no_unknown_tokens(
 def test_lists_of_unknown_tokens_are_not_compared_with_each_other(
     engine: Engine, tokens: list[int]
 ) -> None:
-    params = COMMANDS["SH_EXISTS"].params(tkns=tokens)
-    assert engine.handlers["SH_EXISTS"](params, START).exist == []  # type: ignore[attr-defined]
+    reply = engine.handlers["SH_EXISTS"](Sessions(tkns=tokens), START)
+    assert isinstance(reply, ExistReply)
+    assert reply.exist == []
     assert engine.snapshot(START, tokens) == []
     assert Colliding.compared == 0
     # The same tokens as keys of a table, to see that it would have shown.

@@ -8,8 +8,8 @@ from types import FrameType
 
 import pytest
 from msgspec import Raw
-from ndb_protocol import COMMANDS, Status
-from ndb_protocol.messages import Params, Update
+from ndb_protocol import Status
+from ndb_protocol.messages import Find, KeyValues, Params, Update
 from ndb_server import paths
 from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
@@ -201,19 +201,17 @@ def test_a_query_that_was_refused_leaves_others_as_they_are() -> None:
 
 SMALL = Raw(b'{"a":1,"b":"x"}')
 ROWS = [{"id": number, "a": number % 10, "s": "x" * 50} for number in range(1000)]
-FIND = COMMANDS["KV_FIND"].params
-UPDATE = COMMANDS["KV_UPDATE"].params
 
 
 @pytest.mark.parametrize(
     ("stored", "params", "thousands"),
     [
-        ({"k": SMALL}, FIND(path="$.a", rsp="keys"), 0),
-        ({"k": Raw(value(ROWS))}, FIND(path="$[?@.a == 7]", rsp="keys"), 6),
-        ({"k": Raw(TREE)}, FIND(path="$..*", rsp="keys"), 11),
-        ({f"k{number}": SMALL for number in range(4000)}, FIND(path="$.a", rsp="keys"), 24),
-        ({"k": Raw(value([0] * 10_000))}, UPDATE(key="k", path="$[0]", value=Raw(b"1")), 11),
-        ({"k": Raw(value(["x" * 1000] * 1000))}, FIND(path="$", rsp="keys"), 10),
+        ({"k": SMALL}, Find(path="$.a", rsp="keys"), 0),
+        ({"k": Raw(value(ROWS))}, Find(path="$[?@.a == 7]", rsp="keys"), 6),
+        ({"k": Raw(TREE)}, Find(path="$..*", rsp="keys"), 11),
+        ({f"k{number}": SMALL for number in range(4000)}, Find(path="$.a", rsp="keys"), 24),
+        ({"k": Raw(value([0] * 10_000))}, Update(key="k", path="$[0]", value=Raw(b"1")), 11),
+        ({"k": Raw(value(["x" * 1000] * 1000))}, Find(path="$", rsp="keys"), 10),
     ],
     ids=["a member", "a filter", "a tree", "many keys", "an update", "a megabyte"],
 )
@@ -221,6 +219,6 @@ def test_what_an_honest_request_takes_is_as_the_page_on_security_says(
     stored: dict[str, Raw], params: Params, thousands: int
 ) -> None:
     engine = Engine(limits=Limits())
-    engine.handlers["KV_SET"](COMMANDS["KV_SET"].params(keys=stored), 0)
+    engine.handlers["KV_SET"](KeyValues(keys=stored), 0)
     engine.handlers["KV_UPDATE" if isinstance(params, Update) else "KV_FIND"](params, 0)
     assert round(engine.steps.spent / 1000) == thousands
