@@ -584,14 +584,11 @@ def _(patch: Patch) -> None:
     "201",
 )
 def _(patch: Patch) -> None:
-    original = Engine._check_edit
-
-    def check(self: Engine, values: Any, edit: Edit, *args: Any) -> None:
+    def check(self: Engine, edit: Edit) -> None:
         if any(len(key.encode()) > self._limits.key_length for key in edit.put):
             raise RefusedError(Status.LIMIT_EXCEEDED, "too long")
-        original(self, values, edit, *args)
 
-    patch.setattr(Engine, "_check_edit", check)
+    patch.setattr(Engine, "_check_names", check)
 
 
 @breaks(

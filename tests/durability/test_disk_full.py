@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.durability.conftest import faults
+from tests.e2e.test_server_admission import added, admitted
 from tests.e2e.wire import BOUND, Wire, opened, text
 
 REFUSED = "changes can't be made durable and are refused"
@@ -204,6 +205,29 @@ def test_a_disk_that_fails_refuses_writes_until_it_works_and_brings_none_of_them
     server.kill()
     with opened(start_server("--data-dir", str(tmp_path)).port) as wire:
         assert everything(wire, [token]) == before
+
+
+@pytest.mark.parametrize("options", [(), ("--slow-ms", "100")], ids=["plain", "watched"])
+def test_what_a_client_may_not_do_is_answered_with_14_whatever_the_disk_does(
+    start_server: StartServer, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    file = tmp_path / "credentials"
+    secret = added(file, "web", "app")
+    data_dir = str(tmp_path / "data")
+    server = start_server("--data-dir", data_dir, "--auth-file", str(file), *options)
+    with admitted(server.port, secret) as wire:
+        token = wire.request("SH_NEW")["tkn"]
+        requests: list[dict[str, Any]] = [
+            {"SH_SET": {"tkn": token, "keys": {"n": 1}}},
+            {"KV_SET": {"keys": {"n": 1}}},
+            {"KV_GET": {"keys": ["n"]}},
+            {"SH_END_ALL": {}},
+            {"SH_GET": {"tkn": token, "keys": ["n"]}},
+        ]
+        with faults(server, "fdatasync,fsync", "error=EIO"):
+            wire.send(b"".join(text(request) for request in requests))
+            statuses = [body["st"] for reply in wire.replies(5) for body in reply.values()]
+        assert statuses == [202, 14, 14, 14, 1]
 
 
 @pytest.mark.parametrize("calls", ["fdatasync,fsync", "pwrite64"])

@@ -22,12 +22,22 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 """Values by the name of the sample and its labels."""
 
 
-def scrape(port: int) -> Samples:
+def scrape(port: int, **headers: str) -> Samples:
     """Return what a server's page of metrics has."""
-    status, _, page = get(port, "/metrics")
+    status, _, page = get(port, "/metrics", **headers)
     assert status == 200, page
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(page)
         for sample in family.samples
+    }
+
+
+def labelled(name: str, port: int, **headers: str) -> dict[str, float]:
+    """Return the values of a metric that has one label, by the values of that."""
+    return {
+        value: count
+        for (sample, labels), count in scrape(port, **headers).items()
+        if sample == name
+        for _, value in labels
     }

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import signal
 import socket
 import ssl
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ import pytest
 import trustme
 from ndb_protocol import COMMANDS
 from ndb_protocol.commands import Role
+from ndb_server.admission import LONGEST_WAIT
 
 from tests.conftest import Server, StartServer
-from tests.e2e.http import get
-from tests.e2e.test_server_metrics import ops_port
+from tests.e2e.http import get, labelled
+from tests.e2e.test_server_metrics import ops_port, until
 from tests.e2e.wire import BOUND, Wire, close, handshake, opened, text
 
 ENDED = (ConnectionError, ssl.SSLError, AssertionError)
@@ -40,11 +43,16 @@ def answer(port: int, host: str = "127.0.0.1", **headers: str) -> Answer:
     """Return the answer to an opening handshake with these headers, to its end if it refuses."""
     with Wire(port, host) as wire:
         wire.send(handshake(None, **headers))
-        status, answered = wire.head()
-        body = b""
-        while len(body) < int(answered.get("Content-Length", "0")):
-            body += wire.socket.recv(4096)
-        return Answer(status, answered, body.decode())
+        return answered(wire)
+
+
+def answered(wire: Wire) -> Answer:
+    """Return the answer to what was sent, to its end if it refuses."""
+    status, headers = wire.head()
+    body = b""
+    while len(body) < int(headers.get("Content-Length", "0")):
+        body += wire.socket.recv(4096)
+    return Answer(status, headers, body.decode())
 
 
 def refused(server: Server, expected: int, sentence: str, **headers: str) -> Answer:
@@ -212,15 +220,71 @@ def test_many_wrong_secrets_are_refused_with_429_and_the_right_one_still_comes_i
     right = f"Bearer {secrets['app']}"
     assert answer(guarded.port, Authorization=right).status == 101
     wires = [Wire(guarded.port) for _ in range(60)]
-    for wire in wires:
-        wire.send(handshake(Authorization=WRONG["another secret"]))
+    for number, wire in enumerate(wires):
+        wire.send(handshake(Authorization=basic("app", f"x{number}")))
     statuses = [wire.head()[0] for wire in wires]
     for wire in wires:
         wire.socket.close()
     assert {*statuses} == {401, 429}
-    assert "too many attempts with other credentials" in guarded.stderr
+    assert guarded.stderr.count("too many attempts with other credentials") == statuses.count(429)
+    assert guarded.stderr.count("the credentials are not right") == statuses.count(401)
+    operator = f"Bearer {secrets['admin']}"
+    assert labelled("ndb_refusals_total", guarded.port, Authorization=operator) == {
+        "credentials": statuses.count(401),
+        "attempts": statuses.count(429),
+    }
     # It was right before: nobody waits for those who guess.
     assert answer(guarded.port, Authorization=right).status == 101
+    # Of two who guess from that address now, one is told at once that it would wait too long.
+    with Wire(guarded.port) as one, Wire(guarded.port) as another:
+        for wire in (one, another):
+            wire.send(handshake(Authorization=WRONG["another secret"]))
+        [first], _, _ = select.select([one.socket, another.socket], [], [], BOUND)
+        status, headers = next(wire for wire in (one, another) if wire.socket is first).head()
+        assert status == 429
+        assert int(headers["Retry-After"]) > LONGEST_WAIT
+
+
+def test_who_leaves_while_a_wrong_secret_is_judged_is_logged_and_counted_all_the_same(
+    guarded: Server, secrets: dict[str, str]
+) -> None:
+    with Wire(guarded.port) as wire:
+        own = wire.socket.getsockname()[1]
+        wire.send(handshake(Authorization=WRONG["another secret"]))
+        wire.reset()
+    operator = f"Bearer {secrets['admin']}"
+    counted = partial(labelled, "ndb_refusals_total", guarded.port, Authorization=operator)
+    until(lambda: counted() == {"credentials": 1})
+    assert f"handshake refused, from 127.0.0.1 port {own}: the credentials" in guarded.stderr
+
+
+def test_who_is_withdrawn_while_replies_wait_is_cut_off_at_once(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "credentials"
+    secret = added(file, "going", "app")
+    server = start_server("--auth-file", str(file))
+    with admitted(server.port, secret) as going:
+        going.send(text({"SH_EXISTS": {"tkns": [*range(1, 100_000)]}}))
+        until(lambda: "asks for many unknown tokens" in server.stderr)
+        auth("remove", "going", "--auth-file", str(file))
+        os.kill(server.pid, signal.SIGHUP)
+        with pytest.raises(ENDED):
+            going.reply()
+    assert "connection aborted, from 127.0.0.1 port " in server.stderr
+    assert ": the credentials were withdrawn" in server.stderr
+
+
+def test_all_who_come_at_once_with_a_right_secret_come_in(
+    guarded: Server, secrets: dict[str, str]
+) -> None:
+    # As when a server was restarted, and an application has many connections.
+    wires = [Wire(guarded.port) for _ in range(100)]
+    for wire in wires:
+        wire.send(handshake(Authorization=f"Bearer {secrets['app']}"))
+    assert [wire.head()[0] for wire in wires] == [101] * 100
+    for wire in wires:
+        wire.socket.close()
 
 
 def test_what_is_sent_while_the_secret_is_judged_is_answered(
@@ -517,6 +581,20 @@ def test_files_that_cannot_be_used_stop_the_start(authority: Authority, tmp_path
     mixed.write_to_path(tmp_path / "other.key")
     line = start_fails(*chain, "--tls-key", str(tmp_path / "other.key"))
     assert "KEY_VALUES_MISMATCH" in line
+
+
+@pytest.mark.parametrize(("seed", "fixed"), [("0", True), ("42", True), ("random", False)])
+def test_a_server_whose_hashes_are_known_warns_once(
+    start_server: StartServer, seed: str, fixed: bool
+) -> None:
+    server = start_server(env={"PYTHONHASHSEED": seed})
+    warnings = [line for line in server.stderr.splitlines() if "PYTHONHASHSEED" in line]
+    assert len(warnings) == fixed
+    assert all(
+        "WARNING ndb_server.server: PYTHONHASHSEED is set to a number: whoever knows it can send "
+        "keys that collide, which take very long; unset it" in line
+        for line in warnings
+    )
 
 
 # The number of connections

@@ -11,6 +11,8 @@ import pytest
 from websockets.frames import Opcode
 
 from tests.conftest import Server, StartServer
+from tests.e2e.http import labelled, scrape
+from tests.e2e.test_server_metrics import until
 from tests.e2e.wire import (
     BOUND,
     Wire,
@@ -45,8 +47,16 @@ def limited(start_server: StartServer) -> Server:
     return start_server(*(f"{option}={value}" for option, value in LIMITS.items()))
 
 
+def counted(server: Server) -> dict[str, float]:
+    """Return how often which limits were reached, as the metrics say."""
+    found = labelled("ndb_limits_reached_total", server.port)
+    found["evicted"] = scrape(server.port)["ndb_evictions_total", ()]
+    return {limit: count for limit, count in found.items() if count}
+
+
 def reached(server: Server) -> dict[str, int]:
-    """Stop the server; return how often which limits were reached, as its log says."""
+    """Stop the server; return how often which limits were reached, as its log and metrics say."""
+    by_metrics = counted(server)
     server.stop()
     found: dict[str, int] = {}
     for line in server.stderr.splitlines():
@@ -55,6 +65,7 @@ def reached(server: Server) -> dict[str, int]:
         )
         for limit, count in re.findall(r"(\w+) (\d+)", told[1]) if told else ():
             found[limit] = found.get(limit, 0) + int(count)
+    assert found == by_metrics
     return found
 
 
@@ -114,7 +125,8 @@ def test_each_limit_of_a_request_has_its_answer(limited: Server) -> None:
         assert client.request("KV_CLEAR_SET", keys={"list": [0] * 2000})["st"] == 1
         assert client.request("KV_FIND", path="$.*", rsp="keys") == {
             "st": 201,
-            "m": "it takes more than 1000 steps to follow 'path'; let it, or 'keys', name less",
+            "m": "it takes more than 1000 steps; let 'path' or 'keys' name less, or keep smaller "
+            "values",
         }
         client.send(text('{"KV_SET":{"keys":{"a":' + "[" * 18 + "]" * 18 + "}}}"))
         client.send(text('{"KV_SET":{"keys":{"a":' + "[" * 17 + "]" * 17 + "}}}"))
@@ -181,6 +193,14 @@ def test_a_connection_without_a_request_is_closed_with_1001(limited: Server) -> 
     assert reached(limited) == {"idle": 1}
 
 
+def test_a_connection_whose_reply_waits_is_not_idle(limited: Server) -> None:
+    with opened(limited.port) as client:
+        for first in (1, 6000):
+            client.send(text({"SH_EXISTS": {"tkns": [*range(first, first + 5_800)]}}))
+        assert client.replies(2) == [{"SH_EXISTS_RSP": {"st": 1, "exist": []}}] * 2
+    assert set(reached(limited)) == {"unknown_tokens"}
+
+
 def select_readable(wire: Wire) -> bool:
     import select
 
@@ -193,6 +213,31 @@ def test_many_requests_of_one_connection_leave_the_others_their_turns(limited: S
         many.send(count * 5000 + close())
         assert one.request("KV_COUNT")["st"] == 1
         assert many.rest() == ['{"KV_COUNT_RSP":{"st":1,"cnt":0}}'] * 5000 + [(1000, "")]
+    assert reached(limited)["in_flight"] > 100
+
+
+UNASKED = {
+    "pings": (frame(Opcode.PING, b"p"), b"p"),
+    "binary messages": (
+        frame(Opcode.BINARY, b"b"),
+        '{"ERR":{"st":2,"m":"the message is binary; send each request as a text message"}}',
+    ),
+    "fragments": (frame(Opcode.TEXT, b"1", fin=False) + frame(Opcode.CONT), None),
+}
+
+
+@pytest.mark.parametrize(("sent", "said"), UNASKED.values(), ids=UNASKED)
+def test_many_frames_that_ask_for_nothing_leave_the_others_their_turns(
+    limited: Server, sent: bytes, said: str | bytes | None
+) -> None:
+    with opened(limited.port) as many, opened(limited.port) as one:
+        many.send(sent * 3000 + close())
+        assert one.request("KV_COUNT")["st"] == 1
+        *answers, closing = many.rest()
+        assert closing == (1000, "")
+        assert len(answers) == 3000
+        if said is not None:
+            assert set(answers) == {said}
     assert reached(limited)["in_flight"] > 100
 
 
@@ -312,6 +357,36 @@ def test_a_client_that_never_reads_takes_a_bounded_amount_of_memory(server: Serv
         assert honest.request("KV_COUNT")["st"] == 1
         assert resident_bytes(server.pid) - before < 30_000_000
         greedy.reset()
+
+
+MEBIBYTE = 2**20
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_what_waits_for_all_clients_together_is_bounded(
+    start_server: StartServer, loop: str
+) -> None:
+    server = start_server("--max-memory", "30m", "--loop", loop)
+    large = {f"{number}": "x" * MEBIBYTE for number in range(20)}
+    get = text({"KV_GET": {"keys": [*large]}})
+    whole = text({"KV_SET": {"keys": {"a": "x" * 3 * MEBIBYTE}}})
+    with opened(server.port) as honest:
+        for key, value in large.items():
+            assert honest.request("KV_SET", keys={key: value})["st"] == 1
+        before = resident_bytes(server.pid)
+        with all_opened(server.port, 15) as greedy:
+            for client in greedy:
+                # Some ask for much and don't read it, others never send the end.
+                client.send(get if client in greedy[:5] else whole[:-1])
+                assert honest.request("KV_COUNT") == {"st": 1, "cnt": 20}
+            assert honest.request("KV_GET", keys=["0"])["keys"] == {"0": large["0"]}
+            assert resident_bytes(server.pid) - before < 100 * MEBIBYTE
+        # Once they have gone, there is room for all who do read.
+        until(lambda: scrape(server.port)["ndb_connections", ()] == 1)
+        for _ in range(5):
+            assert honest.request("KV_GET", keys=[*large])["keys"] == large
+    assert ": too much waits for clients, and most of it for this one" in server.stderr
+    assert set(reached(server)) - {"memory"} == {"waiting"}
 
 
 # Many connections

@@ -15,7 +15,7 @@ from ndb_server.memory import KEY_BYTES, SESSION_BYTES
 from websockets.frames import Opcode
 
 from tests.conftest import Server, StartServer
-from tests.e2e.http import Samples, get, scrape
+from tests.e2e.http import Samples, get, labelled, scrape
 from tests.e2e.wire import BOUND, Wire, close, frame, handshake, text
 
 
@@ -210,7 +210,7 @@ def test_every_counter_is_what_was_done(server: Server, tally: Tally) -> None:
         assert plain["ndb_connections_opened_total"] == 2
         # The server itself is one.
         assert plain["ndb_tasks"] == 1
-        assert plain["ndb_handshakes_refused_total"] == 1
+        assert samples["ndb_refusals_total", (("reason", "invalid"),)] == 1
         assert plain["ndb_received_bytes_total"] == tally.sent
         assert plain["ndb_sent_bytes_total"] == tally.received
         assert_the_histograms_agree(samples, tally)
@@ -235,7 +235,7 @@ EVERY_SAMPLE = {
     "ndb_limits_reached_total",
     "ndb_connections",
     "ndb_connections_opened_total",
-    "ndb_handshakes_refused_total",
+    "ndb_refusals_total",
     "ndb_tasks",
     "ndb_received_bytes_total",
     "ndb_sent_bytes_total",
@@ -280,7 +280,7 @@ def test_scrapes_on_the_main_port_are_traffic_and_no_connections(start_server: S
     port = start_server().port
     first, second = scrape(port), scrape(port)
     assert second["ndb_connections", ()] == second["ndb_connections_opened_total", ()] == 0
-    assert second["ndb_handshakes_refused_total", ()] == 0
+    assert labelled("ndb_refusals_total", port) == {}
     assert second["ndb_received_bytes_total", ()] == 2 * first["ndb_received_bytes_total", ()]
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from ndb_protocol import Status
 from ndb_protocol.messages import CountReply, Reply, TokenReply
-from ndb_server.dispatch import NOT_TEXT, Dispatcher, Handler
+from ndb_server.dispatch import MUCH, NOT_TEXT, Dispatcher, Handler
+from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
+from ndb_server.limits import Limits
 
 TOKEN = 1234567890123456789
 SECRET = "a value that is nobody's business"
@@ -141,3 +143,21 @@ async def test_a_message_that_is_no_request_never_reaches_a_handler() -> None:
 
 def test_the_answer_to_a_binary_message_is_of_no_command() -> None:
     assert json.loads(NOT_TEXT)["ERR"]["st"] == Status.OP_CODE_INVALID
+
+
+def test_requests_that_go_through_much_are_not_all_run_at_once() -> None:
+    engine = Engine(limits=Limits())
+    dispatcher = Dispatcher(engine.handlers, steps=engine.steps)
+    filling, find = (
+        json.dumps(message).encode()
+        for message in (
+            {"KV_SET": {"keys": {"a": [0] * (MUCH // 10)}}},
+            {"KV_FIND": {"path": "$[*]", "rsp": "keys"}},
+        )
+    )
+    dispatcher.dispatch([filling], 0)
+    replies, _ = dispatcher.dispatch([find] * 100, 0)
+    assert 1 < len(replies) < 20
+    # What is cheap is not affected, nor is what comes next.
+    assert len(dispatcher.dispatch([b'{"KV_COUNT":{}}'] * 100, 0)[0]) == 100
+    assert len(dispatcher.dispatch([find] * 100, 0)[0]) == len(replies)

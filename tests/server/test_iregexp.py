@@ -142,6 +142,19 @@ def test_a_category_has_the_code_points_of_unicode(category: str) -> None:
     assert len(wrong) < 20
 
 
+@pytest.mark.parametrize("category", ["C", "Cn"])
+def test_of_what_is_spelled_out_every_code_point_is_as_in_unicode(category: str) -> None:
+    spelled = translated(rf"\p{{{category}}}")
+    assert spelled is not None
+    found: set[int] = set()
+    for first, last in re.findall(r"\\x\{(\w+)\}-\\x\{(\w+)\}", spelled):
+        found.update(range(int(first, 16), int(last, 16) + 1))
+    every = range(sys.maxunicode + 1)
+    assert found == {
+        point for point in every if unicodedata.category(chr(point)).startswith(category)
+    }
+
+
 @pytest.mark.parametrize(
     "pattern",
     [
@@ -171,6 +184,7 @@ def test_the_longest_pattern_of_the_deepest_nesting_is_taken() -> None:
     assert compile_pattern("(" * (LONGEST // 2) + ")" * (LONGEST // 2))
 
 
-def test_a_pattern_that_counts_too_far_is_refused() -> None:
+@pytest.mark.parametrize("pattern", ["a{1001}", r"\p{Cn}" * 10, r"\p{L}{100}"])
+def test_a_pattern_that_counts_too_far_or_has_too_many_ranges_is_refused(pattern: str) -> None:
     with pytest.raises(TooLargeError):
-        compile_pattern("a{1001}")
+        compile_pattern(pattern)

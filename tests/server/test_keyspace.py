@@ -223,7 +223,7 @@ def test_arr_append_to_a_key_that_is_not_there_is_answered_with_22() -> None:
 @pytest.mark.parametrize(
     ("key", "name", "expected"),
     [
-        ("list", UNSET, b"[1,2,1,[ ]]"),
+        ("list", UNSET, b"[1, 2,1,[ ]]"),
         ("object", "x", None),
         ("object", "nowhere", None),
         ("object", UNSET, None),

@@ -133,6 +133,17 @@ def test_without_room_what_grows_is_refused_and_all_else_is_done() -> None:
     assert engine.evicted == 0
 
 
+def test_independent_keys_that_are_removed_make_room() -> None:
+    engine = Engine(limits=Limits(memory=FEW))
+    run(engine, "KV_SET", keys=keys(50, 100))
+    assert refused(engine, "KV_SET", keys=keys(50, 300)).status is Status.LIMIT_EXCEEDED
+    taken = engine.memory
+    run(engine, "KV_RMV", keys=[*keys(25, 100)])
+    assert engine.memory == taken / 2
+    run(engine, "KV_SET", keys=keys(25, 100))
+    assert engine.memory == taken
+
+
 def test_updating_and_appending_are_refused_without_room() -> None:
     engine = Engine(limits=Limits(memory=FEW))
     token = new(engine)

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable
 
+from ndb_server.handshake import Refusal
 from ndb_server.ops import Operations
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -9,7 +10,7 @@ from websockets.http11 import Request, Response
 
 def ask(operations: Operations, path: str, **headers: str) -> Response | None:
     answer = operations.answer(Request(path, Headers(headers)))
-    assert not isinstance(answer, Awaitable)
+    assert not isinstance(answer, Awaitable | Refusal)
     return answer
 
 

@@ -1,11 +1,19 @@
 """What following a JSONPath may cost: steps are counted, not time."""
 
 import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
 
 import pytest
+from msgspec import Raw
 from ndb_protocol import Status
+from ndb_protocol.messages import Find, KeyValues, Params, Update
 from ndb_server import paths
+from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
+from ndb_server.limits import Limits
 from ndb_server.queries import Steps
 
 MOST = 100_000
@@ -19,6 +27,8 @@ NUMBERS = value(list(range(2000)))
 TREE = value([[[[0] * 8] * 8] * 8] * 8)
 OBJECTS = value([{"a": number, "s": "a" * 50} for number in range(500)])
 DEEP = b'{"a":' * 30 + b"1" + b"}" * 30
+DEEPER = b'{"a":' * 90 + b"1" + b"}" * 90
+EMPTY = value([{}] * 2000)
 LONG_NAME = value({"n" * 100_000: list(range(1000))})
 
 COSTLY = {
@@ -30,6 +40,10 @@ COSTLY = {
     "descendants that are not there": ("$[?$..nothing]", OBJECTS),
     "the root compared with itself": ("$[?$ == $]", NUMBERS),
     "comparisons of literals": ("$[?" + "&&".join(["1==1"] * 100) + "]", NUMBERS),
+    "functions of functions": ("$[?" + "length(" * 90 + "@" + ")" * 90 + "==1]", NUMBERS),
+    "negations of negations": ("$[?" + "!(" * 90 + "@" + ")" * 90 + "]", NUMBERS),
+    "long ways that lead nowhere": ("$[?@" + ".a" * 300 + "]", EMPTY),
+    "ways through depths": ("$..a..a..a", DEEPER),
     "tests of existence": ("$[?" + "||".join(["@"] * 100) + "]", NUMBERS),
     "a long text searched for each": (
         "$.many[?search($.text, 'b')]",
@@ -49,6 +63,10 @@ COSTLY = {
         "$[?match('a', @.p)]",
         value([{"p": f"a{{{number}}}"} for number in range(1, 999)] * 10),
     ),
+    "a pattern of thousands of ranges for each": (
+        "$[?match('a', @)]",
+        value([rf"\p{{L}}{{8}}{number}" for number in range(100)]),
+    ),
     "paths with long names": ("$.*[*]", LONG_NAME),
     "a large value": ("$", value(["x" * 1000] * 50_000)),
 }
@@ -62,8 +80,70 @@ def test_a_query_that_takes_too_many_steps_is_refused_with_status_201(
     with pytest.raises(RefusedError) as caught:
         paths.find(path, "k", text, steps)
     assert caught.value.status is Status.LIMIT_EXCEEDED
-    assert "steps to follow 'path'" in caught.value.message
+    assert "steps; let 'path' or 'keys' name less" in caught.value.message
     assert steps.exceeded == 1
+
+
+CALLS = 40
+"""The most calls that one step may be; an ordinary one is some ten."""
+
+
+def calls(run: Callable[[], object]) -> int:
+    """Return how many calls it takes to run something that is refused."""
+    count = 0
+
+    def profile(_: FrameType, event: str, __: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        run()
+    except RefusedError:
+        pass
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+@pytest.mark.parametrize(("path", "text"), COSTLY.values(), ids=COSTLY)
+def test_a_step_is_a_few_calls_whatever_the_query(path: str, text: bytes) -> None:
+    # What it takes to parse a path is counted by its length.
+    paths.parse_path(path)
+    most = 10_000
+    assert calls(partial(paths.find, path, "k", text, Steps(most))) < CALLS * most
+
+
+MEMBERS = value({"list": [], **{f"m{number}": 0 for number in range(1000)}})
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        partial(paths.replace, "k", NUMBERS, [(0,)], b"1"),
+        partial(paths.replace, "k", MEMBERS, [("list",)], b"1"),
+        partial(paths.append, "k", MEMBERS, [Raw(b"1")], "list"),
+        partial(paths.append, "k", value(["x" * 60_000]), [Raw(b"1")], None),
+    ],
+    ids=["element", "member", "append to a member", "append"],
+)
+def test_a_change_inside_a_large_value_takes_steps_too(run: Callable[..., bytes]) -> None:
+    steps = Steps(500)
+    with pytest.raises(RefusedError) as caught:
+        run(steps=steps)
+    assert caught.value.status is Status.LIMIT_EXCEEDED
+    assert "keep smaller values" in caught.value.message
+    assert run(steps=Steps(MOST))
+
+
+def test_a_long_path_takes_steps_to_parse_known_or_not() -> None:
+    path = "$[" + ",".join(["1"] * 500) + "]"
+    for _ in range(2):
+        with pytest.raises(RefusedError) as caught:
+            paths.parse_path(path, Steps(500))
+        assert caught.value.status is Status.LIMIT_EXCEEDED
+        paths.parse_path(path, Steps(2000))
 
 
 @pytest.mark.parametrize(
@@ -76,6 +156,10 @@ def test_a_query_that_takes_too_many_steps_is_refused_with_status_201(
         ("$[?match(@.s, 'a+')]", OBJECTS, 500),
         ("$[?@.a == $[3].a]", OBJECTS, 1),
         ("$[?match(@.s, '(a|aa)+b')]", OBJECTS, 0),
+        ("$[?match(@.s, '[')]", OBJECTS, 0),
+        ("$[?match(@.a, 'a')]", OBJECTS, 0),
+        ("$[?@.nothing == @.a]", OBJECTS, 0),
+        ("$[?length(@.s) == length($[0].s)]", OBJECTS, 500),
     ],
 )
 def test_an_ordinary_query_takes_few_steps(path: str, text: bytes, found: int) -> None:
@@ -102,9 +186,10 @@ def test_what_a_backtracking_engine_never_ends_with_takes_steps_in_proportion() 
 def test_each_request_has_all_the_steps() -> None:
     steps = Steps(MOST)
     for _ in range(100):
-        steps.begin()
         paths.find("$[*]", "k", NUMBERS, steps)
+        steps.end()
     assert steps.exceeded == 0
+    assert steps.spent > MOST
 
 
 def test_a_query_that_was_refused_leaves_others_as_they_are() -> None:
@@ -112,3 +197,28 @@ def test_a_query_that_was_refused_leaves_others_as_they_are() -> None:
         paths.find("$..*", "k", TREE, Steps(10))
     assert paths.find("$..*", "k", b"[1]") == ["$[0]"]
     assert paths.find("$..*", "k", b"[1]", Steps(10)) == ["$[0]"]
+
+
+SMALL = Raw(b'{"a":1,"b":"x"}')
+ROWS = [{"id": number, "a": number % 10, "s": "x" * 50} for number in range(1000)]
+
+
+@pytest.mark.parametrize(
+    ("stored", "params", "thousands"),
+    [
+        ({"k": SMALL}, Find(path="$.a", rsp="keys"), 0),
+        ({"k": Raw(value(ROWS))}, Find(path="$[?@.a == 7]", rsp="keys"), 6),
+        ({"k": Raw(TREE)}, Find(path="$..*", rsp="keys"), 11),
+        ({f"k{number}": SMALL for number in range(4000)}, Find(path="$.a", rsp="keys"), 24),
+        ({"k": Raw(value([0] * 10_000))}, Update(key="k", path="$[0]", value=Raw(b"1")), 11),
+        ({"k": Raw(value(["x" * 1000] * 1000))}, Find(path="$", rsp="keys"), 10),
+    ],
+    ids=["a member", "a filter", "a tree", "many keys", "an update", "a megabyte"],
+)
+def test_what_an_honest_request_takes_is_as_the_page_on_security_says(
+    stored: dict[str, Raw], params: Params, thousands: int
+) -> None:
+    engine = Engine(limits=Limits())
+    engine.handlers["KV_SET"](KeyValues(keys=stored), 0)
+    engine.handlers["KV_UPDATE" if isinstance(params, Update) else "KV_FIND"](params, 0)
+    assert round(engine.steps.spent / 1000) == thousands

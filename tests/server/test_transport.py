@@ -15,9 +15,18 @@ from typing import Any
 
 import pytest
 from ndb_protocol.messages import Reply
+from ndb_server.admission import Door, Policy
 from ndb_server.dispatch import NOT_TEXT, Dispatcher
 from ndb_server.engine import Engine
-from ndb_server.transport import MAX_MESSAGE_SIZE, Connection, Respond, Timeouts, text_header
+from ndb_server.limits import UNLIMITED
+from ndb_server.transport import (
+    MAX_MESSAGE_SIZE,
+    Connection,
+    Respond,
+    Timeouts,
+    Visit,
+    text_header,
+)
 from websockets.frames import Frame, Opcode
 
 from tests.e2e.exchanges import (
@@ -128,6 +137,23 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
+async def test_where_not_all_was_run_at_once_the_others_have_their_turn_first() -> None:
+    order: list[bytes] = []
+
+    def one_at_a_time(messages: Sequence[bytes], _: int, __: bool) -> tuple[Sequence[bytes], None]:
+        order.append(messages[0])
+        return messages[:1], None
+
+    async with opened(one_at_a_time) as one, opened(one_at_a_time) as other:
+        for name, peer in (("one", one), ("other", other)):
+            peer.socket.sendall(b"".join(text(f"{name} {number}") for number in range(50)))
+        for name, peer in (("one", one), ("other", other)):
+            said = [await peer.said() for _ in range(50)]
+            assert said == [f"{name} {number}" for number in range(50)]
+    assert {message.split()[0] for message in order[:10]} == {b"one", b"other"}
+    assert len(order) == 100
+
+
 class Clock:
     """The event loop's clock, which stands still until it is told to go on."""
 
@@ -168,7 +194,9 @@ def echo(messages: Sequence[bytes], _: int, __: bool) -> tuple[Sequence[bytes], 
 
 @asynccontextmanager
 async def connected(
-    respond: Respond = echo, connections: set[Connection] | None = None
+    respond: Respond = echo,
+    connections: set[Connection] | None = None,
+    arrive: Callable[[str], Visit | None] | None = None,
 ) -> AsyncIterator[Peer]:
     """Yield the client's end of a TCP connection that has sent nothing yet."""
     listed = set() if connections is None else connections
@@ -177,7 +205,7 @@ async def connected(
         end.setblocking(False)
     ours, theirs = ends
     transport, connection = await asyncio.get_running_loop().connect_accepted_socket(
-        lambda: Connection(respond, lambda: 0, NOT_TEXT, listed, TIMEOUTS), theirs
+        lambda: Connection(respond, lambda: 0, NOT_TEXT, listed, TIMEOUTS, arrive=arrive), theirs
     )
     peer = Peer(connection, transport, ours, theirs)
     assert connection in listed
@@ -190,10 +218,12 @@ async def connected(
 
 @asynccontextmanager
 async def opened(
-    respond: Respond = echo, connections: set[Connection] | None = None
+    respond: Respond = echo,
+    connections: set[Connection] | None = None,
+    arrive: Callable[[str], Visit | None] | None = None,
 ) -> AsyncIterator[Peer]:
     """Yield the client's end of a connection that is open."""
-    async with connected(respond, connections) as peer:
+    async with connected(respond, connections, arrive) as peer:
         await peer.send(handshake())
         assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
         yield peer
@@ -553,16 +583,19 @@ async def test_a_client_that_takes_nothing_is_cut_off_after_the_time_to_write(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with opened() as peer:
+    door = Door(Policy(), UNLIMITED, lambda *_: echo)
+    async with opened(arrive=door.arrive) as peer:
         sending = asyncio.ensure_future(peer.send(text(LARGE) * 20))
         await until(lambda: not peer.transport.is_reading())
         await clock.advance(TIMEOUTS.write - 0.1)
         assert not peer.connection.closed.done()
+        assert door.reached == {}
         await clock.advance(0.2)
         assert peer.connection.closed.done()
         with pytest.raises(ConnectionError):
             await sending
     assert "the client takes no replies" in caplog.text
+    assert door.reached == {"write": 1}
 
 
 async def test_a_client_that_takes_a_little_at_a_time_loses_nothing(clock: Clock) -> None:

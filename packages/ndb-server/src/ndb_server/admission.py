@@ -60,6 +60,31 @@ class Policy:
     proxied: bool = False
 
 
+class Crowd:
+    """The connections there are, as they are counted.
+
+    Attributes:
+        count: how many.
+        present: how many of each client.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.present: Counter[str] = Counter()
+
+    def enter(self, client: str) -> None:
+        """Count one more."""
+        self.count += 1
+        self.present[client] += 1
+
+    def exit(self, client: str) -> None:
+        """Count one less."""
+        self.count -= 1
+        self.present[client] -= 1
+        if not self.present[client]:
+            del self.present[client]
+
+
 class Door:
     """Lets connections in.
 
@@ -72,7 +97,7 @@ class Door:
 
     Attributes:
         credentials: may be replaced.
-        refused: how many were refused, by the cause.
+        refused: how many were refused, by the reason.
         reached: how often a client came to a limit, by the limit.
     """
 
@@ -90,19 +115,39 @@ class Door:
         self.refused: Counter[str] = Counter()
         self.reached: Counter[str] = Counter()
         self.delays = GrowingDelays()
-        self.present: Counter[str] = Counter()
-        self.count = 0
-        self.judging = 0
+        self.clients = Crowd()
+        # However many clients there are, operators are told so.
+        self.operators = Crowd()
+        self._judging: dict[Offer, asyncio.Future[Entry | None]] = {}
         # One: whoever sends many secrets keeps one core busy at the most.
-        self.judges = ThreadPoolExecutor(1, thread_name_prefix="credentials")
+        self._judges = ThreadPoolExecutor(1, thread_name_prefix="credentials")
 
     def arrive(self, address: str) -> "Visit | None":
         """Let a connection from `address` ask; None if there are far too many."""
-        return Visit.begin(self, client_key(address))
+        return Visit.begin(self, self.clients, client_key(address))
+
+    def arrive_as_operator(self, address: str) -> "Visit | None":
+        """Do the same on a port for operators."""
+        return Visit.begin(self, self.operators, client_key(address))
+
+    def judge(self, credentials: Credentials, offer: Offer) -> asyncio.Future[Entry | None] | None:
+        """Have a thread find out whose `offer` is; None if too many wait for that.
+
+        Those who come with the same one together, as after a restart, have it judged once.
+        """
+        verdict = self._judging.get(offer)
+        if verdict is None:
+            if len(self._judging) >= JUDGED_AT_ONCE:
+                return None
+            loop = asyncio.get_running_loop()
+            verdict = loop.run_in_executor(self._judges, credentials.verify, offer)
+            self._judging[offer] = verdict
+            verdict.add_done_callback(lambda _: self._judging.pop(offer))
+        return verdict
 
     def close(self) -> None:
         """Judge no more."""
-        self.judges.shutdown(wait=False, cancel_futures=True)
+        self._judges.shutdown(wait=False, cancel_futures=True)
 
 
 class Visit:
@@ -112,41 +157,31 @@ class Visit:
         entry: whose credentials it came with, if there are any.
     """
 
-    def __init__(self, door: Door, client: str) -> None:
+    def __init__(self, door: Door, crowd: Crowd, client: str) -> None:
         self._door = door
+        self._crowd = crowd
         self._client = client
         self.entry: Entry | None = None
         self._gone = asyncio.get_running_loop().create_future()
-        self._enter(client)
+        crowd.enter(client)
 
     @classmethod
-    def begin(cls, door: Door, client: str) -> "Visit | None":
+    def begin(cls, door: Door, crowd: Crowd, client: str) -> "Visit | None":
         """Return a new one; None if there are so many that no more are even answered."""
         limits = door.limits
         # Those beyond a limit are told so, unless they come in crowds.
-        if _beyond(door.count, limits.connections) > 256 or (
+        if _beyond(crowd.count, limits.connections) > 256 or (
             not door.policy.proxied
-            and _beyond(door.present[client], limits.connections_per_address) > 64
+            and _beyond(crowd.present[client], limits.connections_per_address) > 64
         ):
             door.refused["flood"] += 1
             return None
-        return cls(door, client)
-
-    def _enter(self, client: str) -> None:
-        self._client = client
-        self._door.count += 1
-        self._door.present[client] += 1
+        return cls(door, crowd, client)
 
     def leave(self) -> None:
         """End."""
         self._gone.set_result(None)
-        self._exit()
-
-    def _exit(self) -> None:
-        self._door.count -= 1
-        self._door.present[self._client] -= 1
-        if not self._door.present[self._client]:
-            del self._door.present[self._client]
+        self._crowd.exit(self._client)
 
     def admit(self, request: Request) -> Decision | Awaitable[Decision]:
         """Decide on an opening handshake that is one."""
@@ -158,7 +193,7 @@ class Visit:
             or check_origin(request, door.policy.origins)
         )
         if refusal is not None:
-            return self._refuse(refusal)
+            return refusal
         found = self._identify(request)
         return self._admit_later(found) if isinstance(found, Awaitable) else self._welcome(found)
 
@@ -167,8 +202,7 @@ class Visit:
 
     def check(self, request: Request) -> Refusal | None:
         """Refuse a request of plain HTTP for a host that is none of the server's."""
-        refusal = check_host(request, self._door.policy.hosts)
-        return refusal and self._refuse(refusal)
+        return check_host(request, self._door.policy.hosts)
 
     def identify(self, request: Request) -> Identity | Awaitable[Identity]:
         """Return the roles of who makes a request of plain HTTP; refuse wrong credentials."""
@@ -177,8 +211,9 @@ class Visit:
 
     def _look_behind_proxy(self, request: Request) -> None:
         if self._door.policy.proxied and (address := forwarded_for(request)):
-            self._exit()
-            self._enter(client_key(address))
+            self._crowd.exit(self._client)
+            self._client = client_key(address)
+            self._crowd.enter(self._client)
 
     def _identify(self, request: Request) -> Identity | Awaitable[Identity]:
         credentials = self._door.credentials
@@ -186,13 +221,13 @@ class Visit:
             return EVERY_ROLE
         offer = offered(request)
         if offer is None:
-            return self._refuse(_unauthorized("missing", "this server asks for credentials"))
+            return _unauthorized("no_credentials", "this server asks for credentials")
         entry = credentials.known(offer)
         return self._known(entry) if entry else self._judge(credentials, offer)
 
     def _check_number(self) -> Refusal | None:
         door = self._door
-        if _beyond(door.count, door.limits.connections) > 0:
+        if _beyond(self._crowd.count, door.limits.connections) > 0:
             return Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "connections",
@@ -200,7 +235,7 @@ class Visit:
                 "try again later",
             )
         number = door.limits.connections_per_address
-        if _beyond(door.present[self._client], number) > 0:
+        if _beyond(self._crowd.present[self._client], number) > 0:
             return Refusal(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "connections_per_address",
@@ -211,30 +246,23 @@ class Visit:
 
     async def _judge(self, credentials: Credentials, offer: Offer) -> Identity:
         door = self._door
-        loop = asyncio.get_running_loop()
-        wait = door.delays.wait(self._client, loop.time())
-        if wait > LONGEST_WAIT or door.judging >= JUDGED_AT_ONCE:
-            return self._refuse(
-                Refusal(
-                    HTTPStatus.TOO_MANY_REQUESTS,
-                    "attempts",
-                    "too many attempts with other credentials; try again later",
-                    {"Retry-After": str(round(wait) + 1)},
-                )
-            )
-        door.delays.reserve(self._client, loop.time())
-        door.judging += 1
-        try:
-            if wait:
-                await asyncio.sleep(wait)
-            entry = await loop.run_in_executor(door.judges, credentials.verify, offer)
-        finally:
-            door.judging -= 1
+        clock = asyncio.get_running_loop().time
+        wait = door.delays.wait(self._client, clock())
+        if wait > LONGEST_WAIT:
+            return _too_many(wait)
+        door.delays.reserve(self._client, clock())
+        # Who has to wait takes nobody's place meanwhile.
+        if wait:
+            await asyncio.sleep(wait)
+        verdict = door.judge(credentials, offer)
+        if verdict is None:
+            return _too_many(0)
+        entry = await verdict
         # The credentials may have been replaced meanwhile.
         if entry is not None and entry in (door.credentials or ()):
             return self._known(entry)
-        door.delays.failed(self._client, loop.time())
-        return self._refuse(_unauthorized("credentials", "the credentials are not right"))
+        door.delays.failed(self._client, clock())
+        return _unauthorized("credentials", "the credentials are not right")
 
     def _known(self, entry: Entry) -> frozenset[Role]:
         self.entry = entry
@@ -245,9 +273,9 @@ class Visit:
             return found
         return self._door.respond_for(found, self._client, self._gone)
 
-    def _refuse(self, refusal: Refusal) -> Refusal:
-        self._door.refused[refusal.cause] += 1
-        return refusal
+    def refused(self, reason: str) -> None:
+        """Count that the client was refused."""
+        self._door.refused[reason] += 1
 
     def reached(self, limit: str) -> None:
         """Count that the client came to a limit."""
@@ -270,4 +298,13 @@ def _unauthorized(cause: str, what: str) -> Refusal:
         cause,
         f"{what}; send a name and its secret with HTTP Basic, or the secret as a Bearer token",
         {"WWW-Authenticate": f'{build_www_authenticate_basic("ndb")}, Bearer realm="ndb"'},
+    )
+
+
+def _too_many(wait: float) -> Refusal:
+    return Refusal(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "attempts",
+        "too many attempts with other credentials; try again later",
+        {"Retry-After": str(round(wait) + 1)},
     )

@@ -179,7 +179,7 @@ def run(
         max_key_length: Most characters of a key's name.
         max_message_size: Most bytes of a message, with k, m or g.
         max_depth: How deep arrays and objects of a message may nest.
-        max_steps: Most steps through values that the JSONPath of one request may take.
+        max_steps: Most steps through values that one request may take.
         max_in_flight: Most requests of one connection that are answered together.
         max_connections: Most connections.
         max_connections_per_address: Most connections of one address.

@@ -30,6 +30,7 @@ from .batches import Batch, Hold
 from .errors import RefusedError
 from .journal import Journal
 from .nesting import nests_deeper
+from .queries import Steps
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,23 @@ _OK = int(Status.OK)
 
 Handler = Callable[[Any, int], Reply | Awaitable[Reply]]
 """Runs a command, given its parameters and the time in ms since the epoch."""
+
+
+class Refusing:
+    """Runs no command, whoever asks when: refuses it.
+
+    Args:
+        status: why.
+        sentence: why, for a human.
+    """
+
+    def __init__(self, status: Status, sentence: str) -> None:
+        self._status = status
+        self._sentence = sentence
+
+    def __call__(self, _: Any, __: int) -> Reply:
+        raise RefusedError(self._status, self._sentence)
+
 
 Note = Callable[[Command | None, int], Any]
 """Returns what to note of a request: of its command, if it names one, and its reply's status."""
@@ -64,6 +82,9 @@ _TOO_DEEP = encode_reply(
 ENOUGH = 2**18
 """Bytes of replies after which no further request is run at once."""
 
+MUCH = 10_000
+"""Steps through values after which no further request is run at once: some 10 ms of work."""
+
 
 class Dispatcher:
     """Answers messages.
@@ -73,6 +94,7 @@ class Dispatcher:
         journal: tells which replies have to wait until a change is durable; None if none has to.
         note: returns what is to be noted of a request.
         depth: how deep arrays and objects of a message may nest.
+        steps: counts those that requests take through values.
 
     Attributes:
         too_deep: how many messages nested deeper.
@@ -84,12 +106,14 @@ class Dispatcher:
         journal: Journal | None = None,
         note: Note = lambda *_: None,
         depth: int = sys.maxsize,
+        steps: Steps | None = None,
     ) -> None:
         self._unsettled: Sequence[object] = () if journal is None else journal.unsettled
         self._awaited = _nothing if journal is None else journal.awaited
         self._newest = _nothing if journal is None else journal.open_batch
         self._note = note
         self._depth = depth
+        self._steps = Steps() if steps is None else steps
         self.too_deep = 0
         self._rows = {
             name: (
@@ -117,8 +141,9 @@ class Dispatcher:
     ) -> tuple[list[bytes | Awaitable[bytes]], Hold | None]:
         """Run the requests that `messages` (valid UTF-8) are, in their order.
 
-        Stops behind one that is answered later, as those that follow have to wait for it, and once
-        the replies come to `ENOUGH` bytes, so that who asks and does not read is noticed.
+        Stops behind one that is answered later, as those that follow have to wait for it; once the
+        replies come to `ENOUGH` bytes, so that who asks and does not read is noticed; and once they
+        took `MUCH` steps, so that others are not kept waiting.
 
         Args:
             messages: the text messages.
@@ -136,6 +161,8 @@ class Dispatcher:
         first = 0
         size = 0
         short_way = self._short_way
+        steps = self._steps
+        steps_until = steps.spent + MUCH
         # A shorter one can't nest as deep: what begins has to end.
         suspect = self._depth * 2
         for message in messages:
@@ -183,7 +210,7 @@ class Dispatcher:
                     batch = awaited
             replies.append(text)
             size += len(text)
-            if size >= ENOUGH:
+            if size >= ENOUGH or steps.spent >= steps_until:
                 break
         if batch is None:
             return replies, None
@@ -192,12 +219,15 @@ class Dispatcher:
     def _instead(
         self, messages: Sequence[bytes], text_tokens: bool, number: int, now: int
     ) -> bytes:
-        """Return the reply to a message whose batch was undone: what was read is read again."""
+        """Return the reply to a message whose batch was undone: what was read is read again.
+
+        A change that might have been made was not; one that nobody may ask for is still that.
+        """
         message = messages[number]
         if not nests_deeper(message, self._depth):
             with suppress(RequestError):
                 command, _ = decode_request(message)
-                if command.changes:
+                if command.changes and not isinstance(self._rows[command.name][0], Refusing):
                     return encode_reply(command.reply_name, NOT_DURABLE)
         [reply], _ = self.dispatch([message], now, text_tokens)
         assert isinstance(reply, bytes)

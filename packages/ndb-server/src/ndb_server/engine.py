@@ -70,7 +70,7 @@ class Engine:
         unknown_tokens: how many tokens were asked for that no session has.
         reached: how often something was refused for a limit, by the limit; those of `steps` are
             counted by these.
-        steps: what following the JSONPath of a request may take.
+        steps: what a request may take to go through values.
         evicted: how many sessions have made room for other data.
     """
 
@@ -404,7 +404,17 @@ class Engine:
     # Commands on keys
 
     def _bounded(self, name: str, command: Callable[..., _T]) -> Callable[..., _T]:
-        return partial(command, steps=self.steps) if name in BOUNDED else command
+        if name not in BOUNDED:
+            return command
+        steps = self.steps
+
+        def run(values: Any, params: Any) -> _T:
+            try:
+                return command(values, params, steps)
+            finally:
+                steps.end()
+
+        return run
 
     def _session_read(self, name: str) -> Handler:
         read = self._bounded(name, READS[name])
@@ -462,11 +472,14 @@ class Engine:
     def snapshot(self, now: int, tokens: list[int] | None = None) -> list[tuple[int, Session]]:
         """Return the sessions of this moment, all or those of `tokens`, as copies."""
         self.reap(now)
-        chosen = self._sessions if tokens is None else dict.fromkeys(tokens)
+        sessions = self._sessions
+        # Only tokens that were made here become keys of a table: others may be chosen so that they
+        # collide, as the hash of a number is no secret.
+        chosen = sessions if tokens is None else dict.fromkeys(filter(sessions.get, tokens))
         return [
             (token, Session(session.expiry, session.deadline, copied(session.packed)))
             for token in chosen
-            if (session := self._sessions.get(token)) is not None
+            for session in [sessions[token]]
         ]
 
     def snapshot_keys(self) -> dict[str, Raw]:

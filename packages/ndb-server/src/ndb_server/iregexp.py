@@ -5,8 +5,8 @@ of the text is looked at once for each instruction of the pattern's program.
 """
 
 import re
-import sys
 import unicodedata
+from collections.abc import Iterator
 from functools import cache, lru_cache
 from itertools import groupby
 from typing import NamedTuple, Protocol
@@ -176,13 +176,34 @@ def _spelled_category(escape: str) -> str:
 def _ranges(category: str, inside: bool) -> str:
     """Return the code points of a general category of Unicode, or all others, as in a class."""
 
-    def belongs(point: int) -> bool:
-        return unicodedata.category(chr(point)).startswith(category) == inside
+    def belongs(run: tuple[str, int, int]) -> bool:
+        return run[0].startswith(category) == inside
 
     spans: list[str] = []
-    for chosen, points in groupby(range(sys.maxunicode + 1), belongs):
+    for chosen, runs in groupby(_runs(), belongs):
         if chosen:
-            first, *rest = points
-            last = rest[-1] if rest else first
-            spans.append(rf"\x{{{first:x}}}-\x{{{last:x}}}")
+            (_, first, last), *more = runs
+            spans.append(rf"\x{{{first:x}}}-\x{{{more[-1][2] if more else last:x}}}")
     return "".join(spans)
+
+
+@cache
+def _runs() -> list[tuple[str, int, int]]:
+    """Return all code points as runs of one general category, each from one to another."""
+    return [
+        *_looked_up(0, 0x3FFFF),
+        # What is the same as a whole need not be looked at a million times.
+        ("Cn", 0x40000, 0xDFFFF),
+        *_looked_up(0xE0000, 0xEFFFF),
+        ("Co", 0xF0000, 0xFFFFD),
+        ("Cn", 0xFFFFE, 0xFFFFF),
+        ("Co", 0x100000, 0x10FFFD),
+        ("Cn", 0x10FFFE, 0x10FFFF),
+    ]
+
+
+def _looked_up(first: int, last: int) -> Iterator[tuple[str, int, int]]:
+    for category, same in groupby(map(unicodedata.category, map(chr, range(first, last + 1)))):
+        end = first + len(list(same))
+        yield category, first, end - 1
+        first = end

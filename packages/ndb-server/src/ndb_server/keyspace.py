@@ -43,8 +43,7 @@ def keys(packed: Packed, _: m.Params) -> m.KeyListReply:
 
 def find(packed: Packed, params: m.Find, steps: Steps = _UNLIMITED) -> m.Reply:
     values = unpack(packed)
-    steps.begin()
-    paths.parse_path(params.path)
+    paths.parse_path(params.path, steps)
     searched = params.keys or values
     found = {
         key: selected
@@ -83,29 +82,30 @@ def clear_set(values: Values, params: m.KeyValues) -> tuple[m.CountReply, Edit]:
 def update(
     values: Values, params: m.Update, steps: Steps = _UNLIMITED
 ) -> tuple[m.CountReply, Edit]:
-    paths.parse_path(params.path)
+    paths.parse_path(params.path, steps)
     key = params.key
     if key not in values:
         return m.CountReply(
             cnt=0, st=Status.KEY_NOT_EXIST, m=f"there is no key {paths.show(key)}"
         ), _NOTHING
-    steps.begin()
     # A query may select a node twice, as $['a','a'] does.
     locations = list(dict.fromkeys(paths.select(params.path, key, bytes(values[key]), steps)))
     if not locations:
         return m.CountReply(cnt=0), _NOTHING
     # A long value at many nodes comes to more than there is memory for.
     steps.take(len(locations) * len(params.value) >> 6)
-    text = paths.replace(key, bytes(values[key]), locations, bytes(params.value))
+    text = paths.replace(key, bytes(values[key]), locations, bytes(params.value), steps)
     return m.CountReply(cnt=len(locations)), Edit({key: Raw(text)})
 
 
-def arr_append(values: Values, params: m.ArrAppend) -> tuple[m.Reply, Edit]:
+def arr_append(
+    values: Values, params: m.ArrAppend, steps: Steps = _UNLIMITED
+) -> tuple[m.Reply, Edit]:
     key = params.key
     if key not in values:
         return m.Reply(st=Status.KEY_NOT_EXIST, m=f"there is no key {paths.show(key)}"), _NOTHING
     name = None if params.name is UNSET else params.name
-    text = paths.append(key, bytes(values[key]), params.items, name)
+    text = paths.append(key, bytes(values[key]), params.items, name, steps)
     return m.DONE, Edit({key: Raw(text)})
 
 
@@ -129,5 +129,5 @@ WRITES: dict[str, Callable[[Values, Any], tuple[m.Reply, Edit]]] = {
 }
 """Commands that can change the map, without their prefix."""
 
-BOUNDED = ("FIND", "UPDATE")
-"""Commands that follow a JSONPath, and are given the `Steps` they may take."""
+BOUNDED = ("FIND", "UPDATE", "ARR_APPEND")
+"""Commands that go through values, and are given the `Steps` they may take."""

@@ -17,11 +17,12 @@ class Limits:
         message_size: bytes of a message.
         depth: how deep arrays and objects of a message nest.
         in_flight: requests of one connection that are answered together; more wait.
-        steps: steps that the JSONPath of one request may take through values.
+        steps: steps that one request may take through values, to follow its JSONPath or to append.
         keys: keys of a session.
         key_length: characters of a key's name.
         sessions: sessions there are.
-        memory: bytes of memory that sessions and keys take, as it is estimated.
+        memory: bytes of memory that sessions and keys take, as it is estimated; and as many for
+            what is on its way to or from clients.
         evict: whether sessions make room for new data, those that expire first before others.
         connections: connections there are.
         connections_per_address: connections of one address.
@@ -30,7 +31,7 @@ class Limits:
     message_size: int = 4 * 2**20
     depth: int = 512
     in_flight: int = 1024
-    steps: int = 250_000
+    steps: int = 50_000
     keys: int = 10_000
     key_length: int = 1024
     sessions: int = 10_000_000

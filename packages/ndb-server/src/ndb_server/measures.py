@@ -29,6 +29,7 @@ def page_of(
     engine: Engine,
     requests: Requests,
     reached: Callable[[], Mapping[str, int]],
+    refused: Mapping[str, int],
     traffic: Traffic,
     connections: Collection[Connection],
     loop_delay: Histogram,
@@ -41,6 +42,7 @@ def page_of(
         engine: whose sessions and keys.
         requests: the requests that were counted.
         reached: returns how often a client came to a limit, by the limit.
+        refused: how many clients were refused, by the reason.
         traffic: what is counted on the connections.
         connections: those there are.
         loop_delay: how late the event loop runs what is due, in seconds.
@@ -63,7 +65,9 @@ def page_of(
     metrics.counters("limits_reached", "Clients that came to a limit.", "limit", reached)
     gauge("connections", "Open WebSocket connections.", lambda: count_open(connections))
     counter("connections_opened", "WebSocket connections opened.", lambda: traffic.opened)
-    counter("handshakes_refused", "Opening handshakes refused.", lambda: traffic.refused)
+    metrics.counters(
+        "refusals", "Handshakes, pages and connections refused.", "reason", lambda: refused
+    )
     counter("received_bytes", "Bytes read from connections.", lambda: traffic.received)
     counter("sent_bytes", "Bytes written to connections.", lambda: traffic.sent)
     gauge("tasks", "Tasks of the event loop.", lambda: len(asyncio.all_tasks()))

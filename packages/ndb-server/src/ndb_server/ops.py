@@ -20,7 +20,8 @@ _TEXT = "text/plain; charset=utf-8"
 Page = Callable[[str], tuple[bytes, str]]
 """Makes the page of metrics, given what an ``Accept`` header says; also returns its type."""
 
-Answer = Response | Awaitable[Response]
+Answer = Response | Refusal
+"""What somebody is shown, or why not."""
 
 
 class Visitor(Protocol):
@@ -67,13 +68,15 @@ class Operations:
     def __init__(self, ready: Callable[[], str | None], metrics: Page | None) -> None:
         self._ready = ready
         self._metrics = metrics
-        self._pages: dict[str, Callable[[Request, Visitor | None], Answer]] = {
+        self._pages: dict[str, Callable[[Request, Visitor | None], Answer | Awaitable[Answer]]] = {
             "/healthz": lambda *_: response(HTTPStatus.OK, "ok\n"),
             "/readyz": self._readiness,
             "/metrics": self._measures,
         }
 
-    def answer(self, request: Request, visit: Visitor | None = None) -> Answer | None:
+    def answer(
+        self, request: Request, visit: Visitor | None = None
+    ) -> Answer | Awaitable[Answer] | None:
         """Answer a plain GET of a page.
 
         Args:
@@ -81,15 +84,17 @@ class Operations:
             visit: decides on who asks; None if everybody may.
 
         Returns:
-            The response; None if it is something else that is asked for.
+            The answer; None if it is something else that is asked for.
         """
         page = self._pages.get(urlsplit(request.path).path)
         if page is None or request.method != "GET" or "Upgrade" in request.headers:
             return None
         refusal = None if visit is None else visit.check(request)
-        return _refusing(refusal) if refusal else page(request, visit)
+        return refusal or page(request, visit)
 
-    def answer_all(self, request: Request, visit: Visitor | None = None) -> Answer:
+    def answer_all(
+        self, request: Request, visit: Visitor | None = None
+    ) -> Answer | Awaitable[Answer]:
         """Answer any request, as where there is nothing but these pages."""
         if request.method != "GET":
             refusal = response(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here\n")
@@ -105,27 +110,21 @@ class Operations:
             return response(HTTPStatus.OK, "ready\n")
         return response(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {reason}\n")
 
-    def _measures(self, request: Request, visit: Visitor | None) -> Answer:
+    def _measures(self, request: Request, visit: Visitor | None) -> Answer | Awaitable[Answer]:
         page = self._metrics
         if page is None:
             return response(HTTPStatus.NOT_FOUND, "metrics are off; start with --metrics on\n")
 
-        def show(found: Refusal | frozenset[Role]) -> Response:
+        def show(found: Refusal | frozenset[Role]) -> Answer:
             if isinstance(found, Refusal):
-                return _refusing(found)
+                return found
             if Role.ADMIN not in found:
-                return response(HTTPStatus.FORBIDDEN, "metrics need the role admin\n")
+                return Refusal(HTTPStatus.FORBIDDEN, "role", "metrics need the role admin")
             accept = ",".join(request.headers.get_all("Accept"))
             return response(HTTPStatus.OK, *page(accept))
 
-        async def show_later(coming: Awaitable[Refusal | frozenset[Role]]) -> Response:
+        async def show_later(coming: Awaitable[Refusal | frozenset[Role]]) -> Answer:
             return show(await coming)
 
         found = frozenset(Role) if visit is None else visit.identify(request)
         return show_later(found) if isinstance(found, Awaitable) else show(found)
-
-
-def _refusing(refusal: Refusal) -> Response:
-    refused = response(refusal.status, f"{refusal.message}\n")
-    refused.headers.update(refusal.headers)
-    return refused

@@ -22,10 +22,8 @@ from .queries import Environment, Steps
 Location = tuple[str | int, ...]
 """Where a node is: member names and array indexes from the root."""
 
-_encode = msgspec.json.Encoder().encode
 _parse = msgspec.json.Decoder().decode
 _parse_rounding = msgspec.json.Decoder(float_hook=float).decode
-_as_array = msgspec.json.Decoder(list[Raw]).decode
 
 
 LONGEST = 4096
@@ -35,20 +33,22 @@ _environment = Environment()
 _UNLIMITED = Steps()
 
 
-def parse_path(path: str) -> JSONPathQuery:
+def parse_path(path: str, steps: Steps = _UNLIMITED) -> JSONPathQuery:
     """Return the query that `path` spells.
 
     Raises:
-        RefusedError: it does not parse, or is too long (status 4).
+        RefusedError: it does not parse, or is too long (status 4), or takes too many `steps` (201).
     """
     if len(path) > LONGEST:
         raise RefusedError(
             Status.PATH_INVALID, f"'path' has {len(path)} characters; {LONGEST} are allowed"
         )
+    # Whether it was parsed before or not, a request is answered in the same way.
+    steps.take(len(path))
     return _parse_path(path)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _parse_path(path: str) -> JSONPathQuery:
     try:
         return _environment.compile(path)
@@ -89,10 +89,15 @@ def show(name: str) -> str:
 
 def _begin(path: str, text: bytes, steps: Steps) -> JSONPathQuery:
     query = parse_path(path)
-    # A step is enough to parse some hundred bytes; to begin takes a few.
-    steps.take(4 + len(text) // 256)
+    # To begin takes a few.
+    steps.take(4 + _parsing(text))
     _environment.steps = steps
     return query
+
+
+def _parsing(text: bytes) -> int:
+    """Return how many steps it takes to parse `text`."""
+    return len(text) // 100
 
 
 def select(path: str, key: str, text: bytes, steps: Steps = _UNLIMITED) -> list[Location]:
@@ -140,23 +145,31 @@ def _spelled(step: str | int) -> int:
     return 4 + len(step) if isinstance(step, str) else 4
 
 
-def replace(key: str, text: bytes, locations: Sequence[Location], value: bytes) -> bytes:
+def replace(
+    key: str,
+    text: bytes,
+    locations: Sequence[Location],
+    value: bytes,
+    steps: Steps = _UNLIMITED,
+) -> bytes:
     """Return JSON `text` with `value` in place of each node of `locations`.
 
     Of a node and another inside it, the outer one is replaced.
 
     Raises:
-        RefusedError: `text` nests too deeply to be changed there (status 41).
+        RefusedError: `text` nests too deeply to be changed there (status 41), or it takes too many
+            `steps` (201).
     """
+    steps.take(_parsing(text))
     with _reading(key):
-        return _replace(text.decode(), locations, value.decode()).encode()
+        return _replace(text.decode(), locations, value.decode(), steps).encode()
 
 
 _Wanted = dict[str | int, "_Wanted"]
 """Which nodes below a node are wanted, by the next step to them; none: the node itself."""
 
 
-def _replace(text: str, locations: Sequence[Location], value: str) -> str:
+def _replace(text: str, locations: Sequence[Location], value: str, steps: Steps) -> str:
     if () in locations:
         return value
     wanted: _Wanted = {}
@@ -168,7 +181,7 @@ def _replace(text: str, locations: Sequence[Location], value: str) -> str:
             node = node.setdefault(step, {})
     pieces: list[str] = []
     at = 0
-    for begin, end in sorted(_spans(text, wanted)):
+    for begin, end in sorted(_spans(text, wanted, steps)):
         pieces += text[at:begin], value
         at = end
     return "".join([*pieces, text[at:]])
@@ -188,12 +201,14 @@ def _match_end(pattern: re.Pattern[str], text: str, at: int) -> int:
     return match.end()
 
 
-def _spans(text: str, wanted: _Wanted) -> list[tuple[int, int]]:
+def _spans(text: str, wanted: _Wanted, steps: Steps) -> list[tuple[int, int]]:
     """Return begin and end of each node of `text` that is wanted."""
-    return _spans_at(text, _match_end(_SPACE, text, 0), wanted)[0]
+    return _spans_at(text, _match_end(_SPACE, text, 0), wanted, steps)[0]
 
 
-def _spans_at(text: str, begin: int, wanted: _Wanted | None) -> tuple[list[tuple[int, int]], int]:
+def _spans_at(
+    text: str, begin: int, wanted: _Wanted | None, steps: Steps
+) -> tuple[list[tuple[int, int]], int]:
     """Return the spans of the wanted nodes of the value at `begin`, and where the value ends.
 
     Every character is read once: a value with something wanted in it is not parsed as a whole.
@@ -205,18 +220,23 @@ def _spans_at(text: str, begin: int, wanted: _Wanted | None) -> tuple[list[tuple
     found: dict[str | int, list[tuple[int, int]]] = {}
     count, at = 0, begin
     while lead := _LEAD.match(text, at):
+        steps.take()
         step = count if lead[1] is None else _parse(lead[1])
-        found[step], at = _spans_at(text, lead.end(), wanted.get(step))
+        found[step], at = _spans_at(text, lead.end(), wanted.get(step), steps)
         count += 1
     return [span for spans in found.values() for span in spans], _match_end(_CLOSE, text, at)
 
 
-def append(key: str, text: bytes, items: Sequence[Raw], name: str | None) -> bytes:
+def append(
+    key: str, text: bytes, items: Sequence[Raw], name: str | None, steps: Steps = _UNLIMITED
+) -> bytes:
     """Return JSON `text` with `items` at the end of its array, or of its member `name`'s.
 
     Raises:
-        RefusedError: there is no such array, or `text` can't be changed (status 41).
+        RefusedError: there is no such array, or `text` can't be changed (status 41), or it takes
+            too many `steps` (201).
     """
+    steps.take(_parsing(text))
     with _reading(key):
         value = _parse(text)
         if name is None:
@@ -226,7 +246,7 @@ def append(key: str, text: bytes, items: Sequence[Raw], name: str | None) -> byt
         else:
             if isinstance(value, dict) and isinstance(value.get(name), list):
                 members = text.decode()
-                [(begin, end)] = _spans(members, {name: {}})
+                [(begin, end)] = _spans(members, {name: {}}, steps)
                 array = _append(members[begin:end].encode(), items).decode()
                 return (members[:begin] + array + members[end:]).encode()
             what = f"no object with an array at 'name' ({show(name)})"
@@ -234,4 +254,5 @@ def append(key: str, text: bytes, items: Sequence[Raw], name: str | None) -> byt
 
 
 def _append(array: bytes, items: Sequence[Raw]) -> bytes:
-    return _encode([*_as_array(array), *items])
+    inside = array.strip()[1:-1].strip()
+    return b"[%b]" % b",".join([inside] * bool(inside) + [bytes(item) for item in items])

@@ -1,5 +1,13 @@
 """The server protects itself by default: it isn't opened to a network by oversight."""
 
+import os
+import sys
+
+FIXED_HASHES = (
+    "PYTHONHASHSEED is set to a number: whoever knows it can send keys that collide, which take "
+    "very long; unset it"
+)
+
 WAYS_ON = (
     "give --auth-file FILE with --tls-cert FILE and --tls-key FILE, or --behind-proxy where a "
     "proxy terminates TLS, or --insecure to let in anyone who can reach it"
@@ -22,3 +30,12 @@ def check_exposure(
         return None
     missing = [what for what, there in (("credentials", guarded), ("TLS", encrypted)) if not there]
     return f"not listening on {host} without {' and '.join(missing)}: {WAYS_ON}"
+
+
+def has_fixed_hashes() -> bool:
+    """Tell whether the hashes of strings are the same in each process."""
+    if not sys.flags.hash_randomization:
+        return True
+    # The flag says this of the seed 0 alone.
+    seed = "" if sys.flags.ignore_environment else os.environ.get("PYTHONHASHSEED", "")
+    return seed not in ("", "random")

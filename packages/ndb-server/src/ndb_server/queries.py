@@ -2,7 +2,7 @@
 
 A short query can ask for more than there is time or memory for: ``$..*..*..*``, or a filter that
 looks at everything for each of everything. So each thing done for a query is a step or more of
-those that a request has. A step takes one or two microseconds.
+those that a request has. A step takes a microsecond as a rule, and two at the most.
 
 What counts are the classes of jsonpath-rfc9535 that do the work, with the counting added; a query
 that was compiled is made of these instead.
@@ -38,7 +38,10 @@ from . import iregexp
 from .errors import RefusedError
 
 _COMPILING = 250
-"""Steps that it takes to compile a pattern."""
+"""Steps that it takes to compile a pattern, beside one for each two instructions."""
+
+_MATCHING = 3
+"""Steps that it takes to run a pattern, however short the text is."""
 
 
 class Steps:
@@ -49,17 +52,20 @@ class Steps:
 
     Attributes:
         exceeded: how many requests would have taken more.
+        spent: how many were taken by the requests that have ended.
     """
 
-    __slots__ = ("_left", "_most", "exceeded")
+    __slots__ = ("_left", "_most", "exceeded", "spent")
 
     def __init__(self, most: int = 0) -> None:
         self._most = most or 2**62
         self._left = self._most
         self.exceeded = 0
+        self.spent = 0
 
-    def begin(self) -> None:
-        """Begin a request."""
+    def end(self) -> None:
+        """End a request: the next one has all of them again."""
+        self.spent += self._most - self._left
         self._left = self._most
 
     def take(self, count: int = 1) -> None:
@@ -77,7 +83,8 @@ class Steps:
         self.exceeded += 1
         return RefusedError(
             Status.LIMIT_EXCEEDED,
-            f"it takes more than {self._most} steps to follow 'path'; let it, or 'keys', name less",
+            f"it takes more than {self._most} steps; let 'path' or 'keys' name less, or keep "
+            "smaller values",
         )
 
 
@@ -127,7 +134,9 @@ class _Regexp(FilterFunction):
             compiled = iregexp.compile_pattern(pattern)
         except iregexp.TooLargeError:
             raise steps.refusal() from None
-        steps.take(1 + (iregexp.compiled() - before) * _COMPILING)
+        steps.take(_MATCHING)
+        if iregexp.compiled() > before:
+            steps.take(_COMPILING + (compiled.size // 2 if compiled else 0))
         if compiled is None:
             return False
         # RE2 does about 250 characters times instructions in a microsecond.
@@ -165,8 +174,8 @@ class _Descendants(JSONPathRecursiveDescentSegment):
                         yield found
 
     def _visit(self, node: JSONPathNode, depth: int = 1) -> Iterable[JSONPathNode]:
-        # It looks at each child for whether it has children.
-        self.env.steps.take(1 + _length(node.value) // 8)  # type: ignore[attr-defined]
+        # It looks at each child for whether it has children, and goes the whole way for each.
+        self.env.steps.take(1 + _length(node.value) // 8 + depth // 8)  # type: ignore[attr-defined]
         return super()._visit(node, depth)
 
 
@@ -183,7 +192,28 @@ def _length(value: object) -> int:
     return len(value) if isinstance(value, dict | list) else 0
 
 
+def _begins(query: JSONPathQuery) -> int:
+    # Each segment is made ready, whether a node comes to it or not.
+    return 1 + len(query.segments) // 4
+
+
 class _Relative(RelativeFilterQuery):
+    __slots__ = ()
+
+    def evaluate(self, context: FilterContext) -> object:
+        context.env.steps.take(_begins(self.query))  # type: ignore[attr-defined]
+        return super().evaluate(context)
+
+
+class _Root(RootFilterQuery):
+    __slots__ = ()
+
+    def evaluate(self, context: FilterContext) -> object:
+        context.env.steps.take(_begins(self.query))  # type: ignore[attr-defined]
+        return super().evaluate(context)
+
+
+class _Function(FunctionExtension):
     __slots__ = ()
 
     def evaluate(self, context: FilterContext) -> object:
@@ -191,7 +221,7 @@ class _Relative(RelativeFilterQuery):
         return super().evaluate(context)
 
 
-class _Root(RootFilterQuery):
+class _Prefix(PrefixExpression):
     __slots__ = ()
 
     def evaluate(self, context: FilterContext) -> object:
@@ -260,9 +290,12 @@ def _counting_expression(expression: Any) -> Any:
         case FilterExpression():
             expression.expression = _counting_expression(expression.expression)
         case PrefixExpression():
-            expression.right = _counting_expression(expression.right)
+            return _Prefix(
+                expression.token, expression.operator, _counting_expression(expression.right)
+            )
         case FunctionExtension():
-            expression.args = [_counting_expression(argument) for argument in expression.args]
+            arguments = [_counting_expression(argument) for argument in expression.args]
+            return _Function(expression.token, expression.name, arguments)
         case FilterQuery():
             kind = _Root if isinstance(expression, RootFilterQuery) else _Relative
             return kind(expression.token, _counting(expression.query))

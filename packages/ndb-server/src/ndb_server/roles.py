@@ -3,11 +3,9 @@
 from collections.abc import Collection, Mapping
 
 from ndb_protocol import COMMANDS, Status
-from ndb_protocol import messages as m
 from ndb_protocol.commands import Role
 
-from .dispatch import Handler
-from .errors import RefusedError
+from .dispatch import Handler, Refusing
 
 
 def permitted(handlers: Mapping[str, Handler], roles: Collection[Role]) -> dict[str, Handler]:
@@ -24,9 +22,6 @@ def permitted(handlers: Mapping[str, Handler], roles: Collection[Role]) -> dict[
 
 def _refusing(name: str, needed: Role, roles: Collection[Role]) -> Handler:
     has = ", ".join(sorted(role.value for role in roles)) or "none"
-    sentence = f"{name} needs the role {needed.value}; this client's: {has}"
-
-    def refuse(_: m.Params, __: int) -> m.Reply:
-        raise RefusedError(Status.COMMAND_DISABLED, sentence)
-
-    return refuse
+    return Refusing(
+        Status.COMMAND_DISABLED, f"{name} needs the role {needed.value}; this client's: {has}"
+    )

@@ -38,14 +38,14 @@ from .measures import count_open, page_of, resident_bytes
 from .metrics import DELAYS, SIZES, Histogram, Requests
 from .notify import notify, passed_sockets
 from .ops import Operations
-from .protection import check_exposure
+from .protection import FIXED_HASHES, check_exposure, has_fixed_hashes
 from .roles import permitted
 from .rows import deadline_of, settings_of, unsigned
 from .sessions import Session, deadline_after
 from .slow import watched
 from .store import Durability, Store, StoreError
 from .tables import DamageError
-from .tls import Certificates, TlsError
+from .tls import Certificates, TlsError, report_refusals
 from .transport import Connection, Respond, Timeouts, Traffic, no_http
 
 logger = logging.getLogger(__name__)
@@ -165,6 +165,7 @@ class Server:
                 self._engine,
                 self._requests,
                 lambda: self.reached,
+                self._door.refused,
                 self._traffic,
                 self._connections,
                 self._loop_delay,
@@ -257,15 +258,16 @@ class Server:
         return self._guesses.slowing(client, gone, respond)
 
     def _dispatcher(self, roles: frozenset[Role]) -> Dispatcher:
-        handlers = permitted(self._handlers, roles)
+        handlers = dict(self._handlers)
         if Role.ADMIN not in roles:
             handlers["SV_INFO"] = self._info
         if self._options.slow_ms is not None:
             handlers = watched(handlers, self._options.slow_ms)
+        handlers = permitted(handlers, roles)
+        depth, steps = self._options.limits.depth, self._engine.steps
         if self._requests is None:
-            return Dispatcher(handlers, self._journal, depth=self._options.limits.depth)
-        note = self._requests.note
-        return Dispatcher(handlers, self._journal, note, self._options.limits.depth)
+            return Dispatcher(handlers, self._journal, depth=depth, steps=steps)
+        return Dispatcher(handlers, self._journal, self._requests.note, depth, steps)
 
     @property
     def reached(self) -> Counter[str]:
@@ -319,6 +321,7 @@ class Server:
                 self._door.credentials = Credentials(read_entries(options.auth_file).values())
             if options.certificates is not None:
                 self._tls = options.certificates.context()
+                report_refusals(self._tls, self._refuse_tls)
         except (CredentialsError, TlsError) as error:
             raise StartError(str(error)) from error
         certificates = options.certificates
@@ -333,6 +336,12 @@ class Server:
             )
             if reason is not None:
                 raise StartError(reason)
+        if has_fixed_hashes():
+            logger.warning(FIXED_HASHES)
+
+    def _refuse_tls(self, reason: str) -> None:
+        self._door.refused["tls"] += 1
+        logger.info("TLS handshake refused: %s", reason, extra={"reason": reason})
 
     async def _is_loopback(self, host: str) -> bool:
         """Tell whether only this machine can reach `host`; what is no address is none."""
@@ -441,7 +450,7 @@ class Server:
             self._operators,
             self._options.timeouts,
             answer_http=self._operations.answer_all,
-            arrive=self._door.arrive,
+            arrive=self._door.arrive_as_operator,
         )
 
     async def _listen(

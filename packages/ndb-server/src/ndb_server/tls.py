@@ -1,6 +1,7 @@
 """TLS: the server's certificate, and those it asks its clients for."""
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,25 @@ class Certificates:
                     f"cannot use client CA {self.client_ca}: {_reason(error)}; "
                     "it must be a PEM file"
                 ) from error
+
+
+def report_refusals(context: ssl.SSLContext, refused: Callable[[str], None]) -> None:
+    """Have `refused` be told of each handshake of `context` that fails, with the reason.
+
+    Event loops tell nobody: to them a client that can't come in was never there.
+    """
+
+    class Reporting(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLSyscallError):
+                raise
+            except ssl.SSLError as error:
+                refused(str(_reason(error)))
+                raise
+
+    context.sslobject_class = Reporting
 
 
 def _reason(error: Exception) -> object:

@@ -31,7 +31,7 @@ from websockets.typing import Subprotocol
 from .batches import Hold
 from .handshake import Refusal
 from .limits import UNLIMITED, Limits
-from .ops import Visitor
+from .ops import Answer, Visitor
 
 try:
     from websockets.speedups import apply_mask
@@ -83,15 +83,16 @@ class Traffic:
         received: bytes that were read.
         sent: bytes that were written.
         opened: WebSocket connections that were opened.
-        refused: opening handshakes that were refused.
         binary: binary messages that were answered.
+        waiting: bytes that wait now: of replies that are not read, and of messages that are not
+            whole.
     """
 
     received: int = 0
     sent: int = 0
     opened: int = 0
-    refused: int = 0
     binary: int = 0
+    waiting: int = 0
 
 
 class Visit(Visitor, Protocol):
@@ -100,6 +101,9 @@ class Visit(Visitor, Protocol):
     def admit(self, request: Request) -> Refusal | Respond | Awaitable[Refusal | Respond]:
         """Decide on a handshake that is one: refuse it, or say what answers the client."""
         raise NotImplementedError
+
+    def refused(self, reason: str) -> None:
+        """Count that the client was refused, for one of a few reasons."""
 
     def leave(self) -> None:
         """Take notice of the end."""
@@ -117,7 +121,7 @@ MAX_MESSAGE_SIZE = UNLIMITED.message_size
 """The largest message taken, in bytes, unless told otherwise; a larger one closes the connection
 with 1009."""
 
-AnswerHttp = Callable[[Request, Visit | None], Response | Awaitable[Response] | None]
+AnswerHttp = Callable[[Request, Visit | None], Answer | Awaitable[Answer] | None]
 """Answers a request of plain HTTP, perhaps later; None if it is for others."""
 
 _HELD = 16
@@ -125,6 +129,9 @@ _HELD = 16
 
 _READ_AHEAD = 2**16
 """Bytes taken in behind a request that is being answered; enough to see pings."""
+
+_SHOWN = 200
+"""Characters of what a client is refused for that are logged; it may have sent them."""
 
 _LINE_SIZE = 2**14
 """Bytes of an opening handshake without a line's end that are too many."""
@@ -255,7 +262,10 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._answer_http = answer_http
         self._arrive = arrive
         self._visit: Visit | None = None
+        self._address: object = None
         self._max_size = limits.message_size
+        self._most_waiting = limits.memory or sys.maxsize
+        self._kept = 0
         self._turns = range(limits.in_flight or sys.maxsize)
         self._loop = asyncio.get_running_loop()
         self._ws = ServerProtocol(
@@ -300,17 +310,18 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     @property
     def peer(self) -> str:
         """The client's address and port."""
-        address = self._transport.get_extra_info("peername")
+        address = self._address
         return f"{address[0]} port {address[1]}" if isinstance(address, tuple) else "nowhere"
 
     # asyncio.Protocol and asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._address = transport.get_extra_info("peername")
         self._connections.add(self)
         self._timer = self._loop.call_later(self._timeouts.handshake, self._abort_handshake)
         if self._arrive is not None:
-            address = transport.get_extra_info("peername")
+            address = self._address
             self._visit = self._arrive(address[0] if isinstance(address, tuple) else "")
             if self._visit is None:
                 self._abort("too many connections")
@@ -335,6 +346,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             pending += data
             if len(pending) >= self._needed:
                 self._process_pending()
+        if pending or self._kept:
+            self._keep()
         if self._waits:
             self._proceed()
 
@@ -348,10 +361,13 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         self._write_paused = True
         self._unsent = self._transport.get_write_buffer_size()
+        self._keep()
         self._watch_writing()
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        self._unsent = 0
+        self._keep()
         self._stop_watching()
         self._go_on()
 
@@ -365,7 +381,29 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._visit.leave()
         self._pending.clear()
         self._held.clear()
+        self._let_go()
         self.closed.set_result(None)
+
+    # What waits
+
+    def _keep(self) -> None:
+        """Count what waits here; if there is too much on all connections, cut off who has most."""
+        if self._transport.is_closing():
+            return
+        kept = len(self._pending) + self._unsent
+        if self._fragments is not None:
+            kept += len(self._fragments[1])
+        self._traffic.waiting += kept - self._kept
+        self._kept = kept
+        if self._traffic.waiting > self._most_waiting:
+            greediest = max(self._connections, key=lambda one: one._kept)
+            greediest._let_go()
+            greediest._reached("waiting")
+            greediest._abort("too much waits for clients, and most of it for this one")
+
+    def _let_go(self) -> None:
+        self._traffic.waiting -= self._kept
+        self._kept = 0
 
     # Reading
 
@@ -431,17 +469,26 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             state = self._ws.state
         now = self._clock()
         is_open = state is _OPEN
+        handed_over = 0
         while is_open and position < total and not self._write_paused and len(self._held) < _HELD:
             if self._answering is None and self._fragments is None:
                 messages, ends = text_messages(data, position, self._turns, self._max_size)
                 if messages:
-                    position = ends[self._answer(messages, now) - 1]
+                    run = self._answer(messages, now)
+                    position = ends[run - 1]
                     if position < total and len(messages) == len(self._turns):
                         self._reached("in_flight")
-                        self._turn = self._loop.call_soon(self._take_turn)
-                        break
-                    continue
+                    elif run == len(messages) or self._answering is not None:
+                        continue
+                    # The others' turn comes first.
+                    self._turn = self._loop.call_soon(self._take_turn)
+                    break
             if total - position < 2:
+                break
+            if handed_over == len(self._turns):
+                # Frames that ask for nothing take time too.
+                self._reached("in_flight")
+                self._turn = self._loop.call_soon(self._take_turn)
                 break
             first, second = data[position], data[position + 1]
             if (self._answering is not None or self._held) and not (
@@ -474,6 +521,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
                 self._needed = end - position
                 break
             message = self._hand_over(data[position:end])
+            handed_over += 1
             position = end
             if message is not None:
                 self._answer([message], now)
@@ -505,7 +553,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             for request in self._ws.events_received():
                 self._accept(cast(Request, request))
             if self._ws.handshake_exc is not None:
-                self._refused(str(self._ws.handshake_exc))
+                self._refused("handshake", "invalid", str(self._ws.handshake_exc))
             self._write_protocol()
         return position
 
@@ -514,7 +562,10 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if isinstance(answer, Awaitable):
             self._wait_for(self._answer_http_later(answer))
             return
-        response = answer or self._ws.accept(request)
+        if answer is not None:
+            self._show(answer)
+            return
+        response = self._ws.accept(request)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._ws.send_response(response)
         elif self._visit is None:
@@ -531,28 +582,40 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._transport.pause_reading()
         self._deciding = asyncio.ensure_future(deciding)
 
-    async def _answer_http_later(self, coming: Awaitable[Response]) -> None:
-        response = await coming
+    async def _answer_http_later(self, coming: Awaitable[Answer]) -> None:
+        answer = await coming
         self._deciding = None
+        self._show(answer)
         if not self.closed.done() and not self._transport.is_closing():
             self._transport.resume_reading()
-            self._ws.send_response(response)
             self._write_protocol()
+
+    def _show(self, answer: Answer) -> None:
+        """Answer a request of plain HTTP."""
+        if isinstance(answer, Refusal):
+            self._refuse("request", answer)
+        else:
+            self._ws.send_response(answer)
 
     def _decide(self, response: Response, decision: Refusal | Respond) -> None:
         if isinstance(decision, Refusal):
-            refusal = self._ws.reject(decision.status, f"{decision.message}\n")
-            refusal.headers.update(decision.headers)
-            self._ws.send_response(refusal)
-            self._refused(decision.message)
+            self._refuse("handshake", decision)
         else:
             self._respond = decision
             self._open(response)
+
+    def _refuse(self, what: str, refusal: Refusal) -> None:
+        response = self._ws.reject(refusal.status, f"{refusal.message}\n")
+        response.headers.update(refusal.headers)
+        self._ws.send_response(response)
+        self._refused(what, refusal.cause, refusal.message)
 
     async def _decide_later(self, response: Response, coming: Awaitable[Refusal | Respond]) -> None:
         decision = await coming
         self._deciding = None
         if self.closed.done() or self._transport.is_closing():
+            if isinstance(decision, Refusal):
+                self._refused("handshake", decision.cause, decision.message)
             return
         self._decide(response, decision)
         self._write_protocol()
@@ -568,12 +631,14 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._traffic.opened += 1
         self._text_tokens = self._ws.subprotocol == NDB_V1_TEXT
 
-    def _refused(self, reason: str) -> None:
-        self._traffic.refused += 1
+    def _refused(self, what: str, cause: str, reason: str) -> None:
+        if self._visit is not None:
+            self._visit.refused(cause)
         # What the client sent may stand in it, and a terminal may obey it.
-        shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in reason)
+        shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in reason[:_SHOWN])
         logger.info(
-            "handshake refused, from %s: %s",
+            "%s refused, from %s: %s",
+            what,
             self.peer,
             shown,
             extra={"peer": self.peer, "reason": shown},
@@ -686,6 +751,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._traffic.sent += len(data)
         if self._write_paused:
             self._unsent += len(data)
+            self._keep()
         self._transport.write(data)
 
     def _write_protocol(self) -> None:
@@ -715,8 +781,10 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         unsent = self._transport.get_write_buffer_size()
         if unsent < self._unsent:
             self._unsent = unsent
+            self._keep()
             self._watch_writing()
         else:
+            self._reached("write")
             self._abort("the client takes no replies")
 
     # Time
