@@ -250,6 +250,8 @@ def test_who_leaves_while_a_wrong_secret_is_judged_is_logged_and_counted_all_the
 ) -> None:
     with Wire(guarded.port) as wire:
         own = wire.socket.getsockname()[1]
+        # Who comes later is answered: this one has been accepted, and its address is known.
+        assert get(guarded.port, "/healthz")[0] == 200
         wire.send(handshake(Authorization=WRONG["another secret"]))
         wire.reset()
     operator = f"Bearer {secrets['admin']}"
