@@ -15,6 +15,7 @@ from ndb_server.memory import KEY_BYTES, SESSION_BYTES
 from websockets.frames import Opcode
 
 from tests.conftest import Server, StartServer
+from tests.durability.conftest import faults
 from tests.e2e.http import Samples, get, scrape
 from tests.e2e.wire import BOUND, Wire, close, frame, handshake, text
 
@@ -55,6 +56,7 @@ class Tap:
         self._tapped = tapped
         self._tally = tally
         self.close = tapped.close
+        self.setsockopt = tapped.setsockopt
 
     def sendall(self, data: bytes) -> None:
         self._tally.sent += len(data)
@@ -215,6 +217,43 @@ def test_every_counter_is_what_was_done(server: Server, tally: Tally) -> None:
         assert plain["ndb_sent_bytes_total"] == tally.received
         assert_the_histograms_agree(samples, tally)
         assert {name for name, _ in samples if not name.startswith("ndb_process_")} == EVERY_SAMPLE
+
+
+def test_what_a_failing_disk_undid_is_counted_as_it_was_answered(
+    server: Server, tally: Tally
+) -> None:
+    port = ops_port(server)
+    with Counting(server.port, tally) as client, Counting(server.port, tally) as leaving:
+        for one in (client, leaving):
+            one.upgrade()
+        token = client.run("SH_NEW")["tkn"]
+        client.run("SH_SET", tkn=token, keys={"a": 1})
+        batches = scrape(port)["ndb_journal_batch_size_count", ()]
+        asked: list[tuple[str, dict[str, Any], int]] = [
+            ("SH_GET", {"keys": ["a"]}, 1),
+            ("SH_SET", {"keys": {"a": 2}}, 202),
+            ("SH_GET", {"keys": ["a"]}, 1),
+            ("SH_RMV", {"keys": []}, 42),
+            ("SH_END", {}, 202),
+            # Until that is undone there is no such session.
+            ("SH_KEYS", {}, 1),
+            ("SH_COUNT", {}, 1),
+        ]
+        with faults(server, "fdatasync,fsync", "error=EIO:delay_enter=500000"):
+            client.send(b"".join(text({name: {"tkn": token, **rest}}) for name, rest, _ in asked))
+            until(lambda: scrape(port)["ndb_journal_batch_size_count", ()] > batches)
+            leaving.send(text({"KV_SET": {"keys": {"a": 1}}}))
+            until(lambda: scrape(port)["ndb_received_bytes_total", ()] == tally.sent)
+            leaving.reset()
+            # What waits is not counted, whether it still does or not: a counter never goes back.
+            assert ("KV_SET", 1) not in of_requests(scrape(port))
+            assert of_requests(scrape(port))["SH_SET", 1] == 1
+            for (name, _, status), reply in zip(asked, client.replies(len(asked)), strict=True):
+                assert reply[f"{name}_RSP"]["st"] == status
+                tally.outcomes[name, status] += 1
+            tally.outcomes["KV_SET", 202] += 1
+            until(lambda: ("KV_SET", 202) in of_requests(scrape(port)))
+        assert of_requests(scrape(port)) == tally.outcomes
 
 
 HISTOGRAMS = [

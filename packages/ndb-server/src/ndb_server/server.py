@@ -11,7 +11,7 @@ import ssl
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -160,7 +160,7 @@ class Server:
         self._requests: Requests | None = None
         page = None
         if options.metrics:
-            self._requests = Requests(lambda: self._traffic.binary)
+            self._requests = Requests(lambda: self._traffic.binary, self._held)
             page = page_of(
                 self._engine,
                 self._requests,
@@ -220,6 +220,13 @@ class Server:
 
         self._store.write(changed, done_here)
 
+    def _held(self) -> Iterator[Histogram]:
+        """Yield what was noted of requests whose replies wait until a change is durable."""
+        if self._journal is not None:
+            for hold in self._journal.holds():
+                assert hold.notes is not None
+                yield from hold.notes[hold.first :]
+
     def _later(self, delay: float, action: Callable[[], None]) -> None:
         if delay:
             self._loop.call_later(delay, action)
@@ -264,8 +271,8 @@ class Server:
             handlers = watched(handlers, self._options.slow_ms)
         if self._requests is None:
             return Dispatcher(handlers, self._journal, depth=self._options.limits.depth)
-        note = self._requests.note
-        return Dispatcher(handlers, self._journal, note, self._options.limits.depth)
+        note, amend = self._requests.note, self._requests.amend
+        return Dispatcher(handlers, self._journal, note, amend, self._options.limits.depth)
 
     @property
     def reached(self) -> Counter[str]:

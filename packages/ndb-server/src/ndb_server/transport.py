@@ -16,7 +16,7 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol, cast
@@ -361,7 +361,6 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if self._visit is not None:
             self._visit.leave()
         self._pending.clear()
-        self._held.clear()
         self.closed.set_result(None)
 
     # Reading
@@ -632,6 +631,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             hold.batch.waiting[self] = None
         return run
 
+    @property
+    def holds(self) -> Iterator[Hold]:
+        """What replies wait for, in their order; those of a client that has gone too."""
+        return (hold for _, _, hold in self._held if hold is not None)
+
     def settled(self) -> None:
         """Send the replies that nothing holds any more."""
         held, now = self._held, self._clock()
@@ -640,9 +644,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             if hold is not None and hold.batch.done is None:
                 break
             if hold is not None and hold.batch.done is False:
-                texts = [hold.instead(number, now) for number in range(len(texts))]
+                numbers = range(hold.first, len(texts))
+                texts = [*texts[: hold.first], *(hold.instead(number, now) for number in numbers)]
             held.popleft()
-            self._send(texts[sent:])
+            if not self.closed.done():
+                self._send(texts[sent:])
         # Not before everyone has been told what became of the batch.
         self._loop.call_soon(self._go_on)
 
