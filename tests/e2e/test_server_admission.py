@@ -19,8 +19,7 @@ from ndb_protocol import COMMANDS
 from ndb_protocol.commands import Role
 
 from tests.conftest import Server, StartServer
-from tests.e2e.http import get
-from tests.e2e.test_server_metrics import ops_port
+from tests.e2e.http import get, ops_port
 from tests.e2e.wire import BOUND, Wire, close, handshake, opened, text
 
 ENDED = (ConnectionError, ssl.SSLError, AssertionError)
@@ -613,7 +612,7 @@ def test_metrics_are_for_administrators_and_health_is_for_everybody(
 ) -> None:
     options = ["--ops-port", "0"] if ops else []
     server = start_server("--auth-file", str(auth_file), *options)
-    port = ops_port(server) if ops else server.port
+    port = ops_port(server.stderr) if ops else server.port
     assert get(port, "/healthz")[0] == get(port, "/readyz")[0] == 200
     status, headers, _ = get(port, "/metrics")
     assert status == 401

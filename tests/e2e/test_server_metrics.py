@@ -1,10 +1,7 @@
 """Every number on the page of metrics, beside what the test's own clients did."""
 
-import re
 import socket
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -16,22 +13,8 @@ from websockets.frames import Opcode
 
 from tests.conftest import Server, StartServer
 from tests.durability.conftest import faults
-from tests.e2e.http import Samples, get, scrape
-from tests.e2e.wire import BOUND, Wire, close, frame, handshake, text
-
-
-def ops_port(server: Server) -> int:
-    """Return the port of a server that was started with ``--ops-port 0``, from its log."""
-    found = re.search(r"health and metrics are at http://127\.0\.0\.1:([0-9]+)/", server.stderr)
-    assert found, server.stderr
-    return int(found[1])
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for `condition`, which asks the server."""
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
+from tests.e2e.http import Samples, get, ops_port, scrape
+from tests.e2e.wire import Wire, close, frame, handshake, text, until
 
 
 @dataclass
@@ -173,7 +156,7 @@ def server(start_server: StartServer, tmp_path: Path) -> Server:
 
 
 def test_every_counter_is_what_was_done(server: Server, tally: Tally) -> None:
-    port = ops_port(server)
+    port = ops_port(server.stderr)
     before = scrape(port)
     assert of_requests(before) == {}
     do_some_of_everything(server.port, tally)
@@ -222,7 +205,7 @@ def test_every_counter_is_what_was_done(server: Server, tally: Tally) -> None:
 def test_what_a_failing_disk_undid_is_counted_as_it_was_answered(
     server: Server, tally: Tally
 ) -> None:
-    port = ops_port(server)
+    port = ops_port(server.stderr)
     with Counting(server.port, tally) as client, Counting(server.port, tally) as leaving:
         for one in (client, leaving):
             one.upgrade()
@@ -310,7 +293,7 @@ def test_a_page_tells_no_token_and_no_value(server: Server, tally: Tally) -> Non
         token = client.run("SH_NEW")["tkn"]
         client.run("SH_SET", tkn=token, keys={"secret-key": "secret-value"})
         client.ask(text({"SECRET": {}}), "ERR", 10)
-        _, _, page = get(ops_port(server), "/metrics")
+        _, _, page = get(ops_port(server.stderr), "/metrics")
     assert str(token) not in page
     assert "secret" not in page.lower()
 

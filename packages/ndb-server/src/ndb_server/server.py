@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -66,6 +67,8 @@ OPS_SOCKET = "ops"
 """The name of a socket, of those the service manager passes, that is for health and metrics."""
 
 _BACKLOG = 4096
+_GRACE = 1.0
+"""Seconds for what is to end when it is to end soon."""
 _REAP_INTERVAL = 0.1
 _RESTORE_SLICE = 4096
 _REAP_SLICE = 128
@@ -177,6 +180,9 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self._ops_listeners: list[asyncio.Server] = []
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+        # How long it is waited when the server stops: in all, and now.
+        self._until = 0.0
+        self._limit: asyncio.Timeout | None = None
 
     def _why_not_ready(self) -> str | None:
         if self._state is None and self._journal is not None and self._journal.trouble is not None:
@@ -495,19 +501,17 @@ class Server:
         """
         self._state = "stopping"
         self._guesses.close()
-        until = self._loop.time() + self._options.shutdown_timeout
+        self._until = self._loop.time() + self._options.shutdown_timeout
         for listener in self._listeners:
             listener.close()
         # One turn of the loop reads what the sockets hold by now.
         await asyncio.sleep(0)
         ending = [self._loop.create_task(one.shut_down()) for one in self._connections]
-        if ending:
-            _, late = await asyncio.wait(ending, timeout=self._options.shutdown_timeout)
-            if late:
-                logger.warning("connections cut, which did not end in time: %d", len(late))
-                for connection in list(self._connections):
-                    connection.cut()
-                await asyncio.wait(late)
+        if late := await self._late(ending):
+            logger.warning("connections cut, which did not end in time: %d", len(late))
+            for connection in list(self._connections):
+                connection.cut()
+            await asyncio.wait(late)
         for listener in self._ops_listeners:
             listener.close()
         for operator in list(self._operators):
@@ -517,11 +521,29 @@ class Server:
         self._report()
         self._door.close()
         # A thread with nothing to do needs a moment too.
-        saving = self._loop.create_task(self._close_files())
-        _, lasting = await asyncio.wait([saving], timeout=max(1.0, until - self._loop.time()))
+        self._until = max(self._until, self._loop.time() + _GRACE)
+        lasting = await self._late([self._loop.create_task(self._close_files())])
         if lasting:
             logger.warning("a save or a load did not end in time and is given up")
         return not lasting
+
+    def hurry(self) -> None:
+        """Give up soon what `stop` still waits for, or will wait for."""
+        soon = self._loop.time() + _GRACE
+        if soon < self._until:
+            logger.warning("told to stop again: what does not end in %g s is given up", _GRACE)
+            self._until = soon
+            if self._limit is not None and not self._limit.expired():
+                self._limit.reschedule(soon)
+
+    async def _late(self, ending: Sequence[asyncio.Task[None]]) -> list[asyncio.Task[None]]:
+        """Wait until all tasks have ended, or the time is over; return those that have not."""
+        if ending:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._until) as self._limit:
+                    await asyncio.wait(ending)
+            self._limit = None
+        return [task for task in ending if not task.done()]
 
     async def _close_files(self) -> None:
         await self._loop.run_in_executor(None, self._datasets.close)
@@ -597,7 +619,7 @@ def _shown(options: Options) -> m.Limits:
 
 
 async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
-    """Run a server until SIGINT or SIGTERM.
+    """Run a server until SIGINT or SIGTERM; at the second of them, wait for nothing any more.
 
     Args:
         options: how to run.
@@ -608,13 +630,37 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
     """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def told_to_stop() -> None:
+        # The loop calls it, and does nothing before it is waited for the start.
+        if stopping.is_set():
+            server.hurry()
+        stopping.set()
+        starting.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, told_to_stop)
     try:
         server = Server(options)
     except StoreError as error:
         raise StartError(str(error)) from error
-    url = await server.start()
+    starting = loop.create_task(server.start())
+    await asyncio.wait([starting])
+    if starting.cancelled():
+        logger.info("told to stop before connections were accepted")
+    else:
+        await _accept(server, starting.result(), ready)
+        await stopping.wait()
+    notify("STOPPING=1")
+    if not await server.stop():
+        # Leaving as usual would wait for the thread. A save that is not done leaves no dataset.
+        logging.shutdown()
+        os._exit(0)
+
+
+async def _accept(server: Server, url: str, ready: Callable[[str], Any]) -> None:
+    """Tell everybody that `server` accepts connections."""
+    loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     # What is here by now stays: the collector need not walk through it. Sessions it never sees.
     gc.collect()
@@ -634,9 +680,3 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
         extra={"version": VERSION, "url": url},
     )
     notify("READY=1")
-    await stopping.wait()
-    notify("STOPPING=1")
-    if not await server.stop():
-        # Leaving as usual would wait for the thread. A save that is not done leaves no dataset.
-        logging.shutdown()
-        os._exit(0)

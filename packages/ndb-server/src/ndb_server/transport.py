@@ -771,6 +771,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def cut(self) -> None:
         """End the connection now, whatever was to be said on it still."""
+        if self._answering is not None:
+            self._answering.cancel()
         self._transport.abort()
 
     def check_alive(self) -> None:
