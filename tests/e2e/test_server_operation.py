@@ -261,6 +261,17 @@ def test_a_second_signal_ends_the_waiting_for_clients_and_loses_nothing(
         assert client.request("KV_GET", keys=["a"])["keys"] == {"a": 1}
 
 
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_told_to_stop_until_it_has_ends_as_if_told_once(
+    start_server: StartServer, number: int, loop: str
+) -> None:
+    server = start_server("--loop", loop)
+    while server.process.poll() is None:
+        server.process.send_signal(number)
+    server.stop()
+
+
 def test_a_second_signal_ends_the_waiting_for_a_disk_that_does_not_answer(
     start_server: StartServer, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -66,6 +66,7 @@ FEATURES = [
 OPS_SOCKET = "ops"
 """The name of a socket, of those the service manager passes, that is for health and metrics."""
 
+_TO_STOP = (signal.SIGINT, signal.SIGTERM)
 _BACKLOG = 4096
 _GRACE = 1.0
 """Seconds for what is to end when it is to end soon."""
@@ -629,7 +630,6 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
         StartError: the server can't start.
     """
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
 
     def told_to_stop() -> None:
         # The loop calls it, and does nothing before it is waited for the start.
@@ -638,24 +638,40 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
         stopping.set()
         starting.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, told_to_stop)
+    with _told(told_to_stop):
+        try:
+            server = Server(options)
+        except StoreError as error:
+            raise StartError(str(error)) from error
+        starting = asyncio.create_task(server.start())
+        await asyncio.wait([starting])
+        if starting.cancelled():
+            logger.info("told to stop before connections were accepted")
+        else:
+            await _accept(server, starting.result(), ready)
+            await stopping.wait()
+        notify("STOPPING=1")
+        if not await server.stop():
+            # Leaving as usual would wait for the thread. A save that is not done leaves no dataset.
+            logging.shutdown()
+            os._exit(0)
+
+
+@contextmanager
+def _told(action: Callable[[], object]) -> Iterator[None]:
+    """Have the event loop call `action` at each SIGINT and SIGTERM, and ignore them from then on.
+
+    The loop has handlers of its own. Closed, it has none, and a signal would end a process that has
+    nothing left to do but to end, with another status.
+    """
+    loop = asyncio.get_running_loop()
+    for number in _TO_STOP:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(action))
     try:
-        server = Server(options)
-    except StoreError as error:
-        raise StartError(str(error)) from error
-    starting = loop.create_task(server.start())
-    await asyncio.wait([starting])
-    if starting.cancelled():
-        logger.info("told to stop before connections were accepted")
-    else:
-        await _accept(server, starting.result(), ready)
-        await stopping.wait()
-    notify("STOPPING=1")
-    if not await server.stop():
-        # Leaving as usual would wait for the thread. A save that is not done leaves no dataset.
-        logging.shutdown()
-        os._exit(0)
+        yield
+    finally:
+        for number in _TO_STOP:
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _accept(server: Server, url: str, ready: Callable[[str], Any]) -> None:
