@@ -11,6 +11,7 @@ import pytest
 from websockets.frames import Opcode
 
 from tests.conftest import Server, StartServer
+from tests.e2e.http import scrape
 from tests.e2e.wire import (
     BOUND,
     Wire,
@@ -46,7 +47,15 @@ def limited(start_server: StartServer) -> Server:
 
 
 def reached(server: Server) -> dict[str, int]:
-    """Stop the server; return how often which limits were reached, as its log says."""
+    """Stop the server; return how often which limits were reached, by its metrics and its log."""
+    samples = scrape(server.port)
+    shown = {
+        dict(labels)["limit"]: value
+        for (name, labels), value in samples.items()
+        if name == "ndb_limits_reached_total" and value
+    }
+    if evicted := samples["ndb_evictions_total", ()]:
+        shown["evicted"] = evicted
     server.stop()
     found: dict[str, int] = {}
     for line in server.stderr.splitlines():
@@ -55,6 +64,7 @@ def reached(server: Server) -> dict[str, int]:
         )
         for limit, count in re.findall(r"(\w+) (\d+)", told[1]) if told else ():
             found[limit] = found.get(limit, 0) + int(count)
+    assert found == shown
     return found
 
 

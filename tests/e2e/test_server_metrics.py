@@ -1,6 +1,10 @@
 """Every number on the page of metrics, beside what the test's own clients did."""
 
+import os
+import re
+import resource
 import socket
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,7 +203,7 @@ def test_every_counter_is_what_was_done(server: Server, tally: Tally) -> None:
         assert plain["ndb_received_bytes_total"] == tally.sent
         assert plain["ndb_sent_bytes_total"] == tally.received
         assert_the_histograms_agree(samples, tally)
-        assert {name for name, _ in samples if not name.startswith("ndb_process_")} == EVERY_SAMPLE
+        assert {name for name, _ in samples} == EVERY_SAMPLE | OF_THE_PROCESS
 
 
 def test_what_a_failing_disk_undid_is_counted_as_it_was_answered(
@@ -263,7 +267,81 @@ EVERY_SAMPLE = {
     "ndb_sent_bytes_total",
     *(f"{name}_{part}" for name in HISTOGRAMS for part in ("bucket", "count", "sum")),
 }
-"""What is on the page, and above compared; a name that is new stands here and is compared too."""
+"""What is compared above, or, if something is to be made to happen first, in a test of its own."""
+
+OF_THE_PROCESS = {
+    "ndb_process_resident_memory_bytes",
+    "ndb_process_virtual_memory_bytes",
+    "ndb_process_cpu_seconds_total",
+    "ndb_process_open_fds",
+    "ndb_process_max_fds",
+    "ndb_process_start_time_seconds",
+}
+"""What is compared below; a name that is new on the page stands in one of both, and is compared."""
+
+
+def test_batches_are_counted_as_they_were_written(server: Server, tally: Tally) -> None:
+    port = ops_port(server.stderr)
+    begin = time.monotonic()
+    with Counting(server.port, tally) as client:
+        client.upgrade()
+        first, second = client.run("SH_NEW")["tkn"], client.run("SH_NEW")["tkn"]
+        client.run("SH_SET", tkn=first, keys={"a": 1, "b": 2})
+        client.run("KV_SET", keys={"a": 1, "b": 2})
+        # One whose keys are too large to be packed is a session and a map of keys.
+        client.run("SH_SET", tkn=second, keys={"a": "x" * 100_000})
+        client.run("SH_GET", tkn=first, keys=["a"])
+        client.run("SH_END_ALL")
+    took = time.monotonic() - begin
+    samples = scrape(port)
+    assert samples["ndb_journal_batch_size_count", ()] == 6
+    assert samples["ndb_journal_batch_size_sum", ()] == 1 + 1 + 1 + 1 + 2 + 0
+    buckets = {
+        dict(labels)["le"]: value
+        for (name, labels), value in samples.items()
+        if name == "ndb_journal_batch_size_bucket"
+    }
+    assert (buckets["1.0"], buckets["4.0"], buckets["+Inf"]) == (5, 6, 6)
+    assert samples["ndb_journal_delay_seconds_count", ()] == 6
+    # One after the other, while the client waited.
+    assert 0 < samples["ndb_journal_delay_seconds_sum", ()] < took
+
+
+def test_the_delay_of_the_event_loop_is_observed_again_and_again(
+    server: Server,
+) -> None:
+    port = ops_port(server.stderr)
+    name = "ndb_event_loop_delay_seconds_count"
+    before = scrape(port)[name, ()]
+    until(lambda: scrape(port)[name, ()] > before + 2)
+
+
+def test_what_is_said_of_the_process_is_what_the_system_says(server: Server, tally: Tally) -> None:
+    port, pid = ops_port(server.stderr), server.pid
+
+    def shown(name: str) -> float:
+        return scrape(port)[f"ndb_process_{name}", ()]
+
+    def stat(*fields: int) -> int:
+        """Return the sum of fields of /proc/PID/stat, numbered as in proc_pid_stat(5)."""
+        known = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(int(known[field - 3]) for field in fields)
+
+    ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    [booted] = re.findall(r"^btime (\d+)", Path("/proc/stat").read_text(), re.M)
+    # When the system began follows its clock, which is put right now and then.
+    assert abs(shown("start_time_seconds") - int(booted) - stat(22) / ticks) <= 1
+    assert shown("max_fds") == resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+    before = stat(14, 15)
+    assert before <= round(shown("cpu_seconds_total") * ticks) <= stat(14, 15)
+    # It may take or give back some in between, but not each time.
+    until(lambda: shown("resident_memory_bytes") == stat(24) * page)
+    until(lambda: shown("virtual_memory_bytes") == stat(23))
+    # Who asks is one, each time.
+    few = shown("open_fds")
+    with Counting(server.port, tally), Counting(server.port, tally), Counting(server.port, tally):
+        until(lambda: shown("open_fds") == few + 3)
+    until(lambda: shown("open_fds") == few)
 
 
 def assert_the_histograms_agree(samples: Samples, tally: Tally) -> None:
