@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -182,7 +183,7 @@ class Server:
         self._ops_listeners: list[asyncio.Server] = []
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
         # How long it is waited when the server stops: in all, and now.
-        self._until = 0.0
+        self._until = math.inf
         self._limit: asyncio.Timeout | None = None
 
     def _why_not_ready(self) -> str | None:
@@ -502,7 +503,7 @@ class Server:
         """
         self._state = "stopping"
         self._guesses.close()
-        self._until = self._loop.time() + self._options.shutdown_timeout
+        self._until = min(self._until, self._loop.time() + self._options.shutdown_timeout)
         for listener in self._listeners:
             listener.close()
         # One turn of the loop reads what the sockets hold by now.
