@@ -11,9 +11,21 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from coverage import Coverage
 
 SECONDS_TO_START = 30
 SECONDS_TO_STOP = 30
+
+
+def pytest_sessionfinish() -> None:
+    """Write down what this process saw, if that is measured.
+
+    It would be written when the process ends, but pytest-xdist kills a worker that takes more than
+    10 seconds for that.
+    """
+    coverage = Coverage.current()
+    if coverage is not None:
+        coverage.save()
 
 
 @dataclass

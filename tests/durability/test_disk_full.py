@@ -5,8 +5,7 @@ import json
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.durability.conftest import faults
 from tests.e2e.test_server_admission import added, admitted
-from tests.e2e.wire import BOUND, Wire, opened, text
+from tests.e2e.wire import BOUND, Wire, opened, text, until
 
 REFUSED = "changes can't be made durable and are refused"
 AGAIN = "changes are durable again"
@@ -41,12 +40,6 @@ class Fill:
 
     def end(self) -> None:
         self._path.unlink()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
 
 
 def everything(wire: Wire, tokens: list[int]) -> list[Any]:

@@ -1,6 +1,7 @@
 """Plain HTTP, as monitoring speaks it."""
 
 import http.client
+import re
 from contextlib import closing
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,6 +17,13 @@ def get(
         connection.request(method, path, headers=headers)
         response = connection.getresponse()
         return response.status, dict(response.getheaders()), response.read().decode()
+
+
+def ops_port(log: str) -> int:
+    """Return the port for health and metrics of a server that was told to have one."""
+    found = re.search(r"health and metrics are at http://[0-9.]+:([0-9]+)/", log)
+    assert found, log
+    return int(found[1])
 
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]

@@ -22,9 +22,8 @@ from ndb_protocol.commands import Role
 from ndb_server.admission import LONGEST_WAIT
 
 from tests.conftest import Server, StartServer
-from tests.e2e.http import get, labelled
-from tests.e2e.test_server_metrics import ops_port, until
-from tests.e2e.wire import BOUND, Wire, close, handshake, opened, text
+from tests.e2e.http import get, labelled, ops_port
+from tests.e2e.wire import BOUND, Wire, close, handshake, opened, text, until
 
 ENDED = (ConnectionError, ssl.SSLError, AssertionError)
 """What `Wire` raises where the server ends the connection."""
@@ -693,7 +692,7 @@ def test_metrics_are_for_administrators_and_health_is_for_everybody(
 ) -> None:
     options = ["--ops-port", "0"] if ops else []
     server = start_server("--auth-file", str(auth_file), *options)
-    port = ops_port(server) if ops else server.port
+    port = ops_port(server.stderr) if ops else server.port
     assert get(port, "/healthz")[0] == get(port, "/readyz")[0] == 200
     status, headers, _ = get(port, "/metrics")
     assert status == 401

@@ -4,15 +4,13 @@ import select
 import shutil
 import signal
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from websockets.frames import Opcode
 
 from tests.conftest import Server, StartServer
-from tests.e2e.wire import BOUND, Wire, close, frame, opened, text
+from tests.e2e.wire import BOUND, Wire, close, frame, opened, text, until
 
 LARGE = "x" * 4_000_000
 SAVE = text({"KV_SAVE": {"name": "a"}})
@@ -44,12 +42,6 @@ def datasets(folder: Path) -> list[str]:
 
 def can_be_read(client: Wire) -> bool:
     return bool(select.select([client.socket], [], [], 0)[0])
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
 
 
 @pytest.mark.parametrize(("request_", "status"), [(SAVE, 121), (LOAD, 141)], ids=["save", "load"])

@@ -12,7 +12,6 @@ from websockets.frames import Opcode
 
 from tests.conftest import Server, StartServer
 from tests.e2e.http import labelled, scrape
-from tests.e2e.test_server_metrics import until
 from tests.e2e.wire import (
     BOUND,
     Wire,
@@ -24,6 +23,7 @@ from tests.e2e.wire import (
     opened,
     resident_bytes,
     text,
+    until,
 )
 
 LIMITS = {

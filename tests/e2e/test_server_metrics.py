@@ -1,10 +1,11 @@
 """Every number on the page of metrics, beside what the test's own clients did."""
 
+import os
 import re
+import resource
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,22 +16,9 @@ from ndb_server.memory import KEY_BYTES, SESSION_BYTES
 from websockets.frames import Opcode
 
 from tests.conftest import Server, StartServer
-from tests.e2e.http import Samples, get, labelled, scrape
-from tests.e2e.wire import BOUND, Wire, close, frame, handshake, text
-
-
-def ops_port(server: Server) -> int:
-    """Return the port of a server that was started with ``--ops-port 0``, from its log."""
-    found = re.search(r"health and metrics are at http://127\.0\.0\.1:([0-9]+)/", server.stderr)
-    assert found, server.stderr
-    return int(found[1])
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for `condition`, which asks the server."""
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
+from tests.durability.conftest import faults
+from tests.e2e.http import Samples, get, labelled, ops_port, scrape
+from tests.e2e.wire import Wire, close, frame, handshake, text, until
 
 
 @dataclass
@@ -55,6 +43,7 @@ class Tap:
         self._tapped = tapped
         self._tally = tally
         self.close = tapped.close
+        self.setsockopt = tapped.setsockopt
 
     def sendall(self, data: bytes) -> None:
         self._tally.sent += len(data)
@@ -171,7 +160,7 @@ def server(start_server: StartServer, tmp_path: Path) -> Server:
 
 
 def test_every_counter_is_what_was_done(server: Server, tally: Tally) -> None:
-    port = ops_port(server)
+    port = ops_port(server.stderr)
     before = scrape(port)
     assert of_requests(before) == {}
     do_some_of_everything(server.port, tally)
@@ -214,7 +203,44 @@ def test_every_counter_is_what_was_done(server: Server, tally: Tally) -> None:
         assert plain["ndb_received_bytes_total"] == tally.sent
         assert plain["ndb_sent_bytes_total"] == tally.received
         assert_the_histograms_agree(samples, tally)
-        assert {name for name, _ in samples if not name.startswith("ndb_process_")} == EVERY_SAMPLE
+        assert {name for name, _ in samples} == EVERY_SAMPLE | OF_THE_PROCESS
+
+
+def test_what_a_failing_disk_undid_is_counted_as_it_was_answered(
+    server: Server, tally: Tally
+) -> None:
+    port = ops_port(server.stderr)
+    with Counting(server.port, tally) as client, Counting(server.port, tally) as leaving:
+        for one in (client, leaving):
+            one.upgrade()
+        token = client.run("SH_NEW")["tkn"]
+        client.run("SH_SET", tkn=token, keys={"a": 1})
+        batches = scrape(port)["ndb_journal_batch_size_count", ()]
+        asked: list[tuple[str, dict[str, Any], int]] = [
+            ("SH_GET", {"keys": ["a"]}, 1),
+            ("SH_SET", {"keys": {"a": 2}}, 202),
+            ("SH_GET", {"keys": ["a"]}, 1),
+            ("SH_RMV", {"keys": []}, 42),
+            ("SH_END", {}, 202),
+            # Until that is undone there is no such session.
+            ("SH_KEYS", {}, 1),
+            ("SH_COUNT", {}, 1),
+        ]
+        with faults(server, "fdatasync,fsync", "error=EIO:delay_enter=500000"):
+            client.send(b"".join(text({name: {"tkn": token, **rest}}) for name, rest, _ in asked))
+            until(lambda: scrape(port)["ndb_journal_batch_size_count", ()] > batches)
+            leaving.send(text({"KV_SET": {"keys": {"a": 1}}}))
+            until(lambda: scrape(port)["ndb_received_bytes_total", ()] == tally.sent)
+            leaving.reset()
+            # What waits is not counted, whether it still does or not: a counter never goes back.
+            assert ("KV_SET", 1) not in of_requests(scrape(port))
+            assert of_requests(scrape(port))["SH_SET", 1] == 1
+            for (name, _, status), reply in zip(asked, client.replies(len(asked)), strict=True):
+                assert reply[f"{name}_RSP"]["st"] == status
+                tally.outcomes[name, status] += 1
+            tally.outcomes["KV_SET", 202] += 1
+            until(lambda: ("KV_SET", 202) in of_requests(scrape(port)))
+        assert of_requests(scrape(port)) == tally.outcomes
 
 
 HISTOGRAMS = [
@@ -241,7 +267,81 @@ EVERY_SAMPLE = {
     "ndb_sent_bytes_total",
     *(f"{name}_{part}" for name in HISTOGRAMS for part in ("bucket", "count", "sum")),
 }
-"""What is on the page, and above compared; a name that is new stands here and is compared too."""
+"""What is compared above, or, if something is to be made to happen first, in a test of its own."""
+
+OF_THE_PROCESS = {
+    "ndb_process_resident_memory_bytes",
+    "ndb_process_virtual_memory_bytes",
+    "ndb_process_cpu_seconds_total",
+    "ndb_process_open_fds",
+    "ndb_process_max_fds",
+    "ndb_process_start_time_seconds",
+}
+"""What is compared below; a name that is new on the page stands in one of both, and is compared."""
+
+
+def test_batches_are_counted_as_they_were_written(server: Server, tally: Tally) -> None:
+    port = ops_port(server.stderr)
+    begin = time.monotonic()
+    with Counting(server.port, tally) as client:
+        client.upgrade()
+        first, second = client.run("SH_NEW")["tkn"], client.run("SH_NEW")["tkn"]
+        client.run("SH_SET", tkn=first, keys={"a": 1, "b": 2})
+        client.run("KV_SET", keys={"a": 1, "b": 2})
+        # One whose keys are too large to be packed is a session and a map of keys.
+        client.run("SH_SET", tkn=second, keys={"a": "x" * 100_000})
+        client.run("SH_GET", tkn=first, keys=["a"])
+        client.run("SH_END_ALL")
+    took = time.monotonic() - begin
+    samples = scrape(port)
+    assert samples["ndb_journal_batch_size_count", ()] == 6
+    assert samples["ndb_journal_batch_size_sum", ()] == 1 + 1 + 1 + 1 + 2 + 0
+    buckets = {
+        dict(labels)["le"]: value
+        for (name, labels), value in samples.items()
+        if name == "ndb_journal_batch_size_bucket"
+    }
+    assert (buckets["1.0"], buckets["4.0"], buckets["+Inf"]) == (5, 6, 6)
+    assert samples["ndb_journal_delay_seconds_count", ()] == 6
+    # One after the other, while the client waited.
+    assert 0 < samples["ndb_journal_delay_seconds_sum", ()] < took
+
+
+def test_the_delay_of_the_event_loop_is_observed_again_and_again(
+    server: Server,
+) -> None:
+    port = ops_port(server.stderr)
+    name = "ndb_event_loop_delay_seconds_count"
+    before = scrape(port)[name, ()]
+    until(lambda: scrape(port)[name, ()] > before + 2)
+
+
+def test_what_is_said_of_the_process_is_what_the_system_says(server: Server, tally: Tally) -> None:
+    port, pid = ops_port(server.stderr), server.pid
+
+    def shown(name: str) -> float:
+        return scrape(port)[f"ndb_process_{name}", ()]
+
+    def stat(*fields: int) -> int:
+        """Return the sum of fields of /proc/PID/stat, numbered as in proc_pid_stat(5)."""
+        known = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(int(known[field - 3]) for field in fields)
+
+    ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    [booted] = re.findall(r"^btime (\d+)", Path("/proc/stat").read_text(), re.M)
+    # When the system began follows its clock, which is put right now and then.
+    assert abs(shown("start_time_seconds") - int(booted) - stat(22) / ticks) <= 1
+    assert shown("max_fds") == resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+    before = stat(14, 15)
+    assert before <= round(shown("cpu_seconds_total") * ticks) <= stat(14, 15)
+    # It may take or give back some in between, but not each time.
+    until(lambda: shown("resident_memory_bytes") == stat(24) * page)
+    until(lambda: shown("virtual_memory_bytes") == stat(23))
+    # Who asks is one, each time.
+    few = shown("open_fds")
+    with Counting(server.port, tally), Counting(server.port, tally), Counting(server.port, tally):
+        until(lambda: shown("open_fds") == few + 3)
+    until(lambda: shown("open_fds") == few)
 
 
 def assert_the_histograms_agree(samples: Samples, tally: Tally) -> None:
@@ -271,7 +371,7 @@ def test_a_page_tells_no_token_and_no_value(server: Server, tally: Tally) -> Non
         token = client.run("SH_NEW")["tkn"]
         client.run("SH_SET", tkn=token, keys={"secret-key": "secret-value"})
         client.ask(text({"SECRET": {}}), "ERR", 10)
-        _, _, page = get(ops_port(server), "/metrics")
+        _, _, page = get(ops_port(server.stderr), "/metrics")
     assert str(token) not in page
     assert "secret" not in page.lower()
 

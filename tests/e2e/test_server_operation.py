@@ -1,27 +1,26 @@
 """What an operator sees of a server process, and how it starts and stops under a manager."""
 
+import itertools
 import json
 import os
 import re
+import shutil
+import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Server, StartServer
-from tests.e2e.http import get
-from tests.e2e.wire import BOUND, Wire, close, handshake, opened, text
+from tests.e2e.http import get, ops_port, scrape
+from tests.e2e.wire import BOUND, Wire, close, handshake, opened, text, until
+from tests.server.filled import fill
 
 GOING_AWAY = (1001, "server is shutting down")
-
-
-def ops_port(server: Server) -> int:
-    """Return the port for health and metrics, from the log."""
-    found = re.search(r"health and metrics are at http://[0-9.]+:([0-9]+)/", server.stderr)
-    assert found, server.stderr
-    return int(found[1])
 
 
 def log_of(server: Server) -> list[dict[str, Any]]:
@@ -67,7 +66,7 @@ def test_open_metrics_are_there_for_who_asks_for_them(server: Server) -> None:
 
 def test_with_a_port_of_their_own_the_pages_are_there_only(start_server: StartServer) -> None:
     server = start_server("--ops-port", "0")
-    port = ops_port(server)
+    port = ops_port(server.stderr)
     assert get(port, "/healthz")[0] == get(port, "/readyz")[0] == get(port, "/metrics")[0] == 200
     for path in ("/healthz", "/readyz", "/metrics"):
         assert get(server.port, path)[0] == 426
@@ -180,7 +179,7 @@ def test_nothing_is_slow_unless_it_is_asked_for(start_server: StartServer) -> No
 
 def test_a_server_that_stops_is_alive_and_not_ready(start_server: StartServer) -> None:
     server = start_server("--ops-port", "0")
-    port = ops_port(server)
+    port = ops_port(server.stderr)
     # Of who is connected for operation, nobody is waited for.
     with Wire(port) as silent:
         silent.send(b"GET /heal")
@@ -214,13 +213,18 @@ def test_who_never_reads_does_not_keep_a_server_from_stopping(
     assert "connections cut, which did not end in time: 2" in server.stderr
 
 
-def test_a_disk_that_does_not_answer_does_not_keep_a_server_from_stopping(
-    start_server: StartServer, tmp_path: Path
-) -> None:
-    folder = tmp_path / "datasets" / "keys" / "evening"
+def never_read(data_dir: Path) -> None:
+    """Make a dataset 'evening' of keys that whoever reads it never comes to an end with."""
+    folder = data_dir / "datasets" / "keys" / "evening"
     folder.mkdir(parents=True)
     # Whoever opens it to read waits for somebody who writes.
     os.mkfifo(folder / "000001.sqlite")
+
+
+def test_a_disk_that_does_not_answer_does_not_keep_a_server_from_stopping(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    never_read(tmp_path)
     server = start_server("--data-dir", str(tmp_path), "--shutdown-timeout", "0")
     with opened(server.port) as client, opened(server.port) as other:
         client.send(text({"KV_LOAD": {"name": "evening"}}))
@@ -229,6 +233,162 @@ def test_a_disk_that_does_not_answer_does_not_keep_a_server_from_stopping(
         server.process.terminate()
         assert server.process.wait(BOUND) == 0
     assert "a save or a load did not end in time" in server.stderr
+
+
+LONG = "3600"
+"""Seconds that no test waits."""
+
+MANY = 30_000
+FEW = 20
+"""Sessions in a folder that is filled: those it is asked for, and larger ones."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_waiting_for_clients_and_loses_nothing(
+    start_server: StartServer, tmp_path: Path, number: int
+) -> None:
+    server = start_server("--data-dir", str(tmp_path), "--shutdown-timeout", LONG)
+    with opened(server.port) as client:
+        assert client.request("KV_SET", keys={"a": 1})["st"] == 1
+        server.process.send_signal(number)
+        assert client.said() == GOING_AWAY
+        server.process.send_signal(number)
+        assert server.process.wait(BOUND) == 0
+    server.stop()
+    assert "told to stop again: what does not end in 1 s is given up" in server.stderr
+    assert "connections cut, which did not end in time: 1" in server.stderr
+    with opened(start_server("--data-dir", str(tmp_path)).port) as client:
+        assert client.request("KV_GET", keys=["a"])["keys"] == {"a": 1}
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_told_to_stop_until_it_has_ends_as_if_told_once(
+    start_server: StartServer, number: int, loop: str
+) -> None:
+    server = start_server("--loop", loop)
+    while server.process.poll() is None:
+        server.process.send_signal(number)
+    server.stop()
+
+
+def test_a_second_signal_ends_the_waiting_for_a_disk_that_does_not_answer(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    never_read(tmp_path)
+    server = start_server("--data-dir", str(tmp_path), "--shutdown-timeout", LONG)
+    with opened(server.port) as client, opened(server.port) as other:
+        client.send(text({"KV_LOAD": {"name": "evening"}}))
+        client.until_arrived()
+        assert other.request("KV_COUNT") == {"st": 1, "cnt": 0}
+        server.process.terminate()
+        assert other.said() == GOING_AWAY
+        server.process.terminate()
+        assert server.process.wait(BOUND) == 0
+    server.stop()
+    assert "a save or a load did not end in time" in server.stderr
+
+
+class Starting:
+    """A server that was started and is not waited for."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._log = folder.with_suffix(".log")
+        with self._log.open("w") as stderr:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "ndb_server", "--port=0", "--ops-port=0"),
+                    *(f"--data-dir={folder}", *arguments),
+                ],
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+        until(lambda: "health and metrics are at" in self.log)
+        self.ops_port = ops_port(self.log)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def port(self) -> int:
+        """Return the port for clients, once they are accepted."""
+        found = until(lambda: re.search(r"accepts connections at ws://[0-9.]+:([0-9]+)/", self.log))
+        assert found
+        return int(found[1])
+
+    def until_it_loads(self) -> None:
+        until(lambda: scrape(self.ops_port)["ndb_sessions", ()] > 0)
+
+    def stop(self) -> bool:
+        """Stop it, as it should; return whether it accepted connections before."""
+        self._process.terminate()
+        assert self._process.wait(BOUND) == 0, self.log
+        assert "Traceback" not in self.log
+        accepted = "accepts connections" in self.log
+        assert accepted is not ("told to stop before connections were accepted" in self.log)
+        return accepted
+
+
+def test_a_server_stops_while_it_waits_for_what_it_is_to_load(tmp_path: Path) -> None:
+    never_read(tmp_path / "data")
+    server = Starting(tmp_path / "data", "--load=evening", "--shutdown-timeout=0")
+    assert get(server.ops_port, "/readyz")[::2] == (503, "not ready: starting\n")
+    assert not server.stop()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that takes a moment to be restored."""
+    folder = tmp_path_factory.mktemp("filled") / "data"
+    fill(folder, MANY)
+    return folder
+
+
+def test_a_server_stops_while_it_restores_and_loses_nothing(
+    filled: Path, start_server: StartServer
+) -> None:
+    # One time it is told before it is done.
+    until(lambda: not Starting(filled).stop())
+    with opened(start_server("--data-dir", str(filled)).port) as client:
+        assert client.request("SH_INFO_ALL")["totalSessions"] == MANY + FEW
+
+
+def loads_first(folder: Path) -> bool:
+    """Stop a server that has begun to load before it starts; return whether it had loaded all."""
+    server = Starting(folder, "--load=evening")
+    server.until_it_loads()
+    return server.stop()
+
+
+def is_asked_to_load(folder: Path) -> bool:
+    """Stop a server that has begun to load for a client; return whether it had loaded all."""
+    server = Starting(folder, "--shutdown-timeout=0")
+    with opened(server.port()) as client:
+        client.send(text({"SH_LOAD": {"name": "evening"}}))
+        server.until_it_loads()
+        server.stop()
+    return "connections cut" not in server.log
+
+
+@pytest.mark.parametrize("stopped", [loads_first, is_asked_to_load])
+def test_of_a_load_that_a_stop_breaks_off_nothing_is_there_at_the_next_start(
+    filled: Path, tmp_path: Path, start_server: StartServer, stopped: Callable[[Path], bool]
+) -> None:
+    server = start_server("--data-dir", str(filled))
+    with opened(server.port) as client:
+        assert client.request("SH_SAVE", name="evening")["st"] == 121
+    server.stop()
+    folders = (tmp_path / str(number) for number in itertools.count())
+
+    def broken_off() -> Path | None:
+        folder = next(folders)
+        shutil.copytree(filled / "datasets", folder / "datasets")
+        return None if stopped(folder) else folder
+
+    folder = until(broken_off)
+    with opened(start_server("--data-dir", str(folder)).port) as client:
+        assert client.request("SH_INFO_ALL")["totalSessions"] == 0
+        assert client.request("SH_LOAD", name="evening")["sessions"] == MANY + FEW
 
 
 # Under a service manager

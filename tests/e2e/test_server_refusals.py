@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.conftest import Server, StartServer
-from tests.e2e.http import get, labelled
+from tests.e2e.http import get, labelled, ops_port
 from tests.e2e.test_server_admission import (
     ENDED,
     Answer,
@@ -21,8 +21,7 @@ from tests.e2e.test_server_admission import (
     basic,
     encrypted,
 )
-from tests.e2e.test_server_metrics import ops_port, until
-from tests.e2e.wire import Wire, handshake, opened
+from tests.e2e.wire import Wire, handshake, opened, until
 
 
 def counted(port: int, **headers: str) -> dict[str, float]:
@@ -130,7 +129,7 @@ def test_who_may_not_come_in_is_told_logged_and_counted(
 ) -> None:
     options = ["--auth-file", str(auth_file), "--allow-host", "ndb.example"]
     server = start_server(*options, *(["--ops-port", "0"] if ops else []))
-    operators = ops_port(server) if ops else server.port
+    operators = ops_port(server.stderr) if ops else server.port
     admin = f"Bearer {secrets['admin']}"
 
     def count() -> dict[str, float]:
@@ -199,7 +198,7 @@ def test_a_flood_of_connections_is_cut_logged_and_counted_and_operators_are_told
     crowd = [Wire(server.port) for _ in range(300)]
     cut = "INFO ndb_server.transport: connection aborted, from 127.0.0.1 port [0-9]+: "
     # Two may stay, some more would be told, and the rest are cut.
-    until(lambda: counted(ops_port(server)) == {"flood": 300 - 259})
+    until(lambda: counted(ops_port(server.stderr)) == {"flood": 300 - 259})
     assert len(re.findall(f"{cut}too many connections", server.stderr)) == 300 - 259
     for wire in crowd:
         wire.reset()
@@ -222,7 +221,7 @@ def test_a_handshake_that_tls_refuses_is_logged_and_counted(
             plain.send(handshake())
             with pytest.raises((*ENDED, ssl.SSLError, UnicodeDecodeError)):
                 plain.head()
-        until(lambda server=server: counted(ops_port(server)) == {"tls": 2})  # type: ignore[misc]
+        until(lambda server=server: counted(ops_port(server.stderr)) == {"tls": 2})  # type: ignore[misc]
         assert lines(server) == [
             "ndb_server.server: TLS handshake refused: PEER_DID_NOT_RETURN_A_CERTIFICATE",
             "ndb_server.server: TLS handshake refused: HTTP_REQUEST",

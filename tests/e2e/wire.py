@@ -7,16 +7,18 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from websockets.frames import Close, Frame, Opcode
 from websockets.streams import StreamReader
 
 BOUND = 20
 """The most that a test waits for something, in seconds."""
+
+T = TypeVar("T")
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -29,6 +31,14 @@ UPGRADE = {
     "Sec-WebSocket-Key": KEY,
     "Sec-WebSocket-Version": "13",
 }
+
+
+def until(condition: Callable[[], T]) -> T:
+    """Ask `condition` again and again until what it returns is true; return that."""
+    deadline = time.monotonic() + BOUND
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it never came to that"
+    return found
 
 
 def handshake(subprotocols: str | None = None, start: str = "GET / HTTP/1.1", **more: str) -> bytes:

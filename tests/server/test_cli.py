@@ -34,6 +34,16 @@ def nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli.app, "config", cli.app.config)
 
 
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """Undo what is done to signals in a process that is about to end."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 def error_of(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run the program, which must not start; return the one line it says."""
     # A server that starts where it should not would run on.

@@ -168,18 +168,6 @@ def test_entries_of_long_sessions_move_on_and_come_due_at_their_deadlines() -> N
     assert sorted(calendar.due(START + day + 50)) == list(range(1, 51))
 
 
-def test_nothing_is_left_after_clear() -> None:
-    calendar = Calendar()
-    for token in range(1, 11):
-        calendar.add(token, START + token * 7)
-    calendar.deadlines.pop(START + 14)
-    calendar.deadlines.clear()
-    assert calendar.due(START + SECOND) == []
-    assert calendar.entries() == 0
-    calendar.add(3, START + SECOND)
-    assert calendar.due(START + SECOND) == [3]
-
-
 steps = st.lists(
     st.tuples(
         st.sampled_from(["add", "extend", "go", "wait", "wait", "rearm"]),

@@ -85,6 +85,10 @@ class Held:
     hold: Hold
     ask: Callable[[Model], dict[str, Any]]
 
+    @property
+    def holds(self) -> tuple[Hold]:
+        return (self.hold,)
+
     def settled(self) -> None:
         self.machine.settled(self)
 

@@ -31,7 +31,7 @@ class Store:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.requests = Requests(lambda: 3, lambda: self.now)
+        self.requests = Requests(lambda: 3, list, lambda: self.now)
         dispatcher = Dispatcher(
             {"KV_COUNT": self._count, "KV_KEYS": self._keys}, note=self.requests.note
         )

@@ -74,6 +74,16 @@ async def test_of_what_was_undone_only_replies_that_have_not_left_are_others() -
         assert said == ["first", "not change 1", "not behind", "next"]
 
 
+async def test_what_did_not_wait_for_what_was_undone_is_answered_as_it_was() -> None:
+    held = Held()
+    async with opened(held) as peer:
+        await peer.send(text("change 1"), text("first") + text("change 2"))
+        held.settle(1, done=False)
+        held.settle(0, done=True)
+        said = [await peer.said() for _ in range(3)]
+        assert said == ["change 1", "first", "not change 2"]
+
+
 async def test_a_close_frame_waits_for_the_replies_in_front_of_it() -> None:
     held = Held()
     async with opened(held) as peer:

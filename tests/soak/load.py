@@ -15,7 +15,8 @@ SESSIONS = 50
 """Sessions that a client has at once."""
 ROUNDS = 20
 """How often it uses each, before it leaves them to expire."""
-SECONDS_BETWEEN_SAVES = 3
+TIMEOUT = 120
+"""How many seconds a client waits: beside CI's tests all of this gets what they leave over."""
 
 
 class Load:
@@ -47,12 +48,12 @@ class Load:
             for number in range(CLIENTS):
                 group.create_task(self._come_and_go(random.Random(number)))
             group.create_task(self._break_off(random.Random(CLIENTS)))
-            group.create_task(self._keep_saving())
+            group.create_task(self._keep_saving(random.Random(CLIENTS + 1)))
 
     async def _come_and_go(self, chance: random.Random) -> None:
         while not self._stopping:
             self.connections += 1
-            async with SessionClient(self._uri) as client:
+            async with SessionClient(self._uri, timeout=TIMEOUT) as client:
                 await self._use_sessions(client, chance)
 
     async def _use_sessions(self, client: SessionClient, chance: random.Random) -> None:
@@ -84,28 +85,39 @@ class Load:
         """Go without a word: within the handshake, within a frame, or with replies unread."""
         asked = handshake()
         asked += text({"KV_GET": {"keys": ["large"]}}) * 200
-        while not self._stopping:
-            self.connections += 1
-            _, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            with suppress(ConnectionError):
-                writer.write(asked[: chance.randrange(len(asked) + 1)])
-                await writer.drain()
-            writer.transport.abort()
-            with suppress(ConnectionError):
-                await writer.wait_closed()
+        async with KvClient(self._uri, timeout=TIMEOUT) as keys:
+            while not self._stopping:
+                self.connections += 1
+                _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                with suppress(ConnectionError):
+                    writer.write(asked[: chance.randrange(len(asked) + 1)])
+                    await writer.drain()
+                writer.transport.abort()
+                with suppress(ConnectionError):
+                    await writer.wait_closed()
+                # The system accepts connections before the server does: without an answer in
+                # between they would fill the backlog, and others would wait.
+                await keys.count()
+                self.requests += 1
 
     async def save(self) -> None:
         """Save sessions and keys once, and load the keys again."""
-        async with SessionClient(self._uri) as sessions, KvClient(self._uri) as keys:
+        async with (
+            SessionClient(self._uri, timeout=TIMEOUT) as sessions,
+            KvClient(self._uri, timeout=TIMEOUT) as keys,
+        ):
             await sessions.save("soak")
             await keys.save("soak")
             await keys.load("soak")
         self.saves += 2
 
-    async def _keep_saving(self) -> None:
-        async with KvClient(self._uri) as keys:
+    async def _keep_saving(self, chance: random.Random) -> None:
+        async with (
+            KvClient(self._uri, timeout=TIMEOUT) as keys,
+            SessionClient(self._uri, timeout=TIMEOUT) as client,
+        ):
             await keys.set({"large": "x" * 10_000})
             while not self._stopping:
                 await self.save()
-                await asyncio.sleep(SECONDS_BETWEEN_SAVES)
+                await self._use_sessions(client, chance)
             await keys.clear()

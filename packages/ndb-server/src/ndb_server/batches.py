@@ -4,7 +4,7 @@ The independent keys are those of `ndb_protocol.NO_TOKEN`, which is no session's
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Raw, Struct
@@ -36,11 +36,18 @@ class Changed(Struct, gc=False):
 class Waiting(Protocol):
     """Who waits for batches."""
 
+    @property
+    def holds(self) -> "Iterable[Hold]":
+        """What its replies wait for."""
+        ...
+
     def settled(self) -> None:
         """A batch has become durable, or was undone."""
 
 
 class _Waiter:
+    holds: "tuple[Hold, ...]" = ()
+
     def __init__(self) -> None:
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -91,6 +98,11 @@ class Batch(Generic[T]):
             self.waiting[waiter] = None
             await waiter.future
         return self.done
+
+    def holds(self) -> "Iterator[Hold]":
+        """Yield what replies wait for until it is done."""
+        for waiting in self.waiting:
+            yield from (hold for hold in waiting.holds if hold.batch is self)
 
     def editing(self, token: int, values: dict[str, Raw], edit: Edit) -> None:
         """Note a map of keys before it changes by `edit`; what it belongs to is in `before`."""
@@ -159,12 +171,14 @@ class Hold(Struct, gc=False):
         first: the number of the first of them.
         batch: what has to be done before they leave.
         instead: returns what to answer to a message if it was undone, given its number and the time
-            in ms.
+            in ms; to be asked once for each that is answered so.
+        notes: what was noted of the requests of that read, if anything is.
     """
 
     first: int
     batch: Batch[Any]
     instead: Callable[[int, int], bytes]
+    notes: list[Any] | None = None
 
 
 class _MapHistory:

@@ -395,12 +395,16 @@ class Datasets:
         """Take back what is loaded if not all of it can be made durable."""
         journal = self._journal
         before = 0 if journal is None else journal.undone
-        yield
-        if journal is not None:
-            await journal.flush()
-            if journal.undone != before:
-                take_back()
-                raise RefusedError(Status.LOAD_ERROR, f"not durable: {journal.trouble}")
+        try:
+            yield
+            if journal is not None:
+                await journal.flush()
+                if journal.undone != before:
+                    raise RefusedError(Status.LOAD_ERROR, f"not durable: {journal.trouble}")
+        except (RefusedError, asyncio.CancelledError):
+            # Cancelled when the server stops: half of it would be there at the next start.
+            take_back()
+            raise
 
     async def load(self, name: str) -> None:
         """Load the sessions and the independent keys saved as `name`.

@@ -87,11 +87,3 @@ class Deadlines:
         token = self._open.pop()
         # A token is there twice if its session ended and was loaded again: two entries meet.
         return NO_TOKEN if token in self._moved else token
-
-    def clear(self) -> None:
-        """Forget every entry."""
-        self._buckets.clear()
-        self._coming.clear()
-        self._open.clear()
-        self._moved.clear()
-        self._soon.clear()

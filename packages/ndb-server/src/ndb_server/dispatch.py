@@ -59,6 +59,9 @@ class Refusing:
 Note = Callable[[Command | None, int], Any]
 """Returns what to note of a request: of its command, if it names one, and its reply's status."""
 
+Amend = Callable[[Any, Any], None]
+"""Takes back what was noted of a request, the first, and notes the second."""
+
 NOT_TEXT = encode_reply(
     NO_COMMAND,
     Reply(
@@ -93,6 +96,7 @@ class Dispatcher:
         handlers: runs each command, by its name.
         journal: tells which replies have to wait until a change is durable; None if none has to.
         note: returns what is to be noted of a request.
+        amend: is told when a reply was not to leave, and another took its place.
         depth: how deep arrays and objects of a message may nest.
         steps: counts those that requests take through values.
 
@@ -105,6 +109,7 @@ class Dispatcher:
         handlers: Mapping[str, Handler],
         journal: Journal | None = None,
         note: Note = lambda *_: None,
+        amend: Amend = lambda *_: None,
         depth: int = sys.maxsize,
         steps: Steps | None = None,
     ) -> None:
@@ -112,6 +117,7 @@ class Dispatcher:
         self._awaited = _nothing if journal is None else journal.awaited
         self._newest = _nothing if journal is None else journal.open_batch
         self._note = note
+        self._amend = amend
         self._depth = depth
         self._steps = Steps() if steps is None else steps
         self.too_deep = 0
@@ -214,22 +220,40 @@ class Dispatcher:
                 break
         if batch is None:
             return replies, None
-        return replies, Hold(first, batch, partial(self._instead, messages, text_tokens))
+        instead = partial(self._instead, messages, text_tokens, notes)
+        return replies, Hold(first, batch, instead, notes)
 
     def _instead(
-        self, messages: Sequence[bytes], text_tokens: bool, number: int, now: int
+        self,
+        messages: Sequence[bytes],
+        text_tokens: bool,
+        notes: list[Any] | None,
+        number: int,
+        now: int,
     ) -> bytes:
         """Return the reply to a message whose batch was undone: what was read is read again.
 
         A change that might have been made was not; one that nobody may ask for is still that.
         """
         message = messages[number]
+        again: list[Any] = []
+        reply = self._refused(message, again) or self._reread(message, now, text_tokens, again)
+        if notes is not None:
+            self._amend(notes[number], again[0])
+        return reply
+
+    def _refused(self, message: bytes, notes: list[Any]) -> bytes | None:
+        """Return the reply to a message that asks for a change, which was undone."""
         if not nests_deeper(message, self._depth):
             with suppress(RequestError):
                 command, _ = decode_request(message)
                 if command.changes and not isinstance(self._rows[command.name][0], Refusing):
+                    notes.append(self._note(command, NOT_DURABLE.st))
                     return encode_reply(command.reply_name, NOT_DURABLE)
-        [reply], _ = self.dispatch([message], now, text_tokens)
+        return None
+
+    def _reread(self, message: bytes, now: int, text_tokens: bool, notes: list[Any]) -> bytes:
+        [reply], _ = self.dispatch([message], now, text_tokens, notes)
         assert isinstance(reply, bytes)
         return reply
 

@@ -10,14 +10,14 @@ known. It goes to disk with the next batch, nobody waits for it, and it is never
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN, Scope
 from ndb_protocol.messages import Params
 
-from .batches import Batch, Changed
+from .batches import Batch, Changed, Hold
 from .edits import Edit
 from .sessions import Session
 
@@ -119,6 +119,12 @@ class Journal:
             return next(iter(self.unsettled), None)
         token = params.tkn if scope is Scope.SESSION else NO_TOKEN  # type: ignore[attr-defined]
         return next((batch for batch in self.unsettled if batch.has_changed(token)), None)
+
+    def holds(self) -> Iterator[Hold]:
+        """Yield what replies wait for."""
+        for batch in (self._writing, self._open):
+            if batch is not None:
+                yield from batch.holds()
 
     async def flush(self) -> None:
         """Wait until all that has changed by now is on disk or was undone."""

@@ -78,6 +78,21 @@ class Histogram:
         return found
 
 
+class _Outcome(Histogram):
+    """How long requests took that were answered with one status.
+
+    Attributes:
+        amended: how many came here from another status, less those that went to one: they were to
+            be answered so, and it came otherwise.
+    """
+
+    __slots__ = ("amended",)
+
+    def __init__(self) -> None:
+        super().__init__(_LATENCIES)
+        self.amended = 0
+
+
 class Requests(Collector):
     """Counts requests and how long each took, by command and status.
 
@@ -85,23 +100,37 @@ class Requests(Collector):
     is there to be written. The replies to what was read together leave together: each of these
     requests has taken as long as all of them.
 
+    A reply may have to wait until a change is durable, and become another one if that fails: until
+    then the request is not counted as answered, as a counter must not go back.
+
     Args:
         binary: returns how many binary messages were answered, which ask for no command.
+        held: returns what was noted of requests whose replies wait.
         clock: returns the time in seconds, of any beginning.
     """
 
     def __init__(
-        self, binary: Callable[[], int], clock: Callable[[], float] = time.monotonic
+        self,
+        binary: Callable[[], int],
+        held: Callable[[], Iterable[Histogram]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._binary = binary
+        self._held = held
         self._clock = clock
-        self._histograms: defaultdict[tuple[str, int], Histogram] = defaultdict(
-            lambda: Histogram(_LATENCIES)
-        )
+        self._outcomes: defaultdict[tuple[str, int], _Outcome] = defaultdict(_Outcome)
 
-    def note(self, command: Command | None, status: int) -> Histogram:
+    def note(self, command: Command | None, status: int) -> _Outcome:
         """Return where requests of this kind are counted, for a `Dispatcher` to note."""
-        return self._histograms[command.name if command else NO_COMMAND, int(status)]
+        return self._outcomes[command.name if command else NO_COMMAND, int(status)]
+
+    def amend(self, before: _Outcome, after: _Outcome) -> None:
+        """Count a request as answered with another status than was noted before.
+
+        How long it took is counted by its command alone, which remains.
+        """
+        before.amended -= 1
+        after.amended += 1
 
     def counting(self, dispatcher: Dispatcher) -> Respond:
         """Return what answers as `dispatcher` does, and counts what that notes."""
@@ -133,10 +162,8 @@ class Requests(Collector):
     async def _count_later(
         self, coming: Awaitable[bytes], notes: list[Histogram], begin: float
     ) -> bytes:
-        notes.clear()
         reply = await coming
-        [histogram] = notes
-        histogram.observe(self._clock() - begin)
+        notes[-1].observe(self._clock() - begin)
         return reply
 
     def collect(self) -> Iterable[Metric]:
@@ -150,10 +177,13 @@ class Requests(Collector):
             labels=["command"],
         )
         by_command: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(_LATENCIES))
-        for (name, status), histogram in self._histograms.items():
-            if times := histogram.count:
-                by_command[name].add(histogram)
-                requests.add_metric([name, str(status)], times)
+        held = Counter(self._held())
+        for (name, status), outcome in self._outcomes.items():
+            times = outcome.count
+            if times:
+                by_command[name].add(outcome)
+            if answered := times + outcome.amended - held[outcome]:
+                requests.add_metric([name, str(status)], answered)
         if binary := self._binary():
             requests.add_metric([NO_COMMAND, "2"], binary)
         for name, histogram in by_command.items():

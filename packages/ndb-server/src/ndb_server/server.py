@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -11,7 +12,8 @@ import ssl
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -65,7 +67,10 @@ FEATURES = [
 OPS_SOCKET = "ops"
 """The name of a socket, of those the service manager passes, that is for health and metrics."""
 
+_TO_STOP = (signal.SIGINT, signal.SIGTERM)
 _BACKLOG = 4096
+_GRACE = 1.0
+"""Seconds for what is to end when it is to end soon."""
 _REAP_INTERVAL = 0.1
 _RESTORE_SLICE = 4096
 _REAP_SLICE = 128
@@ -160,7 +165,7 @@ class Server:
         self._requests: Requests | None = None
         page = None
         if options.metrics:
-            self._requests = Requests(lambda: self._traffic.binary)
+            self._requests = Requests(lambda: self._traffic.binary, self._held)
             page = page_of(
                 self._engine,
                 self._requests,
@@ -178,6 +183,9 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self._ops_listeners: list[asyncio.Server] = []
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+        # How long it is waited when the server stops: in all, and now.
+        self._until = math.inf
+        self._limit: asyncio.Timeout | None = None
 
     def _why_not_ready(self) -> str | None:
         if self._state is None and self._journal is not None and self._journal.trouble is not None:
@@ -220,6 +228,13 @@ class Server:
             self._loop.call_soon_threadsafe(done, trouble)
 
         self._store.write(changed, done_here)
+
+    def _held(self) -> Iterator[Histogram]:
+        """Yield what was noted of requests whose replies wait until a change is durable."""
+        if self._journal is not None:
+            for hold in self._journal.holds():
+                assert hold.notes is not None
+                yield from hold.notes[hold.first :]
 
     def _later(self, delay: float, action: Callable[[], None]) -> None:
         if delay:
@@ -267,7 +282,8 @@ class Server:
         depth, steps = self._options.limits.depth, self._engine.steps
         if self._requests is None:
             return Dispatcher(handlers, self._journal, depth=depth, steps=steps)
-        return Dispatcher(handlers, self._journal, self._requests.note, depth, steps)
+        note, amend = self._requests.note, self._requests.amend
+        return Dispatcher(handlers, self._journal, note, amend, depth, steps)
 
     @property
     def reached(self) -> Counter[str]:
@@ -497,19 +513,17 @@ class Server:
         """
         self._state = "stopping"
         self._guesses.close()
-        until = self._loop.time() + self._options.shutdown_timeout
+        self._until = min(self._until, self._loop.time() + self._options.shutdown_timeout)
         for listener in self._listeners:
             listener.close()
         # One turn of the loop reads what the sockets hold by now.
         await asyncio.sleep(0)
         ending = [self._loop.create_task(one.shut_down()) for one in self._connections]
-        if ending:
-            _, late = await asyncio.wait(ending, timeout=self._options.shutdown_timeout)
-            if late:
-                logger.warning("connections cut, which did not end in time: %d", len(late))
-                for connection in list(self._connections):
-                    connection.cut()
-                await asyncio.wait(late)
+        if late := await self._late(ending):
+            logger.warning("connections cut, which did not end in time: %d", len(late))
+            for connection in list(self._connections):
+                connection.cut()
+            await asyncio.wait(late)
         for listener in self._ops_listeners:
             listener.close()
         for operator in list(self._operators):
@@ -519,11 +533,29 @@ class Server:
         self._report()
         self._door.close()
         # A thread with nothing to do needs a moment too.
-        saving = self._loop.create_task(self._close_files())
-        _, lasting = await asyncio.wait([saving], timeout=max(1.0, until - self._loop.time()))
+        self._until = max(self._until, self._loop.time() + _GRACE)
+        lasting = await self._late([self._loop.create_task(self._close_files())])
         if lasting:
             logger.warning("a save or a load did not end in time and is given up")
         return not lasting
+
+    def hurry(self) -> None:
+        """Give up soon what `stop` still waits for, or will wait for."""
+        soon = self._loop.time() + _GRACE
+        if soon < self._until:
+            logger.warning("told to stop again: what does not end in %g s is given up", _GRACE)
+            self._until = soon
+            if self._limit is not None and not self._limit.expired():
+                self._limit.reschedule(soon)
+
+    async def _late(self, ending: Sequence[asyncio.Task[None]]) -> list[asyncio.Task[None]]:
+        """Wait until all tasks have ended, or the time is over; return those that have not."""
+        if ending:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._until) as self._limit:
+                    await asyncio.wait(ending)
+            self._limit = None
+        return [task for task in ending if not task.done()]
 
     async def _close_files(self) -> None:
         await self._loop.run_in_executor(None, self._datasets.close)
@@ -599,7 +631,7 @@ def _shown(options: Options) -> m.Limits:
 
 
 async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
-    """Run a server until SIGINT or SIGTERM.
+    """Run a server until SIGINT or SIGTERM; at the second of them, wait for nothing any more.
 
     Args:
         options: how to run.
@@ -609,14 +641,53 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
         StartError: the server can't start.
     """
     stopping = asyncio.Event()
+
+    def told_to_stop() -> None:
+        # The loop calls it, and does nothing before it is waited for the start.
+        if stopping.is_set():
+            server.hurry()
+        stopping.set()
+        starting.cancel()
+
+    with _told(told_to_stop):
+        try:
+            server = Server(options)
+        except StoreError as error:
+            raise StartError(str(error)) from error
+        starting = asyncio.create_task(server.start())
+        await asyncio.wait([starting])
+        if starting.cancelled():
+            logger.info("told to stop before connections were accepted")
+        else:
+            await _accept(server, starting.result(), ready)
+            await stopping.wait()
+        notify("STOPPING=1")
+        if not await server.stop():
+            # Leaving as usual would wait for the thread. A save that is not done leaves no dataset.
+            logging.shutdown()
+            os._exit(0)
+
+
+@contextmanager
+def _told(action: Callable[[], object]) -> Iterator[None]:
+    """Have the event loop call `action` at each SIGINT and SIGTERM, and ignore them from then on.
+
+    The loop has handlers of its own. Closed, it has none, and a signal would end a process that has
+    nothing left to do but to end, with another status.
+    """
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+    for number in _TO_STOP:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(action))
     try:
-        server = Server(options)
-    except StoreError as error:
-        raise StartError(str(error)) from error
-    url = await server.start()
+        yield
+    finally:
+        for number in _TO_STOP:
+            signal.signal(number, signal.SIG_IGN)
+
+
+async def _accept(server: Server, url: str, ready: Callable[[str], Any]) -> None:
+    """Tell everybody that `server` accepts connections."""
+    loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, server.reload)
     # What is here by now stays: the collector need not walk through it. Sessions it never sees.
     gc.collect()
@@ -636,9 +707,3 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
         extra={"version": VERSION, "url": url},
     )
     notify("READY=1")
-    await stopping.wait()
-    notify("STOPPING=1")
-    if not await server.stop():
-        # Leaving as usual would wait for the thread. A save that is not done leaves no dataset.
-        logging.shutdown()
-        os._exit(0)

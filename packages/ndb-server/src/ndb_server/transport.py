@@ -16,7 +16,7 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol, cast
@@ -380,7 +380,6 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if self._visit is not None:
             self._visit.leave()
         self._pending.clear()
-        self._held.clear()
         self._let_go()
         self.closed.set_result(None)
 
@@ -706,6 +705,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._held.append((texts, sent, hold))
         return run
 
+    @property
+    def holds(self) -> Iterator[Hold]:
+        """What replies wait for, in their order; those of a client that has gone too."""
+        return (hold for _, _, hold in self._held if hold is not None)
+
     def settled(self) -> None:
         """Send the replies that nothing holds any more."""
         held, now = self._held, self._clock()
@@ -714,9 +718,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             if hold is not None and hold.batch.done is None:
                 break
             if hold is not None and hold.batch.done is False:
-                texts = [hold.instead(number, now) for number in range(len(texts))]
+                numbers = range(hold.first, len(texts))
+                texts = [*texts[: hold.first], *(hold.instead(number, now) for number in numbers)]
             held.popleft()
-            self._send(texts[sent:])
+            if not self.closed.done():
+                self._send(texts[sent:])
         # Not before everyone has been told what became of the batch.
         self._loop.call_soon(self._go_on)
 
@@ -842,6 +848,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def cut(self) -> None:
         """End the connection now, whatever was to be said on it still."""
+        if self._answering is not None:
+            self._answering.cancel()
         self._transport.abort()
 
     def check_alive(self) -> None:
