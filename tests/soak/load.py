@@ -24,6 +24,7 @@ class Load:
 
     Args:
         port: where the server accepts connections.
+        clients: how many use sessions.
 
     Attributes:
         connections: how many were made.
@@ -31,8 +32,9 @@ class Load:
         saves: how many datasets were written.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, clients: int) -> None:
         self._port = port
+        self._clients = clients
         self._uri = f"ws://127.0.0.1:{port}/"
         self._stopping = False
         self.connections = 0
@@ -45,10 +47,10 @@ class Load:
     async def run(self) -> None:
         """Be all the clients at once."""
         async with asyncio.TaskGroup() as group:
-            for number in range(CLIENTS):
+            for number in range(self._clients):
                 group.create_task(self._come_and_go(random.Random(number)))
-            group.create_task(self._break_off(random.Random(CLIENTS)))
-            group.create_task(self._keep_saving(random.Random(CLIENTS + 1)))
+            group.create_task(self._break_off(random.Random(self._clients)))
+            group.create_task(self._keep_saving(random.Random(self._clients + 1)))
 
     async def _come_and_go(self, chance: random.Random) -> None:
         while not self._stopping:
