@@ -689,6 +689,8 @@ async def _accept(server: Server, url: str, ready: Callable[[str], Any]) -> None
     """Tell everybody that `server` accepts connections."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, server.reload)
+    # Each signal writes into a pipe that wakes the loop. A full one will wake it; no need to warn.
+    signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
     # What is here by now stays: the collector need not walk through it. Sessions it never sees.
     gc.collect()
     gc.freeze()
