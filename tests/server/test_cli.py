@@ -443,6 +443,7 @@ def has_ipv6() -> bool:
         return False
 
 
+# Some containers have no IPv6 at all; there is nothing to listen to then.
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
 def test_the_url_of_an_ipv6_address_has_brackets(start_server: StartServer) -> None:
     server = start_server("--host", "::1")

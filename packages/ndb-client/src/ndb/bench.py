@@ -165,7 +165,7 @@ async def _sessions(plan: Plan, report: Report) -> AsyncIterator[list[int]]:
     try:
         await _create(plan, tokens, report)
         yield tokens
-    except BaseException:
+    except BaseException:  # Interrupted, too, sessions are ended.
         # What went wrong is to be told, not that the sessions are left to expire.
         with suppress(NdbException):
             await _end(plan, tokens, report)

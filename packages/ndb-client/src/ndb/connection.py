@@ -76,7 +76,7 @@ async def connect(
             )
             try:
                 await connection.opened
-            except BaseException:
+            except BaseException:  # Nobody else knows of it, whatever ends the wait.
                 connection.abort()
                 raise
     except (OSError, UnicodeError) as error:

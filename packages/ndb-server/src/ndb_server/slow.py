@@ -48,7 +48,7 @@ def watched(
             begin = clock()
             try:
                 reply = handler(params, now)
-            except Exception:
+            except Exception:  # What fails takes its time too; who asked is told by the dispatcher.
                 say(name, begin)
                 raise
             if isinstance(reply, Reply):

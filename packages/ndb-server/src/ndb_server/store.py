@@ -519,7 +519,7 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
         database.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # Whatever it was, half of it must not stay open.
         # SQLite has done so already after some errors.
         if database.in_transaction:
             database.execute("ROLLBACK")

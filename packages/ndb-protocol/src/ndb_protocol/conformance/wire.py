@@ -177,7 +177,7 @@ class End:
                 raise Refused(protocol.handshake_exc.response.status_code)
             if protocol.handshake_exc is not None:
                 raise Mismatch(f"the opening handshake failed: {protocol.handshake_exc}")
-        except BaseException:
+        except BaseException:  # Nobody else knows of it, whatever ends the wait.
             end.drop()
             raise
         return end
