@@ -235,8 +235,7 @@ class Engine:
             self._check_names(edit)
             self._check_count(kept)
         grown = of_keys(after) - of_keys(packed)
-        if self._session_memory + self._key_memory > self._nearly_full:
-            self._check_memory(grown, token)
+        self._check_memory(grown, token)
         if self._journal is not None:
             self._journal.changing(token, session)
         session.packed = after

@@ -122,9 +122,8 @@ class Journal:
 
     def holds(self) -> Iterator[Hold]:
         """Yield what replies wait for."""
-        for batch in (self._writing, self._open):
-            if batch is not None:
-                yield from batch.holds()
+        for batch in self.unsettled:
+            yield from batch.holds()
 
     async def flush(self) -> None:
         """Wait until all that has changed by now is on disk or was undone."""
