@@ -3,6 +3,7 @@
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,9 @@ from typing import Protocol
 
 import pytest
 from coverage import Coverage
+
+# A shell has what it runs in the background ignore it, and what that starts with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SECONDS_TO_START = 30
 SECONDS_TO_STOP = 30
