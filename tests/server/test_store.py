@@ -398,6 +398,20 @@ def test_the_file_shrinks_when_most_sessions_have_gone(opened: Opened) -> None:
     assert size(opened.folder) < 1100 * 4096
 
 
+def test_free_pages_are_given_back_a_thousand_in_a_transaction(opened: Opened) -> None:
+    tokens = range(1, 201)
+    maps = {token: MapChange.whole(LARGE_500) for token in tokens}
+    opened.write(changed(*map(spread, tokens), maps=maps))
+    opened.fold()
+    pages = size(opened.folder) // 4096
+    opened.write(changed(all_ended=True))
+    statements: list[str] = []
+    opened.store._database.set_trace_callback(statements.append)
+    opened.fold()
+    given_back = [each for each in statements if "incremental_vacuum" in each]
+    assert 0 < len(given_back) <= pages // 1024
+
+
 def test_the_files_stay_small_while_sessions_come_and_go(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -262,6 +262,8 @@ class Store:
         # Checkpoints follow a fold: most of what the log was need not go to the file at all.
         database.execute("PRAGMA wal_autocheckpoint = 0")
         database.execute("PRAGMA journal_size_limit = 67108864")
+        # Some builds of SQLite write zeros over all that is deleted: over the log, once more.
+        database.execute("PRAGMA secure_delete = FAST")
         database.execute("PRAGMA cache_size = -65536")
         database.execute("PRAGMA busy_timeout = 5000")
 
@@ -449,7 +451,8 @@ class Store:
             self._since = []
         yield
         while self._is_wasteful():
-            database.execute(f"PRAGMA incremental_vacuum({_VACUUM})").fetchall()
+            # Python 3.11's `execute` ends such a statement after its first page.
+            database.executescript(f"PRAGMA incremental_vacuum({_VACUUM})")
             yield
         database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
