@@ -124,10 +124,12 @@ class Batch(Generic[T]):
         """Return what is to be on disk, given the sessions and the independent keys in memory."""
         changed = Changed(self.all_before is not None, [], [], {})
         others = self.timed | self.rewritten
+        # Bound to names: this is done for every write there is.
+        find, add = sessions.get, changed.rows.append
         for token in {**self.before, **dict.fromkeys(others)} if others else self.before:
-            session = sessions.get(token)
+            session = find(token)
             if session is not None:
-                changed.rows.append(row_of(token, session))
+                add(row_of(token, session))
                 if type(session.packed) is dict:
                     self._add_map(changed, token, session.packed)
             elif token == NO_TOKEN:

@@ -10,24 +10,24 @@ DELETE_SESSION, EXTEND_ON_SET_ADD, EXTEND_ON_GET = 1, 2, 4
 Row = tuple[int, int, int, int | None, Raw | None]
 """Token (signed), duration in s, flags, deadline in ms or None, keys or None if not packed."""
 
-_SIGN = 2**63
+_SIGN, _RANGE = 2**63, 2**64
 
 
 def signed(token: int) -> int:
     """Return `token` as SQLite has it, whose integers are signed."""
-    return token - 2 * _SIGN if token >= _SIGN else token
+    return token - _RANGE if token >= _SIGN else token
 
 
 def unsigned(number: int) -> int:
     """Return the token that SQLite has as `number`."""
-    return number + 2 * _SIGN if number < 0 else number
+    return number + _RANGE if number < 0 else number
 
 
 def row_of(token: int, session: Session) -> Row:
     """Return a session as its row."""
     packed, expiry = session.packed, session.expiry
     keys = Raw(packed) if type(packed) is bytes else None
-    number = token - 2 * _SIGN if token >= _SIGN else token
+    number = token - _RANGE if token >= _SIGN else token
     if expiry is None:
         return number, 0, 0, None, keys
     flags = (

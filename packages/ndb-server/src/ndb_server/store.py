@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
@@ -118,6 +119,7 @@ class _Record(Struct, omit_defaults=True, gc=False):
 
 
 _NULL = Raw(b"null")
+_number = itemgetter(0)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Record).decode
 
@@ -145,7 +147,7 @@ class Unfolded:
             self.ended[number] = None
             self.rows.pop(number, None)
             self.maps.pop(number, None)
-        self.rows.update((row[0], row) for row in rows)
+        self.rows.update(zip(map(_number, rows), rows, strict=True))
         if self.maps:
             for row in rows:
                 if row[-1] is not None:
