@@ -323,6 +323,9 @@ class Starting:
     def until_it_loads(self) -> None:
         until(lambda: scrape(self.ops_port)["ndb_sessions", ()] > 0)
 
+    def hang_up(self) -> None:
+        self._process.send_signal(signal.SIGHUP)
+
     def stop(self) -> bool:
         """Stop it, as it should; return whether it accepted connections before."""
         self._process.terminate()
@@ -337,6 +340,16 @@ def test_a_server_stops_while_it_waits_for_what_it_is_to_load(tmp_path: Path) ->
     never_read(tmp_path / "data")
     server = Starting(tmp_path / "data", "--load=evening", "--shutdown-timeout=0")
     assert get(server.ops_port, "/readyz")[::2] == (503, "not ready: starting\n")
+    assert not server.stop()
+
+
+def test_a_server_that_starts_reads_credentials_and_certificates_again_if_told(
+    tmp_path: Path,
+) -> None:
+    never_read(tmp_path / "data")
+    server = Starting(tmp_path / "data", "--load=evening", "--shutdown-timeout=0")
+    server.hang_up()
+    until(lambda: "credentials and certificates were read again" in server.log)
     assert not server.stop()
 
 

@@ -633,6 +633,8 @@ def _shown(options: Options) -> m.Limits:
 async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
     """Run a server until SIGINT or SIGTERM; at the second of them, wait for nothing any more.
 
+    At SIGHUP it reads credentials and certificates again.
+
     Args:
         options: how to run.
         ready: called with the server's URL once connections are accepted.
@@ -649,7 +651,10 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
         stopping.set()
         starting.cancel()
 
-    with _told(told_to_stop):
+    def told_to_reload() -> None:
+        server.reload()
+
+    with _told({**dict.fromkeys(_TO_STOP, told_to_stop), signal.SIGHUP: told_to_reload}):
         try:
             server = Server(options)
         except StoreError as error:
@@ -669,26 +674,24 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
 
 
 @contextmanager
-def _told(action: Callable[[], object]) -> Iterator[None]:
-    """Have the event loop call `action` at each SIGINT and SIGTERM, and ignore them from then on.
+def _told(actions: Mapping[int, Callable[[], object]]) -> Iterator[None]:
+    """Have the event loop do at each signal what `actions` say, and ignore them from then on.
 
     The loop has handlers of its own. Closed, it has none, and a signal would end a process that has
     nothing left to do but to end, with another status.
     """
     loop = asyncio.get_running_loop()
-    for number in _TO_STOP:
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(action))
+    for number in actions:
+        signal.signal(number, lambda told, _: loop.call_soon_threadsafe(actions[told]))
     try:
         yield
     finally:
-        for number in _TO_STOP:
+        for number in actions:
             signal.signal(number, signal.SIG_IGN)
 
 
 async def _accept(server: Server, url: str, ready: Callable[[str], Any]) -> None:
     """Tell everybody that `server` accepts connections."""
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, server.reload)
     # Each signal writes into a pipe that wakes the loop. A full one will wake it; no need to warn.
     signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
     # What is here by now stays: the collector need not walk through it. Sessions it never sees.
