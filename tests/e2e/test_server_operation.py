@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -412,11 +413,15 @@ def test_of_a_load_that_a_stop_breaks_off_nothing_is_there_at_the_next_start(
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[socket.socket]:
+def manager() -> Iterator[socket.socket]:
     """The socket on which systemd is told of a service's state."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+    # A path of a socket has at most 107 bytes (unix(7)); `tmp_path` may be longer.
+    with (
+        TemporaryDirectory(dir="/tmp") as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told,
+    ):
         told.settimeout(BOUND)
-        told.bind(str(tmp_path / "notify"))
+        told.bind(f"{folder}/notify")
         yield told
 
 
