@@ -13,6 +13,11 @@ from typing import Protocol
 
 import pytest
 from coverage import Coverage
+from hypothesis import HealthCheck, settings
+
+# How long an example takes, to make or to run, says how busy the machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # A shell has what it runs in the background ignore it, and what that starts with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pytest
 import regress
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from ndb_protocol import (
@@ -131,7 +131,6 @@ def test_every_request_of_the_vectors_is_valid_if_the_codec_takes_it() -> None:
 
 
 # The first message takes a second to make, on a busy machine.
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(requests())
 def test_any_request_is_valid_if_the_codec_takes_it(message: str) -> None:
     refused = refusal(message)

@@ -288,7 +288,7 @@ def line_of(token: int, expiry: dict[str, object] | None, keys: dict[str, bytes]
     return b'%s,"keys":%s}' % (head.removesuffix(b"}"), one_line)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(st.tuples(st.integers(1, 2**64 - 1), EXPIRY, TEXTS), unique_by=lambda each: each[0]),
     TEXTS,

@@ -178,7 +178,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(steps)
 @example([("add", 1, 24), ("go", 1, 0), ("add", 1, 0)])
 def test_it_is_a_list_sorted_by_bucket(steps: list[tuple[str, int, int]]) -> None:

@@ -482,5 +482,5 @@ def same(reply: dict[str, Any], expected: dict[str, Any]) -> bool:
 def test_what_was_acknowledged_is_there_and_what_was_refused_is_not() -> None:
     run_state_machine_as_test(
         DurableMachine,
-        settings=settings(max_examples=40, stateful_step_count=40, deadline=None),
+        settings=settings(max_examples=40, stateful_step_count=40),
     )

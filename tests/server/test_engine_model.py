@@ -438,6 +438,6 @@ def test_the_engine_is_what_the_model_is() -> None:
     EngineMachine.ran.clear()
     run_state_machine_as_test(
         EngineMachine,
-        settings=settings(max_examples=500, stateful_step_count=40, deadline=None),
+        settings=settings(max_examples=500, stateful_step_count=40),
     )
     assert EngineMachine.ran == set(Engine().handlers), "a command without a rule"

@@ -48,7 +48,7 @@ class Sessions(RuleBasedStateMachine):
         assert len(tokens) == len({*tokens})
 
 
-Sessions.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+Sessions.TestCase.settings = settings(max_examples=50, stateful_step_count=30)
 TestSessions = Sessions.TestCase
 
 

@@ -100,7 +100,7 @@ patterns = st.recursive(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(patterns, st.text(letters, max_size=6))
 def test_it_matches_what_a_backtracking_engine_matches(pattern: str, text: str) -> None:
     dotted = pattern.replace(r"\.", "\0").replace("[^.b]", "\1")
@@ -116,7 +116,7 @@ def test_it_matches_what_a_backtracking_engine_matches(pattern: str, text: str) 
 PIECES = [*"ab-^$.[]()*+?{}|,12é", "\\", r"\.", r"\-", r"\^", r"\p{L}", r"\P{Cn}", r"\n", r"\d"]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
 def test_it_takes_the_patterns_that_another_reader_takes(pattern: str) -> None:
     # The other reader takes no count of two digits, nor a class of "^" alone; RFC 9485 has both.

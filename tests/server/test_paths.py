@@ -176,7 +176,7 @@ def test_a_path_of_too_many_segments_is_refused_and_not_a_crash(path: str) -> No
     assert refusal(path).status in {Status.PATH_INVALID, Status.VALUE_TYPE_INVALID}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.text("$.[]'\"?@*:,()!&|=<>~0123456789eE-+ab\\u \0é", max_size=40).map("$".__add__),
     trees,
@@ -203,7 +203,6 @@ def test_long_key_names_are_cut_in_messages() -> None:
     assert len(caught.value.message) < 200
 
 
-@settings(deadline=None)
 @given(trees, st.data())
 def test_it_selects_what_the_model_selects(tree: Tree, data: st.DataObject) -> None:
     names = sorted({str(n) for at, _ in model.descendants((), tree) for n in at}) or ["a"]
@@ -222,7 +221,6 @@ CONTROLS = {code: f"\\u{code:04x}" for code in range(0x20)}
 # Replacing
 
 
-@settings(deadline=None)
 @given(trees, scalars, st.data())
 def test_replacing_nodes_changes_no_other_byte(tree: Tree, value: str, data: st.DataObject) -> None:
     nodes = [location for location, _ in model.descendants((), tree)]
@@ -231,7 +229,6 @@ def test_replacing_nodes_changes_no_other_byte(tree: Tree, value: str, data: st.
     assert replaced == model.text(model.replaced(tree, set(wanted), value))
 
 
-@settings(deadline=None)
 @given(trees, st.data())
 def test_replacing_a_node_by_itself_changes_nothing_not_even_white_space(
     tree: Tree, data: st.DataObject
@@ -336,14 +333,12 @@ def test_up_to_the_deepest_readable_value_each_is_changed_or_refused_never_a_cra
 # Appending
 
 
-@settings(deadline=None)
 @given(st.lists(trees, max_size=4), st.lists(trees, max_size=3))
 def test_appending_keeps_every_element_byte_for_byte(array: list[Tree], items: list[Tree]) -> None:
     raw = [Raw(model.text(item)) for item in items]
     assert paths.append("k", model.text(array), raw, None) == model.text([*array, *items])
 
 
-@settings(deadline=None)
 @given(st.dictionaries(member_names, trees, max_size=4), member_names, st.lists(trees, max_size=3))
 def test_appending_to_a_member_keeps_the_others_byte_for_byte(
     others: dict[str, Tree], name: str, items: list[Tree]
