@@ -53,9 +53,9 @@ def tests(session: nox.Session) -> None:
         # To measure once is enough, and takes half as long again.
         session.run("pytest", *side_by_side)
         return
-    # Absolute: the servers that tests start run in folders of their own.
-    data = Path(session.create_tmp()).resolve() / "coverage"
-    session.env["COVERAGE_FILE"] = str(data)
+    # Absolute: the servers that tests start run in folders of their own. Not in a folder that nox
+    # makes TMPDIR of: Chromium needs a short one, for a socket's path has at most 107 bytes.
+    session.env["COVERAGE_FILE"] = str(session.cache_dir.resolve() / "coverage")
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *side_by_side)
     session.run("coverage", "combine", "--quiet")
