@@ -794,6 +794,20 @@ async def test_a_server_that_says_goodbye_and_stays_is_left(
 # Closing.
 
 
+async def test_a_connection_that_has_ended_is_watched_no_more() -> None:
+    async def handler(server: RawPeer) -> None:
+        await server.send(await server.handshake())
+        await read_to_end(server)
+
+    async with raw_peer(handler) as url, KvClient(url) as client:
+        link = link_of(client)
+        watching = link._timer
+        # The watch may be due in the very turn in which the server ends its side.
+        link.eof_received()
+        assert watching is not None
+        assert watching.cancelled()
+
+
 async def test_close_ends_the_connection_in_order() -> None:
     async def handler(server: RawPeer) -> None:
         close = await server.event()

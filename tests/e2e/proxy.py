@@ -113,6 +113,8 @@ class Proxy:
         task = asyncio.create_task(self._carry(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # A task that is cancelled before its first step does nothing, not even this.
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def close(self) -> None:
         for task in self._tasks:

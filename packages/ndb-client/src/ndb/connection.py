@@ -231,7 +231,6 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if verdict is Verdict.DEAD:
             silence = self._policy.ping_timeout
             self._finish(f"the server did not answer a ping within {silence:g} s")
-            self.abort()
             return
         if verdict is Verdict.PING:
             self._websocket.send_ping(b"")
@@ -410,7 +409,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         else:
             # Not even for the closing handshake: what is on its way to a server that has not closed
             # would be executed, and that after it was sent again on another connection.
-            self._transport.abort()
+            self.abort()
         if not self.opened.done():
             self.opened.set_result(None)
         if self._started:
