@@ -130,7 +130,6 @@ def test_every_request_of_the_vectors_is_valid_if_the_codec_takes_it() -> None:
     assert min(verdicts.values()) > 10
 
 
-# The first message takes a second to make, on a busy machine.
 @given(requests())
 def test_any_request_is_valid_if_the_codec_takes_it(message: str) -> None:
     refused = refusal(message)
