@@ -1,13 +1,16 @@
 """Replies that wait until a change is durable, in the order of their requests all the same."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import pytest
 from ndb_server.batches import Batch, Hold
 
-from tests.e2e.wire import close, text
+from websockets.frames import Opcode
+
+from tests.e2e.wire import close, frame, text
 from tests.server.test_transport import Peer, opened, turns, until
 
 
@@ -91,6 +94,39 @@ async def test_a_close_frame_waits_for_the_replies_in_front_of_it() -> None:
         assert await nothing_is_said(peer)
         held.settle(0, done=True)
         assert await peer.said_until_end() == ["change", (1000, "")]
+
+
+IN_FRAGMENTS = frame(Opcode.TEXT, b"be", fin=False) + frame(Opcode.CONT, b"hind")
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [(IN_FRAGMENTS, ["behind"]), (text("behind")[:3], [])],
+    ids=["a request", "part of a request"],
+)
+async def test_a_client_that_ends_its_side_as_the_batch_is_written_gets_every_answer(
+    sent: bytes, answers: list[str]
+) -> None:
+    held = Held()
+    async with opened(held) as peer:
+        await peer.send(text("change") + sent)
+        peer.socket.shutdown(socket.SHUT_WR)
+        # The loop sees the end in this turn, after the batch.
+        await asyncio.sleep(0)
+        held.settle(0, done=True)
+        assert await peer.said_until_end() == ["change", *answers]
+
+
+async def test_a_server_told_to_stop_as_the_batch_is_written_answers_what_has_arrived() -> None:
+    held = Held()
+    async with opened(held) as peer:
+        await peer.send(text("change") + IN_FRAGMENTS)
+        stopping = asyncio.ensure_future(peer.connection.shut_down())
+        held.settle(0, done=True)
+        said = [await peer.said() for _ in range(3)]
+        assert said == ["change", "behind", (1001, "server is shutting down")]
+        peer.socket.close()
+        await stopping
 
 
 @pytest.mark.parametrize("count", [1, 40])

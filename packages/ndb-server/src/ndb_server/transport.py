@@ -354,7 +354,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         # Whoever has asked may end its side, and be answered still.
         self._at_eof = True
-        self._proceed()
+        self._go_on()
         # With TLS the connection ends here, whatever is returned.
         return self._transport.can_write_eof()
 
@@ -422,7 +422,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _go_on(self) -> None:
         # Where it is the others' turn, this goes on behind them.
-        if not self.closed.done() and self._turn is None:
+        if not self._transport.is_closing() and self._turn is None:
             self._process_pending()
             self._proceed()
 
@@ -871,5 +871,5 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._going_away = True
         if self._ws.state is State.CONNECTING:
             self._transport.abort()
-        self._proceed()
+        self._go_on()
         await self.closed
