@@ -10,8 +10,9 @@ import uvloop
 def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run the tests of the transport on both loops; but uvloop's clock can't stand still."""
+    """Run the tests of connections on both loops; but uvloop's clock can't stand still."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    if item.path.name == "test_transport.py" and "clock" not in getattr(item, "fixturenames", ()):
+    asked = item.path.name in ("test_stopping.py", "test_transport.py", "test_transport_held.py")
+    if asked and "clock" not in getattr(item, "fixturenames", ()):
         loops["uvloop"] = uvloop.new_event_loop
     return loops

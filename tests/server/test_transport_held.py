@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from ndb_server.batches import Batch, Hold
-
 from websockets.frames import Opcode
 
 from tests.e2e.wire import close, frame, text

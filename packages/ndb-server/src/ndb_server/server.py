@@ -514,18 +514,14 @@ class Server:
         self._state = "stopping"
         self._guesses.close()
         self._until = min(self._until, self._loop.time() + self._options.shutdown_timeout)
-        for listener in self._listeners:
-            listener.close()
-        # One turn of the loop reads what the sockets hold by now.
-        await asyncio.sleep(0)
+        await self._stop_accepting(self._listeners)
         ending = [self._loop.create_task(one.shut_down()) for one in self._connections]
         if late := await self._late(ending):
             logger.warning("connections cut, which did not end in time: %d", len(late))
             for connection in list(self._connections):
                 connection.cut()
             await asyncio.wait(late)
-        for listener in self._ops_listeners:
-            listener.close()
+        await self._stop_accepting(self._ops_listeners)
         for operator in list(self._operators):
             operator.cut()
         for timer in self._timers.values():
@@ -538,6 +534,18 @@ class Server:
         if lasting:
             logger.warning("a save or a load did not end in time and is given up")
         return not lasting
+
+    async def _stop_accepting(self, listeners: Sequence[asyncio.Server]) -> None:
+        # asyncio fails at connections that it has accepted in the turn of the loop in which their
+        # server closes (https://github.com/python/cpython/issues/109564).
+        for listener in listeners:
+            for listening in listener.sockets:
+                self._loop.remove_reader(listening)
+        await asyncio.sleep(0)
+        for listener in listeners:
+            listener.close()
+        # Meanwhile they are met, and what the sockets hold by now is read.
+        await asyncio.sleep(0)
 
     def hurry(self) -> None:
         """Give up soon what `stop` still waits for, or will wait for."""
