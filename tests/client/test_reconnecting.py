@@ -333,13 +333,13 @@ async def test_a_request_made_without_a_connection_waits_for_one_whatever_it_is(
 @pytest.mark.parametrize("per_call", [True, False])
 async def test_a_request_waits_for_a_connection_up_to_its_deadline(per_call: bool) -> None:
     async with peers(hang_up) as url:
-        client = KvClient(url, policy=QUICK, timeout=None if per_call else 0.1)
+        client = KvClient(url, policy=QUICK, timeout=None if per_call else 0.5)
         await client.open()
-        with pytest.raises(RequestTimeout, match=r"0\.1 s: .*; .* may have been executed"):
-            await client.count(timeout=0.1 if per_call else None)
+        with pytest.raises(RequestTimeout, match=r"0\.5 s: .*; .* may have been executed"):
+            await client.count(timeout=0.5 if per_call else None)
         await until(lambda: "can't connect" in str(trouble(client)))
-    with pytest.raises(RequestTimeout, match=r"0\.1 s: can't connect to .*; .* was not sent"):
-        await client.count(timeout=0.1 if per_call else None)
+    with pytest.raises(RequestTimeout, match=r"0\.5 s: can't connect to .*; .* was not sent"):
+        await client.count(timeout=0.5 if per_call else None)
     await client.close()
 
 
