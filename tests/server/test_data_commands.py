@@ -1,7 +1,9 @@
 """Listing, checking, exporting and importing what a data folder holds."""
 
 import json
+import os
 import random
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -261,6 +263,32 @@ def test_an_export_whose_reader_has_enough_ends_quietly(tmp_path: Path) -> None:
         )
     assert done.returncode == 1
     assert done.stderr == b"ndb-server: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_export_that_finds_no_room_for_its_last_byte_says_so(
+    tmp_path: Path, unbuffered: str
+) -> None:
+    fill(tmp_path / "data")
+    command = [sys.executable, "-m", "ndb_server", "export", "--data-dir", str(tmp_path / "data")]
+    whole = subprocess.run(command, stdout=subprocess.PIPE, timeout=BOUND, check=True).stdout
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with (tmp_path / "out").open("wb") as out:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) - 1, hard))
+        try:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+                stdout=out,
+                stderr=subprocess.PIPE,
+            )
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with process:
+            _, said = process.communicate(timeout=BOUND)
+    assert (tmp_path / "out").read_bytes() == whole[:-1]
+    assert said == b"ndb-server: cannot write to standard output: File too large\n"
+    assert process.returncode == 1
 
 
 VALUES = st.recursive(

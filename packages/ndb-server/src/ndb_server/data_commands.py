@@ -1,6 +1,5 @@
 """The commands around a data folder: list its datasets, check, export and import."""
 
-import os
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -105,14 +104,13 @@ def export(*, data_dir: Text, dataset: Text | None = None) -> None:
     """
     folder = _existing(data_dir)
     try:
-        for line in _stored(folder) if dataset is None else _saved(folder, dataset):
-            sys.stdout.buffer.write(line + b"\n")
-        sys.stdout.buffer.flush()
+        # With PYTHONUNBUFFERED `sys.stdout.buffer` is none, and may write but a part of a line.
+        with open(sys.stdout.fileno(), "wb", closefd=False) as output:
+            for line in _stored(folder) if dataset is None else _saved(folder, dataset):
+                output.write(line + b"\n")
     except BrokenPipeError:
-        # Who reads has enough. Python tries again to write what is left when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        pass  # Who reads has enough.
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise DataError(f"cannot write to standard output: {error.strerror}") from error
     except (DatasetError, tables.DamageError, msgspec.MsgspecError, sqlite3.Error) as error:
         raise DataError(f"not all could be exported: {error}") from error
