@@ -27,6 +27,10 @@ def test_the_python_client_passes() -> None:
     passes(f"{PYTHON} -m tests.conformance.python_client")
 
 
+def test_a_client_that_answers_the_last_of_several_pings_alone_passes() -> None:
+    passes(f"{PYTHON} -m tests.conformance.frugal_client")
+
+
 def test_the_javascript_client_passes_in_node() -> None:
     passes(f"{node()} {CLIENTS / 'javascript' / 'conformance.js'}")
 

@@ -144,7 +144,7 @@ class ClientStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
             all of the step again for each place where it can be cut.
         piece: bytes of the reply that leave together; 0 = all.
         fragment: bytes of each fragment of the reply; 0 = one frame.
-        pings: send a ping in front of each fragment.
+        pings: send a ping in front of each fragment; the client must answer the last.
         ping: send a ping with this payload; the client must answer it.
         raw: bytes to send as they are, in hexadecimal.
         close: close the connection with this code.
