@@ -9,9 +9,12 @@ import pytest
 from ndb_server.server import Options, Server
 
 from tests.e2e.wire import BOUND
+from tests.server.test_transport import turns
 
-STOPS = 5
-"""The turn of the loop in which the server is told to stop."""
+
+async def stop_after(count: int, server: Server) -> bool:
+    await turns(count)
+    return await server.stop()
 
 
 @pytest.mark.parametrize("comes", range(20))
@@ -29,13 +32,10 @@ async def test_a_connection_that_comes_as_the_server_stops_is_ended_in_order(
         urls = [await server.start(), caplog.messages[0].split()[-1]]
     port = int(urls[for_operators].rstrip("/").rsplit(":")[-1])
     with socket.socket() as client:
-        for turn in range(20):
-            if turn == STOPS:
-                stopping = loop.create_task(server.stop())
-            if turn == comes:
-                with suppress(ConnectionRefusedError):
-                    client.connect(("127.0.0.1", port))
-            await asyncio.sleep(0)
+        stopping = loop.create_task(stop_after(5, server))
+        await turns(comes)
+        with suppress(ConnectionRefusedError):
+            client.connect(("127.0.0.1", port))
         assert await stopping
         client.setblocking(False)
         async with asyncio.timeout(BOUND):

@@ -131,9 +131,9 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-async def turns() -> None:
+async def turns(count: int = 10) -> None:
     """Let the event loop do what it can do by now, and what follows from that."""
-    for _ in range(10):
+    for _ in range(count):
         await asyncio.sleep(0)
 
 
