@@ -247,9 +247,13 @@ def test_an_import_that_does_not_fit_on_the_disk_changes_nothing(
     assert exported(capfd, tmp_path / "data") == before
 
 
+def export_of(folder: Path) -> list[str]:
+    return [sys.executable, "-m", "ndb_server", "export", "--data-dir", str(folder)]
+
+
 def test_an_export_whose_reader_has_enough_ends_quietly(tmp_path: Path) -> None:
     fill(tmp_path / "data")
-    command = [sys.executable, "-m", "ndb_server", "export", "--data-dir", str(tmp_path / "data")]
+    command = export_of(tmp_path / "data")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -270,7 +274,7 @@ def test_an_export_that_finds_no_room_for_its_last_byte_says_so(
     tmp_path: Path, unbuffered: str
 ) -> None:
     fill(tmp_path / "data")
-    command = [sys.executable, "-m", "ndb_server", "export", "--data-dir", str(tmp_path / "data")]
+    command = export_of(tmp_path / "data")
     whole = subprocess.run(command, stdout=subprocess.PIPE, timeout=BOUND, check=True).stdout
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with (tmp_path / "out").open("wb") as out:
