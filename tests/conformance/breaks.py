@@ -18,10 +18,11 @@ import pytest
 from msgspec import Raw, structs
 from ndb_protocol import RequestError, Status, decode_request
 from ndb_protocol import messages as m
-from ndb_server import datasets, dispatch, engine, keyspace, paths, server, transport
+from ndb_server import dispatch, engine, keyspace, paths, server, transport
 from ndb_server.edits import Edit
 from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
+from ndb_server.loading import Coming
 from ndb_server.packing import Packed, unpack
 from ndb_server.sessions import Session, deadline_after
 from websockets.frames import CloseCode, Frame, Opcode
@@ -515,32 +516,35 @@ def _(patch: Patch) -> None:
     "SH_LOAD/A session that exists already is not changed and not counted",
 )
 def _(patch: Patch) -> None:
-    original = Engine.restore
+    def end_known(self: Engine, coming: Coming, _: int) -> list[int]:
+        for token in coming.sessions.keys() & self._sessions.keys():
+            self._end_one(token, self._sessions[token])
+        return []
 
-    def restore(self: Engine, token: int, *args: Any) -> bool:
-        session = self._sessions.get(token)
-        if session is not None:
-            self._end_one(token, session)
-        return original(self, token, *args)
-
-    patch.setattr(Engine, "restore", restore)
+    patch.setattr(Engine, "drop_known", end_known)
 
 
 @breaks(
     "load-continues-the-old-period", "expiry/A loaded session gets its full 'duration' from now"
 )
 def _(patch: Patch) -> None:
-    original = Engine.restore
+    original = Engine.load
 
-    def restore(self: Engine, token: int, expiry: Any, packed: Packed, now: int) -> bool:
-        return original(self, token, expiry, packed, now - 600)
+    def load(self: Engine, coming: Coming, now: int, staged: Any) -> Any:
+        return original(self, coming, now - 600, staged)
 
-    patch.setattr(Engine, "restore", restore)
+    patch.setattr(Engine, "load", load)
 
 
 @breaks("load-clears-other-keys", "KV_LOAD/Keys loaded overwrite, others stay")
 def _(patch: Patch) -> None:
-    patch.setattr(datasets, "Edit", partial(Edit, clear=True))
+    original = Engine.load
+
+    def load(self: Engine, *args: Any) -> Any:
+        self._keys.clear()
+        return original(self, *args)
+
+    patch.setattr(Engine, "load", load)
 
 
 @breaks(

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ndb_server.datasets import KEYS, SESSIONS, Folder, read_keys, read_sessions
+from ndb_server.datasets import KEYS, SESSIONS, Folder, read
+from ndb_server.limits import UNLIMITED
 
 from tests.conftest import StartServer
 from tests.durability.files import compiled
@@ -90,10 +91,10 @@ def forking(tmp_path: Path) -> Iterator[Forking]:
 
 def content_of(folder: Path, kind: str) -> list[dict[str, bytes]]:
     """Return the keys in the newest dataset."""
+    found = read(Folder(folder), "a", [kind], UNLIMITED)
     if kind == KEYS:
-        return [values(read_keys(Folder(folder), "a"))]
-    found = [values(packed) for _, packed in read_sessions(Folder(folder), "a")]
-    return sorted(found, key=len)
+        return [values(found.keys)]
+    return sorted((values(session.packed) for session in found.sessions.values()), key=len)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,9 @@ class Replica:
             self.send()
 
     def _apply(self, changed: Changed) -> None:
+        for token, moved in changed.moved.items():
+            for key in moved:
+                self.keys[token][key] = self.keys[token].pop(key)
         if changed.all_ended:
             self.sessions.clear()
             self.keys = {NO_TOKEN: self.keys[NO_TOKEN]}

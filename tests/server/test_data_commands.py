@@ -16,11 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
+from ndb_server.batches import Load
 from ndb_server.data_commands import _stored
+from ndb_server.errors import StoreError
 from ndb_server.importing import bring_in
 from ndb_server.lines import read_lines
 from ndb_server.looking import looking
-from ndb_server.store import FILE, StoreError
+from ndb_server.records import IN_LOG, Record, encode
+from ndb_server.rows import log_checksum
+from ndb_server.store import FILE
 
 from tests.conftest import Server, StartServer
 from tests.e2e.wire import BOUND, Wire, opened
@@ -413,7 +417,7 @@ def test_a_dataset_that_cannot_be_read_is_named_and_the_others_listed(
     status, out, _ = run(capfd, "check", "--data-dir", folder)
     assert status == 1
     assert f"{damaged}: file is not a database" in out.splitlines()
-    assert f"{swapped}: 000001.sqlite is no dataset of keys, version 1" in out.splitlines()
+    assert f"{swapped}: 000001.sqlite is no dataset of keys, version 2" in out.splitlines()
     assert f"{folder / FILE}: ok" in out.splitlines()
 
 
@@ -452,6 +456,12 @@ def test_a_check_changes_nothing_whether_a_server_runs_was_killed_or_stopped(
     assert f"{FILE}-wal" not in before
 
 
+def log_row(seq: int, changes: bytes = b"{}") -> str:
+    """Return how to put a row into the log that has a checksum."""
+    checksum = log_checksum(IN_LOG, seq, changes)
+    return f"INSERT INTO log VALUES ({seq}, '{changes.decode()}', {checksum})"
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -462,19 +472,24 @@ def test_a_check_changes_nothing_whether_a_server_runs_was_killed_or_stopped(
         ),
         ("UPDATE sessions SET duration = -1", "(21 times)"),
         ("UPDATE sessions SET flags = 8 WHERE tkn = {small}", "a session that can't be read"),
-        ("UPDATE sessions SET tkn = 0 WHERE tkn = {small}", "a session whose token is none"),
+        ("UPDATE sessions SET tkn = 0 WHERE tkn = {small}", "a session whose checksum is wrong"),
+        ("UPDATE sessions SET deadline = 5 WHERE tkn = {small}", "a session whose checksum is"),
+        ("UPDATE keys SET value = '5' WHERE key = 'key 7'", "a key whose checksum is wrong"),
+        ("UPDATE keys SET key = 'key 77' WHERE key = 'key 7'", "a key whose checksum is wrong"),
+        ("UPDATE clock SET wall = 5", "the checksum of the row of the clock is wrong"),
+        ("UPDATE clock SET time = 'x'", "the checksum of the row of the clock is wrong"),
+        (f"UPDATE clock SET time = {2**63 - 1}", "the checksum of the row of the clock is wrong"),
+        ("DELETE FROM clock", "the row of the clock is missing"),
         ("UPDATE keys SET value = '[' WHERE tkn = 0", "a key that can't be read"),
         ("DELETE FROM sessions WHERE keys IS NULL", "80 keys of sessions that are not there"),
-        ("INSERT INTO log VALUES (1, 'x')", "a row of the log that can't be read"),
-        ("INSERT INTO log VALUES (1, x'00')", "a row of the log that can't be read"),
-        ("INSERT INTO log VALUES (1, 5)", "a row of the log that can't be read"),
-        ("INSERT INTO log VALUES (1, '{\"ended\":[0]}')", "ends what is no session"),
-        (
-            "INSERT INTO log VALUES (1, '{\"rows\":[[1,0,9,null,{}]]}')",
-            "a session that can't be read",
-        ),
-        ("DROP TABLE log", "no such table: log"),
-        ("DROP TABLE keys", "no such table: keys"),
+        (log_row(1, b"x"), "a row of the log that can't be read"),
+        ("INSERT INTO log VALUES (1, x'ff', 5)", "a row of the log whose checksum is wrong"),
+        ("INSERT INTO log VALUES (1, '{}', 'x')", "a row of the log that can't be read"),
+        ("INSERT INTO log VALUES (1, '{}', 5)", "a row of the log whose checksum is wrong"),
+        (f"{log_row(1)}; {log_row(3)}", "a row of the log is missing"),
+        (log_row(1, encode(Record(load=Load(7, 1, 0)))), "a part of a load is missing"),
+        ("DROP TABLE log", "the tables are not those that were made"),
+        ("DROP TABLE keys", "the tables are not those that were made"),
         ("PRAGMA application_id = 5", "is not a store of NDB"),
     ],
 )
@@ -483,8 +498,7 @@ def test_a_check_names_the_file_and_the_damage(
 ) -> None:
     path = fill(tmp_path / "data", 1)
     with closing(sqlite3.connect(path)) as database:
-        database.execute(damage.replace("{small}", str(7919 * 2**40)))
-        database.commit()
+        database.executescript(damage.replace("{small}", str(7919 * 2**40)))
     status, out, err = run(capfd, "check", "--data-dir", tmp_path / "data")
     assert (status, err) == (1, "")
     assert all(line.startswith(f"{path}: ") for line in out.splitlines())
@@ -523,7 +537,7 @@ def test_an_export_of_a_damaged_store_says_that_it_is_not_all(
 ) -> None:
     path = fill(tmp_path / "data", 3)
     with closing(sqlite3.connect(path)) as database:
-        database.execute("INSERT INTO log VALUES (1, 'x')")
+        database.execute(log_row(1, b"x"))
         database.commit()
     status, _, err = run(capfd, "export", "--data-dir", tmp_path / "data")
     assert status == 1

@@ -501,7 +501,7 @@ DAMAGES: dict[str, Damage] = {
     "a text file": text_file,
     "a folder": folder_in_its_place,
     "a format of others": changed("UPDATE dataset SET format = 'pictures'"),
-    "a later version": changed("UPDATE dataset SET version = 2"),
+    "a later version": changed("UPDATE dataset SET version = 3"),
     "of the other kind": changed(
         "UPDATE dataset SET kind = iif(kind = 'keys', 'sessions', 'keys')"
     ),
@@ -519,7 +519,7 @@ DAMAGES: dict[str, Damage] = {
     ),
     "a number for a value": changed(
         "ALTER TABLE keys RENAME TO text_keys",
-        "CREATE TABLE keys (id, tkn, key, value)",
+        "CREATE TABLE keys (id, tkn, key, value, checksum)",
         "INSERT INTO keys SELECT * FROM text_keys",
         "UPDATE keys SET value = 1 WHERE key = 'b'",
     ),

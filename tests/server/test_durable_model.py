@@ -36,6 +36,7 @@ from ndb_server.sessions import NEVER, Session
 from ndb_server.store import Store
 
 from tests.server.durable import START, Durable, body, content, raw
+from tests.server.loads import coming
 from tests.server.model import Keys, Model, RefusedByModel, Settings, text
 
 EVERYTHING = -1
@@ -101,6 +102,7 @@ class DurableMachine(RuleBasedStateMachine):
         self.folder = self.root / "first"
         self.folder.mkdir()
         self.tokens = [7]
+        self.loads = 0
         self.fresh_tokens = count(2**63 - 2)
         self.model = Model(START)
         self.open(Store(self.folder, "relaxed"))
@@ -108,6 +110,7 @@ class DurableMachine(RuleBasedStateMachine):
 
     def open(self, store: Store) -> None:
         self.store = store
+        self.loading: Batch[Any] | None = None
         self.durable = Durable(lambda: self.next_token)
         # What is on disk, and what has been done since.
         self.base = deepcopy(self.model)
@@ -171,8 +174,12 @@ class DurableMachine(RuleBasedStateMachine):
         if scope is Scope.STORE:
             found += self.dirty.values()
         pending = [batch for batch in found if batch is not None]
-        newest = self.durable.journal.open_batch()
-        return newest if newest in pending else next(iter(pending), None)
+        return next((batch for batch in self.newest_first() if batch in pending), None)
+
+    def newest_first(self) -> list[Batch[Any]]:
+        journal = self.durable.journal
+        batches = [journal.open_batch(), *(sealed for sealed, _ in reversed(journal._sealed))]
+        return batches if journal._writing is None else [*batches, journal._writing]
 
     def check(self, hold: Hold | None, awaited: Batch[Any] | None) -> None:
         assert (hold and hold.batch) is awaited
@@ -219,15 +226,20 @@ class DurableMachine(RuleBasedStateMachine):
 
         self.run("SH_NEW", token, ask, **({} if period is None else {"expiry": vars(period)}))
 
+    @precondition(lambda self: self.loading is None or self.loading.done is not None)
     @rule(place=places, period=period_settings, keys=key_values)
     def load(self, place: int, period: Settings, keys: Keys) -> None:
         token = self.token(place)
         stored = Expiry(**vars(period))
         packed = pack(raw(**{key: text(value).decode() for key, value in keys.items()}))
-        is_new = self.durable.engine.restore(token, stored, packed, self.model.now)
-        assert is_new == (token not in self.model.sessions)
-        if is_new:
-            batch = self.dirty[token] = self.durable.journal.open_batch()
+        to_load = coming({token: (stored, packed)})
+        self.loads += 1
+        staged = self.loads, self.store.stage(self.loads, to_load.changed())
+        batch = self.loading = self.durable.engine.load(to_load, self.model.now, staged)
+        assert (token in to_load.sessions) == (token not in self.model.sessions)
+        if token in to_load.sessions:
+            assert batch is not None
+            self.dirty[token] = batch
 
             def ask(model: Model) -> None:
                 model.begin(token, period, dict(keys))
@@ -307,12 +319,12 @@ class DurableMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.durable.disk.writing is not None)
     @rule()
     def batch_is_written(self) -> None:
-        open_batch = self.durable.journal.open_batch()
-        written = [event for event in self.since if event.batch is not open_batch]
-        self.since = [event for event in self.since if event.batch is open_batch]
+        batch = self.newest_first()[-1]
+        written = [event for event in self.since if event.batch is batch]
+        self.since = [event for event in self.since if event.batch is not batch]
         for event in written:
             event.do(self.base)
-        self.dirty = {t: batch for t, batch in self.dirty.items() if batch is open_batch}
+        self.dirty = {t: dirty for t, dirty in self.dirty.items() if dirty is not batch}
         self.note_deadlines()
         self.reordered.clear()
         self.durable.disk.done(store=self.store)

@@ -17,6 +17,8 @@ from ndb_server.errors import RefusedError
 from ndb_server.packing import unpack
 from ndb_server.sessions import Session
 
+from tests.server.loads import load_session
+
 START = 1_700_000_000_000
 SECOND = 1000
 DAY = 24 * 3600 * SECOND
@@ -386,18 +388,18 @@ def test_ending_and_loading_a_session_again_and_again_leaves_one_entry() -> None
     engine = Engine()
     expiry = Expiry(duration=10)
     for n in range(100):
-        engine.restore(5, expiry, {}, START + n * SECOND)
+        load_session(engine, 5, expiry, {}, START + n * SECOND)
         run(engine, "SH_END", START + n * SECOND, tkn=5)
-    engine.restore(5, expiry, {}, START + 100 * SECOND)
+    load_session(engine, 5, expiry, {}, START + 100 * SECOND)
     engine.reap(START + 200 * SECOND)
     assert held(engine) == (1, 0, 1)
 
 
 def test_a_session_loaded_as_never_expiring_leaves_no_entry_of_an_earlier_one() -> None:
     engine = Engine()
-    engine.restore(5, Expiry(duration=10), {}, START)
+    load_session(engine, 5, Expiry(duration=10), {}, START)
     run(engine, "SH_END", START, tkn=5)
-    engine.restore(5, None, {}, START)
+    load_session(engine, 5, None, {}, START)
     engine.reap(START + 10 * SECOND)
     assert held(engine) == (1, 0, 0)
 
@@ -474,11 +476,11 @@ def test_a_snapshot_has_no_expired_session_and_none_that_is_not_there() -> None:
 def test_a_restored_session_gets_its_full_duration_and_an_existing_one_stays_as_it_is() -> None:
     engine = Engine()
     expiry = Expiry(duration=10, deleteSession=True)
-    assert engine.restore(5, expiry, {"a": Raw(b"1")}, START)
+    assert load_session(engine, 5, expiry, {"a": Raw(b"1")}, START)
     assert engine._sessions[5].deadline == START + 10 * SECOND
-    assert not engine.restore(5, None, {"b": Raw(b"1")}, START + 10 * SECOND - 1)
+    assert not load_session(engine, 5, None, {"b": Raw(b"1")}, START + 10 * SECOND - 1)
     assert run(engine, "SH_KEYS", START + 1, tkn=5).keys == ["a"]
-    assert engine.restore(5, None, {"b": Raw(b"1")}, START + 10 * SECOND)
+    assert load_session(engine, 5, None, {"b": Raw(b"1")}, START + 10 * SECOND)
     assert run(engine, "SH_KEYS", START + DAY, tkn=5).keys == ["b"]
     assert counts(engine, START + DAY) == (1, 1)
 

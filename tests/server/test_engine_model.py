@@ -24,13 +24,13 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import asdict
 from ndb_protocol import COMMANDS, NO_TOKEN, TOKEN_MAX
 from ndb_protocol.messages import Expiry, ValuesReply
-from ndb_server.edits import Edit
 from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
 from ndb_server.memory import SESSION_BYTES, of_keys
 from ndb_server.packing import pack, unpack
 from ndb_server.sessions import NEVER
 
+from tests.server.loads import coming, load_session
 from tests.server.model import (
     UNUSABLE,
     Keys,
@@ -365,13 +365,14 @@ class EngineMachine(RuleBasedStateMachine):
             self.model.begin(token, settings, dict(keys))
         for subject in self.subjects:
             packed = pack(raw(keys))
-            assert subject.engine.restore(token, stored(settings), packed, self.model.now) == fresh
+            is_new = load_session(subject.engine, token, stored(settings), packed, self.model.now)
+            assert is_new == fresh
 
     @rule(keys=key_values)
     def load_keys(self, keys: Keys) -> None:
         self.model.keys.update(keys)
         for subject in self.subjects:
-            subject.engine.edit_keys(Edit(raw(keys)))
+            subject.engine.load(coming({}, raw(keys)), self.model.now)
 
     # What holds after every step
 

@@ -19,7 +19,8 @@ from ndb_server.rows import unsigned
 from ndb_server.sessions import NEVER, Session
 from ndb_server.store import Store
 
-from tests.server.durable import Durable, body
+from tests.server.durable import START, Durable, body
+from tests.server.loads import coming
 from tests.server.replica import Replica
 
 LARGE = {f"key{number}": "x" * 100 for number in range(8)}
@@ -181,9 +182,9 @@ def test_keys_that_were_removed_are_written_in_the_order_in_which_undoing_put_th
     assert sorted(in_memory) == list(LARGE)
     durable.disk.retry()
     changed = durable.disk.done()
-    [change] = changed.maps.values()
-    assert change.clear
-    assert list(change.put) == in_memory
+    # Their names alone are written: however large the values, it is little.
+    assert (changed.maps, changed.moved) == ({}, {token: {"key0": None}})
+    assert in_memory[-1] == "key0"
 
 
 def test_while_nothing_can_be_written_it_is_tried_again_once_at_a_time(
@@ -307,24 +308,42 @@ async def test_a_save_waits_for_what_it_saves_and_is_refused_if_that_is_undone(
     store.close()
 
 
-def test_what_is_taken_back_stays_so_when_the_disk_fails_again() -> None:
+def test_a_load_that_is_undone_leaves_what_was_there_and_what_came_behind_it_is_undone_too() -> (
+    None
+):
     replica = Replica()
     engine = Engine(journal=replica.journal)
     replica.journal.memory = engine
-    engine.edit_keys(Edit({"a": Raw(b"1")}))
-    engine.restore(5, None, b'{"k":1}', 0)
-    before = engine.snapshot_keys()
-    loaded = {"a": Raw(b"2"), "b": Raw(b"2")}
-    engine.edit_keys(Edit(loaded))
+    engine.edit_keys(Edit({"a": Raw(b"1"), "c": Raw(b"1")}))
     replica.settle()
-    engine.take_back([5, 6])
-    engine.take_back_keys(loaded, before)
     for _ in range(2):
+        engine.load(coming({5: (None, b'{"k":1}')}, {"a": Raw(b"2"), "b": Raw(b"2")}), 0)
+        engine.edit_keys(Edit({"c": Raw(b"3"), "d": Raw(b"3")}))
+        assert len(engine.everything()[0]) == 1
         replica.send()
         replica.fail()
-        assert engine.everything() == ({}, {"a": Raw(b"1")})
+        assert engine.everything() == ({}, {"a": Raw(b"1"), "c": Raw(b"1")})
+        assert engine.totals == (0, 0, 2)
     replica.settle()
-    assert (replica.sessions, replica.keys) == ({}, {NO_TOKEN: {"a": b"1"}})
+    assert (replica.sessions, replica.keys) == ({}, {NO_TOKEN: {"a": b"1", "c": b"1"}})
+
+
+def test_a_load_is_a_batch_of_its_own_between_what_came_before_it_and_what_came_after() -> None:
+    durable = Durable()
+    durable.ask("KV_SET", keys={"a": 1})
+    batch = durable.engine.load(coming({5: (None, b"{}")}), START, (1, 0))
+    durable.ask("KV_SET", keys={"b": 1})
+    written = []
+    durable.disk.end_turn()
+    while durable.disk.writing is not None:
+        written.append(durable.disk.done())
+    assert [(each.load is not None, [*each.maps]) for each in written] == [
+        (False, [NO_TOKEN]),
+        (True, []),
+        (False, [NO_TOKEN]),
+    ]
+    assert batch is not None
+    assert batch.done
 
 
 MANY = {f"key{number}": "x" * 515 for number in range(15)}

@@ -14,9 +14,10 @@ from ndb_protocol import NO_TOKEN, TOKEN_MAX
 from ndb_protocol.messages import Expiry
 from ndb_server.batches import Changed
 from ndb_server.edits import MapChange
+from ndb_server.errors import StoreError
 from ndb_server.rows import Row, row_of
 from ndb_server.sessions import NEVER, Session
-from ndb_server.store import FILE, Store, StoreError
+from ndb_server.store import FILE, Store
 
 from tests.server.durable import START, OnDisk, content, on_disk, raw, write
 
@@ -230,13 +231,13 @@ def test_a_log_that_is_folded_twice_changes_nothing(opened: Opened, split: int) 
     opened.write(*MIX[split:])
     crashed = opened.crashed()
     with closing(sqlite3.connect(crashed / FILE)) as database:
-        log = database.execute("SELECT seq, changes FROM log").fetchall()
+        log = database.execute("SELECT * FROM log").fetchall()
     assert len(log) == len(MIX) - split
     for _ in range(2):
         assert ordered(on_disk(crashed)) == ordered(plain(MIX))
         with closing(sqlite3.connect(crashed / FILE)) as database, database:
             assert database.execute("SELECT count(*) FROM log").fetchone() == (0,)
-            database.executemany("INSERT INTO log VALUES (?, ?)", log)
+            database.executemany("INSERT INTO log VALUES (?, ?, ?)", log)
 
 
 @pytest.mark.parametrize("steps", range(12))
@@ -245,8 +246,8 @@ def test_a_crash_between_the_steps_of_a_fold_loses_nothing(
     folder: Path, steps: int, split: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And neither do batches that come while the log is being folded."""
-    for slice_ in ("_SLICE", "_MAPS"):
-        monkeypatch.setattr(f"ndb_server.store.{slice_}", 1)
+    monkeypatch.setattr("ndb_server.folding._SLICE", 1)
+    monkeypatch.setattr("ndb_server.records.RECORD_SIZE", 1)
     # Without its thread: the steps are taken here.
     store = Store(folder, "relaxed")
     for batch in MIX[:split]:
@@ -313,13 +314,13 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(folder: Path) -> None
     assert (folder / FILE).read_bytes() == before
 
 
-@pytest.mark.parametrize("version", [0, 2])
+@pytest.mark.parametrize("version", [1, 3])
 def test_a_store_of_another_version_is_refused_and_left_alone(folder: Path, version: int) -> None:
     on_disk(folder)
     with closing(sqlite3.connect(folder / FILE)) as database:
         database.execute(f"PRAGMA user_version = {version}")
     before = (folder / FILE).read_bytes()
-    with pytest.raises(StoreError, match=f"has version {version} of the tables; .* knows 1"):
+    with pytest.raises(StoreError, match=f"has version {version} of the tables; .* knows 2"):
         Store(folder)
     assert (folder / FILE).read_bytes() == before
 
@@ -334,7 +335,7 @@ def cut(path: Path) -> None:
 
 def unreadable_log(path: Path) -> None:
     with closing(sqlite3.connect(path)) as database, database:
-        database.execute("INSERT INTO log VALUES (99, '{\"rows\":[[1]]}')")
+        database.execute("INSERT INTO log VALUES (99, '{}', 1)")
 
 
 @pytest.mark.parametrize("damage", [overwritten, cut, unreadable_log])
@@ -360,7 +361,8 @@ def test_a_file_that_can_not_be_opened_is_not_called_damaged(folder: Path) -> No
 
 def test_the_second_to_open_a_folder_is_told_which_process_has_it(folder: Path) -> None:
     opened = Opened(folder)
-    opening = "import sys, pathlib; from ndb_server.store import Store, StoreError\n"
+    opening = "import sys, pathlib; from ndb_server.store import Store\n"
+    opening += "from ndb_server.errors import StoreError\n"
     opening += "try: Store(pathlib.Path(sys.argv[1]))\nexcept StoreError as error: print(error)"
     command = [sys.executable, "-c", opening, str(folder)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -416,7 +418,7 @@ def test_the_files_stay_small_while_sessions_come_and_go(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However much is written: the log and its fold, and some free pages, beside what lives."""
-    monkeypatch.setattr("ndb_server.store._FOLD_SIZE", 2**20)
+    monkeypatch.setattr("ndb_server.store._WAL_SIZE", 2**20)
     opened = Opened(folder)
     largest = 0
     for begin in range(1, 2001, 20):

@@ -5,6 +5,7 @@ The independent keys are those of `ndb_protocol.NO_TOKEN`, which is no session's
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Raw, Struct
@@ -17,6 +18,22 @@ from .sessions import Session
 T = TypeVar("T")
 
 
+class Load(Struct, gc=False):
+    """That a load which was staged counts.
+
+    Attributes:
+        number: which one.
+        parts: of how many parts it is.
+        now: the time in ms at which the periods of its sessions begin.
+        without: tokens, signed, of sessions in it that are not loaded.
+    """
+
+    number: int
+    parts: int
+    now: int
+    without: list[int] = []
+
+
 class Changed(Struct, gc=False):
     """What a batch changed, as it is to be on disk.
 
@@ -25,12 +42,18 @@ class Changed(Struct, gc=False):
         ended: sessions that go.
         rows: sessions that are to be so.
         maps: what became of keys that are not packed, by token.
+        moved: keys that had gone to the end of their maps before any of this, by token.
+        load: a load that was staged, and counts from now on.
+        complete: it is all there is, whatever was there before.
     """
 
     all_ended: bool
     ended: list[int]
     rows: list[Row]
     maps: dict[int, MapChange]
+    moved: Mapping[int, Iterable[str]] = MappingProxyType({})
+    load: Load | None = None
+    complete: bool = False
 
 
 class Waiting(Protocol):
@@ -62,7 +85,9 @@ class Batch(Generic[T]):
     Attributes:
         before: what was there of all that changed, by token; None where there was no session.
         timed: sessions whose deadline moved or came: that is neither waited for nor undone.
-        rewritten: maps of keys that are to be on disk as they are in memory, all of them.
+        moved: keys that went to the end of their maps when batches before it were undone: that is
+            neither waited for nor undone.
+        load: what it is, if it is a load and nothing else.
         all_before: what was there when all sessions were ended, if they were; of what had changed
             until then, `before_all` is what `before` was.
         waiting: who is to be told when the batch is done.
@@ -72,7 +97,8 @@ class Batch(Generic[T]):
     def __init__(self) -> None:
         self.before: dict[int, Session | None] = {}
         self.timed: set[int] = set()
-        self.rewritten: set[int] = set()
+        self.moved: dict[int, dict[str, None]] = {}
+        self.load: Load | None = None
         self.all_before: T | None = None
         self.before_all: dict[int, Session | None] = {}
         self.waiting: dict[Waiting, None] = {}
@@ -80,7 +106,7 @@ class Batch(Generic[T]):
         self._maps: dict[int, _MapHistory] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.awaited or self.timed or self.rewritten)
+        return bool(self.awaited or self.timed or self.moved)
 
     @property
     def awaited(self) -> bool:
@@ -122,8 +148,10 @@ class Batch(Generic[T]):
 
     def changed(self, sessions: Mapping[int, Session], keys: dict[str, Raw]) -> Changed:
         """Return what is to be on disk, given the sessions and the independent keys in memory."""
-        changed = Changed(self.all_before is not None, [], [], {})
-        others = self.timed | self.rewritten
+        if self.load is not None:
+            return Changed(False, [], [], {}, load=self.load)
+        changed = Changed(self.all_before is not None, [], [], {}, self.moved)
+        others = self.timed | self.moved.keys() if self.moved else self.timed
         # Bound to names: this is done for every write there is.
         find, add = sessions.get, changed.rows.append
         for token in {**self.before, **dict.fromkeys(others)} if others else self.before:
@@ -148,8 +176,6 @@ class Batch(Generic[T]):
             image = self.before[token]
             if image is None or image.packed is not values:
                 return MapChange.whole(values)
-        if token in self.rewritten:
-            return MapChange.whole(values)
         history = self._maps.get(token)
         return None if history is None else history.change
 
@@ -161,9 +187,20 @@ class Batch(Generic[T]):
                 self._maps[token].put_back(image.packed)
             yield token, image
 
-    def reordered(self) -> Iterator[int]:
-        """Yield the tokens of maps whose order is another when they are put back."""
-        return (token for token, history in self._maps.items() if history.reorders)
+    def reordered(self) -> Iterator[tuple[int, Iterable[str]]]:
+        """Yield the keys that stand at the end of their maps once they are put back, by token."""
+        return ((token, history.reordered) for token, history in self._maps.items())
+
+
+def complete(sessions: Mapping[int, Session], keys: dict[str, Raw]) -> Changed:
+    """Return all there is, to be on disk, given the sessions and the independent keys."""
+    maps = {
+        token: MapChange.whole(session.packed)
+        for token, session in sessions.items()
+        if isinstance(session.packed, dict)
+    }
+    maps[NO_TOKEN] = MapChange.whole(keys)
+    return Changed(True, [], [*map(row_of, sessions, sessions.values())], maps, complete=True)
 
 
 class Hold(Struct, gc=False):
@@ -198,12 +235,16 @@ class _MapHistory:
         self.change.then((*edit.remove, *new), edit.put)
 
     @property
-    def reorders(self) -> bool:
-        return any(self._old[key] is not None for key in self.change.removed)
+    def reordered(self) -> list[str]:
+        return [key for key in self.change.removed if self._old[key] is not None]
 
     def put_back(self, values: dict[str, Raw]) -> None:
+        for key in self.reordered:
+            values.pop(key, None)
         for key, old in self._old.items():
             if old is None:
                 values.pop(key, None)
-            else:
+            elif key not in self.change.removed:
                 values[key] = old
+        for key in self.reordered:
+            values[key] = self._old[key]  # type: ignore[assignment]

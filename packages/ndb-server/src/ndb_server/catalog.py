@@ -1,6 +1,5 @@
 """The datasets of a data folder, listed."""
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +7,7 @@ from typing import NamedTuple
 from ndb_protocol.messages import is_dataset_name
 
 from .datasets import KEYS, NUMBERED, SESSIONS, Counts, DatasetError, count, recognize_dataset
-from .tables import connect
+from .tables import READ_ERRORS, DamageError, connect
 
 
 class Saved(NamedTuple):
@@ -41,5 +40,5 @@ def counts_of(saved: Saved) -> Counts:
         with closing(connect(saved.path, read_only=True, immutable=True)) as database:
             recognize_dataset(database, saved.path, saved.kind)
             return count(database)
-    except sqlite3.Error as error:
+    except (*READ_ERRORS, DamageError) as error:
         raise DatasetError(f"{saved.path} can't be read: {error}") from error

@@ -5,14 +5,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import msgspec
-from ndb_protocol import NO_TOKEN
-
 from .catalog import Saved, saved_in
 from .datasets import DatasetError, recognize_dataset
+from .errors import StoreError
 from .looking import looking
-from .store import FILE, StoreError, VersionError, decode_changes, recognize
-from .tables import ORPHANS, DamageError, key_of, session_of
+from .records import read_log
+from .store import FILE, VersionError, read_anchor, recognize
+from .tables import (
+    ORPHANS,
+    READ_ERRORS,
+    SELECT_KEYS,
+    SELECT_SESSIONS,
+    DamageError,
+    key_of,
+    session_of,
+    verdict_of,
+)
 
 _FINDINGS = 100
 """Lines that SQLite's own check may have."""
@@ -45,7 +53,7 @@ def check_store(path: Path) -> list[str]:
             except StoreError as error:
                 return [str(error)]
             return [*_damage(database), *_log_damage(database)]
-    except sqlite3.Error as error:
+    except (*READ_ERRORS, DamageError) as error:
         return [str(error)]
 
 
@@ -54,22 +62,19 @@ def _check_dataset(saved: Saved) -> list[str]:
         with looking(saved.path) as database:
             recognize_dataset(database, saved.path, saved.kind)
             return [*_damage(database)]
-    except (sqlite3.Error, DatasetError, StoreError) as error:
+    except (*READ_ERRORS, DamageError, DatasetError, StoreError) as error:
         return [str(error)]
 
 
 def _damage(database: sqlite3.Connection) -> Iterator[str]:
     for (verdict,) in database.execute(f"PRAGMA integrity_check({_FINDINGS})"):
-        if verdict != b"ok":
-            # The first line of several says where, each of the others what.
-            yield verdict.decode(errors="replace").removeprefix("*** in database main ***\n")
-    yield from _in_rows(
-        database, "SELECT tkn, duration, flags, deadline, keys FROM sessions", session_of
-    )
-    yield from _in_rows(database, "SELECT key, value FROM keys", key_of)
+        if found := verdict_of(verdict):
+            yield found
+    yield from _in_rows(database, SELECT_SESSIONS, session_of)
+    yield from _in_rows(database, SELECT_KEYS, key_of)
     try:
         [(orphans,)] = database.execute(f"SELECT count(*) {ORPHANS}")
-    except sqlite3.Error as error:
+    except READ_ERRORS as error:
         yield str(error)
     else:
         if orphans:
@@ -77,26 +82,11 @@ def _damage(database: sqlite3.Connection) -> Iterator[str]:
 
 
 def _log_damage(database: sqlite3.Connection) -> Iterator[str]:
-    yield from _in_rows(database, "SELECT changes FROM log ORDER BY seq", check_changes)
-
-
-def check_changes(columns: Sequence[object]) -> None:
-    """Check that a row of the log is what it should be.
-
-    Raises:
-        DamageError: it isn't.
-    """
-    [changes] = columns
     try:
-        text = msgspec.convert(changes, bytes)
-        text.decode()
-        record, rows = decode_changes(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DamageError(f"there is a row of the log that can't be read: {error}") from None
-    for *settings, packed in rows:
-        session_of((*settings, None if packed is None else bytes(packed)))
-    if NO_TOKEN in record.ended:
-        raise DamageError("there is a row of the log that ends what is no session")
+        read_anchor(database)
+        read_log(database)
+    except (*READ_ERRORS, DamageError) as error:
+        yield str(error)
 
 
 def _in_rows(
@@ -110,7 +100,7 @@ def _in_rows(
                 check(columns)
             except DamageError as error:
                 found[str(error)] += 1
-    except sqlite3.Error as error:
+    except READ_ERRORS as error:
         found[str(error)] += 1
     for damage, times in found.items():
         yield damage if times == 1 else f"{damage} ({times} times)"

@@ -18,14 +18,14 @@ from ndb_protocol import DEFAULT_PORT
 
 from . import auth_command, data_commands
 from .credentials import CredentialsError
-from .errors import DataError
+from .errors import DataError, StoreError
 from .handshake import parse_host, parse_origin
 from .limits import Limits, raise_file_limit
 from .logs import LogFormat, log_to_stderr
 from .parameters import Text
 from .salvage import salvage as salvage_store
 from .server import VERSION, Options, StartError, serve
-from .store import Durability, StoreError
+from .store import Durability
 from .tls import Certificates
 from .transport import Timeouts
 

@@ -1,16 +1,85 @@
-"""The time of the server."""
+"""The time of the server.
+
+Deadlines stand on a time line of the server's own: milliseconds since the epoch, as the wall clock
+had them when the store was made. Time passes on it as the machine counts it, suspension included.
+What is done to the wall clock while the server runs moves nothing. An anchor, which is a moment on
+both, is on disk: so a server that is started anew knows how much time has passed meanwhile.
+"""
 
 import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+# Linux stops its monotonic clock while the machine is suspended. That of macOS goes on.
+_UNSTOPPED = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+_DRIFT = 100
+"""Milliseconds that the wall clock may move against the time line before there is a new anchor."""
+
+_MOMENT = 10
+"""Milliseconds in which both have to be read: a process may stand still in between."""
+
+
+class Anchor(NamedTuple):
+    """A moment on both clocks, in ms since the epoch: the server's own, and the wall clock."""
+
+    time: int
+    wall: int
+
+    @property
+    def offset(self) -> int:
+        """How far the wall clock is ahead of the time of the server, in ms."""
+        return self.wall - self.time
+
+
+def elapsed_ns() -> int:
+    """Return nanoseconds of any beginning that pass while the machine is suspended, too."""
+    return time.clock_gettime_ns(_UNSTOPPED)
+
+
+def wall_ms() -> int:
+    """Return what the wall clock says, in ms since the epoch."""
+    return time.time_ns() // 1_000_000
 
 
 class Clock:
-    """Milliseconds since the epoch that never go back, whatever is done to the system's clock.
+    """The time line: milliseconds that never go back.
 
-    The wall clock is read once; from then on the monotonic clock counts.
+    Args:
+        anchor: where it stood when; without one it begins where the wall clock is.
+        elapsed: returns nanoseconds that pass evenly.
+        wall: returns what the wall clock says, in ms since the epoch.
+
+    Attributes:
+        anchor: a moment on both clocks, which has to be on disk.
     """
 
-    def __init__(self) -> None:
-        self._offset = time.time_ns() - time.monotonic_ns()
+    def __init__(
+        self,
+        anchor: Anchor | None = None,
+        elapsed: Callable[[], int] = elapsed_ns,
+        wall: Callable[[], int] = wall_ms,
+    ) -> None:
+        self._elapsed = elapsed
+        self._wall = wall
+        now = wall()
+        # A wall clock that was put back while the server was down must not give time back.
+        begin = now if anchor is None else anchor.time + max(0, now - anchor.wall)
+        self._begin_ns = begin * 1_000_000 - elapsed()
+        self.anchor = Anchor(begin, now)
 
     def __call__(self) -> int:
-        return (time.monotonic_ns() + self._offset) // 1_000_000
+        return (self._elapsed() + self._begin_ns) // 1_000_000
+
+    def follow(self) -> int:
+        """Take a new anchor if the wall clock has moved against the time line.
+
+        Returns:
+            By how many ms it has moved: 0 if the anchor is still right.
+        """
+        moment = Anchor(self(), self._wall())
+        moved = moment.offset - self.anchor.offset
+        if abs(moved) < _DRIFT or self() - moment.time > _MOMENT:
+            return 0
+        self.anchor = moment
+        return moved

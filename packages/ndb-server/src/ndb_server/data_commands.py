@@ -1,6 +1,5 @@
 """The commands around a data folder: list its datasets, check, export and import."""
 
-import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +13,15 @@ from cyclopts import Parameter
 from . import tables
 from .catalog import Saved, counts_of, saved_in
 from .checking import check_folder
-from .clock import Clock
+from .clock import wall_ms
 from .datasets import KEYS, SESSIONS, DatasetError, Folder
-from .errors import DataError
+from .errors import DataError, StoreError
 from .importing import KeyEntry, SessionEntry, bring_in
 from .lines import key_lines, read_lines, session_line
 from .looking import looking, read_folded
 from .nemesis import read_dataset
 from .parameters import Text
-from .store import FILE, StoreError, recognize
+from .store import FILE, read_anchor, recognize
 
 DAMAGED = 1
 """Exit status when a part of what was asked for is damaged."""
@@ -112,7 +111,7 @@ def export(*, data_dir: Text, dataset: Text | None = None) -> None:
         pass  # Who reads has enough.
     except OSError as error:
         raise DataError(f"cannot write to standard output: {error.strerror}") from error
-    except (DatasetError, tables.DamageError, msgspec.MsgspecError, sqlite3.Error) as error:
+    except (DatasetError, tables.DamageError, *tables.READ_ERRORS) as error:
         raise DataError(f"not all could be exported: {error}") from error
 
 
@@ -122,8 +121,9 @@ def _stored(folder: Path) -> Iterator[bytes]:
         raise StoreError(f"there is no store in {folder}: choose one of its datasets (--dataset)")
     with looking(path) as database:
         recognize(database, path)
+        anchor = read_anchor(database)
         sessions, keys = read_folded(database)
-        yield from (session_line(*session) for session in sessions)
+        yield from (session_line(*session, anchor) for session in sessions)
         yield from key_lines(keys)
 
 
@@ -163,7 +163,7 @@ def import_(
     """
     folder = Path(data_dir)
     try:
-        with _entries(source, Clock()()) as entries:
+        with _entries(source, wall_ms()) as entries:
             folder.mkdir(parents=True, exist_ok=True)
             imported = bring_in(folder, entries)
     except (OSError, ValueError) as error:

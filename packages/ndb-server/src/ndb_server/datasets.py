@@ -13,9 +13,9 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -26,25 +26,34 @@ from ndb_protocol import messages as m
 from ndb_protocol.messages import is_dataset_name
 
 from . import tables
-from .edits import Edit
 from .engine import Engine
 from .errors import RefusedError
+from .files import reason_of, sync
 from .journal import Journal
-from .packing import Packed, unpack
-from .rows import Row, row_of, settings_of, signed, unsigned
+from .limits import UNLIMITED, Limits
+from .loading import Coming
+from .rows import row_of, signed
 from .sessions import Session
-from .store import Store, sync
-from .tables import PUT_SESSIONS, DamageError, connect, put_keys
+from .store import Store
+from .tables import (
+    READ_ERRORS,
+    DamageError,
+    check_schema,
+    connect,
+    put_keys,
+    put_sessions,
+    verdict_of,
+)
 
 _T = TypeVar("_T")
 
 FORMAT = "ndb dataset"
-VERSION = 1
+VERSION = 2
 
 _TABLES = tables.TABLES + "CREATE TABLE dataset (format TEXT, version INTEGER, kind TEXT);"
 
 _SLICE = 500
-"""Sessions or keys loaded between two turns of the event loop."""
+"""Sessions that are written together."""
 
 NUMBERED = re.compile(r"[0-9]+\.sqlite\Z")
 
@@ -87,7 +96,7 @@ class Folder:
                 return []
             numbered = [path for path in folder.iterdir() if NUMBERED.match(path.name)]
         except OSError as error:
-            raise DatasetError(f"{folder} can't be listed: {error.strerror}") from error
+            raise DatasetError(f"the datasets can't be listed: {error.strerror}") from error
         return sorted(numbered, key=lambda path: int(path.stem))
 
     @contextmanager
@@ -118,7 +127,8 @@ class Folder:
                     database.execute("PRAGMA journal_mode = OFF")
                     database.execute("PRAGMA synchronous = OFF")
                     if store is not None:
-                        database.execute("ATTACH ? AS store", (store.path.absolute().as_uri(),))
+                        # Read-only: one that is not there must not be made.
+                        database.execute("ATTACH ? AS store", (f"{store.path.as_uri()}?mode=ro",))
                     database.executescript(f"BEGIN; {_TABLES}")
                     database.execute(
                         "INSERT INTO dataset VALUES (?, ?, ?)", (FORMAT, VERSION, kind)
@@ -137,7 +147,8 @@ class Folder:
             finally:
                 partial.unlink(missing_ok=True)
         except (OSError, sqlite3.Error) as error:
-            raise DatasetError(f"dataset '{name}' could not be written: {error}") from error
+            reason = reason_of(error, self._path.parent)
+            raise DatasetError(f"dataset '{name}' could not be written: {reason}") from error
 
     @contextmanager
     def reading(self, kind: str, name: str) -> Iterator[sqlite3.Connection]:
@@ -151,11 +162,12 @@ class Folder:
             with closing(connect(path, read_only=True)) as database:
                 recognize_dataset(database, path, kind)
                 [(verdict,)] = database.execute("PRAGMA integrity_check(1)")
-                if verdict != b"ok":
-                    raise DatasetError(f"{path.name} is damaged: {verdict.decode()}")
+                if found := verdict_of(verdict):
+                    raise DatasetError(f"{path.name} is damaged: {found}")
                 yield database
-        except (OSError, sqlite3.Error, DamageError) as error:
-            raise DatasetError(f"{path.name} can't be read: {error}") from error
+        except (OSError, *READ_ERRORS, DamageError) as error:
+            reason = reason_of(error, self._path.parent)
+            raise DatasetError(f"{path.name} can't be read: {reason}") from error
 
 
 def recognize_dataset(database: sqlite3.Connection, path: Path, kind: str) -> None:
@@ -163,11 +175,13 @@ def recognize_dataset(database: sqlite3.Connection, path: Path, kind: str) -> No
 
     Raises:
         DatasetError: it is something else, or of another kind or version.
+        DamageError: its tables are not as they were made.
         sqlite3.Error: it can't be read.
     """
     found = database.execute("SELECT format, version, kind FROM dataset").fetchone()
     if found != (FORMAT.encode(), VERSION, kind.encode()):
         raise DatasetError(f"{path.name} is no dataset of {kind}, version {VERSION}")
+    check_schema(database, _TABLES)
 
 
 Counts = dict[str, int]
@@ -183,7 +197,7 @@ def write_sessions(folder: Folder, name: str, sessions: Iterable[tuple[int, Sess
     with folder.writing(SESSIONS, name) as database:
         for some in _slices(sessions):
             rows = [row_of(token, session) for token, session in some]
-            PUT_SESSIONS.run(database, rows)
+            put_sessions(database, rows)
             for token, session in some:
                 if isinstance(session.packed, dict):
                     put_keys(database, signed(token), session.packed.items())
@@ -197,9 +211,7 @@ def copy_sessions(folder: Folder, name: str, store: Store) -> Counts:
         DatasetError: they could not be saved.
     """
     with folder.writing(SESSIONS, name, store) as database:
-        database.execute(
-            "INSERT INTO sessions SELECT tkn, duration, flags, NULL, keys FROM store.sessions"
-        )
+        database.execute("INSERT INTO sessions SELECT * FROM store.sessions")
         database.execute("INSERT INTO keys SELECT * FROM store.keys WHERE tkn <> 0")
         return count(database)
 
@@ -224,16 +236,6 @@ def count(database: sqlite3.Connection) -> Counts:
     return {"sessions": sessions, "keys": packed + others}
 
 
-def read_sessions(folder: Folder, name: str) -> list[tuple[Row, Packed]]:
-    """Return the sessions of the newest dataset of that name.
-
-    Raises:
-        DatasetError: there is none, or it can't be read.
-    """
-    with folder.reading(SESSIONS, name) as database:
-        return list(tables.read_sessions(database))
-
-
 def write_keys(folder: Folder, name: str, values: dict[str, Raw]) -> Counts:
     """Save independent keys.
 
@@ -245,14 +247,21 @@ def write_keys(folder: Folder, name: str, values: dict[str, Raw]) -> Counts:
         return {"keys": len(values)}
 
 
-def read_keys(folder: Folder, name: str) -> dict[str, Raw]:
-    """Return the independent keys of the newest dataset of that name.
+def read(folder: Folder, name: str, kinds: Sequence[str], limits: Limits) -> Coming:
+    """Return what the newest datasets of a name have, of these kinds.
 
     Raises:
         DatasetError: there is none, or it can't be read.
     """
-    with folder.reading(KEYS, name) as database:
-        return tables.read_keys(database)
+    coming = Coming(limits)
+    for kind in kinds:
+        with folder.reading(kind, name) as database:
+            if kind == SESSIONS:
+                for row, packed in tables.read_sessions(database):
+                    coming.add_session(row, packed)
+            else:
+                coming.add_keys(tables.read_keys(database))
+    return coming
 
 
 class Datasets:
@@ -264,6 +273,7 @@ class Datasets:
         clock: returns the time in ms since the epoch.
         store: what is on disk, to save from; without it, what is in memory is saved.
         journal: makes what is loaded durable.
+        limits: what is loaded is held against.
 
     Attributes:
         handlers: runs each command, by its name.
@@ -276,7 +286,11 @@ class Datasets:
         clock: Callable[[], int],
         store: Store | None = None,
         journal: Journal | None = None,
+        limits: Limits = UNLIMITED,
     ) -> None:
+        self._limits = limits
+        self._loading = asyncio.Lock()
+        self._loads = 0
         self._engine = engine
         self._store = store
         self._journal = journal
@@ -355,56 +369,60 @@ class Datasets:
 
     async def _load_sessions(self, params: m.Dataset, _: int) -> m.Reply:
         begin = time.monotonic()
-        found = await self._run(Status.LOAD_ERROR, read_sessions, self._to_load(), params.name)
-        keys = 0
-        loaded: list[int] = []
-        async with self._all_or_nothing(lambda: self._engine.take_back(loaded)):
-            for some in _slices(found):
-                now = self._clock()
-                for row, packed in some:
-                    token = unsigned(row[0])
-                    if self._engine.restore(token, settings_of(row), packed, now):
-                        loaded.append(token)
-                        keys += len(unpack(packed))
-                await asyncio.sleep(0)
+        coming = await self._load(params.name, [SESSIONS])
         return m.SessionsDatasetReply(
             st=Status.LOAD_COMPLETE,
             name=params.name,
-            sessions=len(loaded),
-            keys=keys,
+            sessions=len(coming.sessions),
+            keys=coming.session_keys,
             duration=_milliseconds_since(begin),
         )
 
     async def _load_keys(self, params: m.Dataset, _: int) -> m.Reply:
         begin = time.monotonic()
-        values = await self._run(Status.LOAD_ERROR, read_keys, self._to_load(), params.name)
-        before = self._engine.snapshot_keys()
-        async with self._all_or_nothing(lambda: self._engine.take_back_keys(values, before)):
-            for some in _slices(values.items()):
-                self._engine.edit_keys(Edit(dict(some)))
-                await asyncio.sleep(0)
+        coming = await self._load(params.name, [KEYS])
         return m.KeysDatasetReply(
             st=Status.LOAD_COMPLETE,
             name=params.name,
-            keys=len(values),
+            keys=len(coming.keys),
             duration=_milliseconds_since(begin),
         )
 
-    @asynccontextmanager
-    async def _all_or_nothing(self, take_back: Callable[[], None]) -> AsyncIterator[None]:
-        """Take back what is loaded if not all of it can be made durable."""
-        journal = self._journal
-        before = 0 if journal is None else journal.undone
+    async def _load(self, name: str, kinds: list[str]) -> Coming:
+        """Load datasets, all of them or nothing; return what was loaded.
+
+        Raises:
+            RefusedError: they could not be loaded.
+        """
+        # One at a time: each is staged where there is room for one.
+        async with self._loading:
+            folder = self._to_load()
+            coming = await self._run(Status.LOAD_ERROR, read, folder, name, kinds, self._limits)
+            now = self._clock()
+            self._engine.drop_known(coming, now)
+            self._engine.check_room(coming, now)
+            staged = None
+            if self._store is not None:
+                self._loads += 1
+                staged = self._loads, await self._stage(self._store, coming)
+            try:
+                batch = self._engine.load(coming, self._clock(), staged)
+                if batch is not None and not await batch.wait():
+                    assert self._journal is not None
+                    raise RefusedError(Status.LOAD_ERROR, f"not durable: {self._journal.trouble}")
+            except RefusedError:
+                if self._store is not None:
+                    self._store.unstage()
+                raise
+        return coming
+
+    async def _stage(self, store: Store, coming: Coming) -> int:
         try:
-            yield
-            if journal is not None:
-                await journal.flush()
-                if journal.undone != before:
-                    raise RefusedError(Status.LOAD_ERROR, f"not durable: {journal.trouble}")
-        except (RefusedError, asyncio.CancelledError):
-            # Cancelled when the server stops: half of it would be there at the next start.
-            take_back()
-            raise
+            return await self._run(Status.LOAD_ERROR, store.stage, self._loads, coming.changed())
+        except (OSError, sqlite3.Error) as error:
+            store.unstage()
+            reason = reason_of(error, store.path.parent)
+            raise RefusedError(Status.LOAD_ERROR, f"not durable: {reason}") from error
 
     async def load(self, name: str) -> None:
         """Load the sessions and the independent keys saved as `name`.
@@ -419,11 +437,7 @@ class Datasets:
             raise RefusedError(Status.LOAD_ERROR, str(error)) from error
         if not kinds:
             raise RefusedError(Status.LOAD_ERROR, f"there is no dataset named '{name}'")
-        params = m.Dataset(name=name)
-        if SESSIONS in kinds:
-            await self._load_sessions(params, self._clock())
-        if KEYS in kinds:
-            await self._load_keys(params, self._clock())
+        await self._load(name, kinds)
 
 
 def _be_modest() -> None:

@@ -32,6 +32,8 @@ class Deadlines:
 
     def __init__(self, deadline_of: Callable[[int], int | None]) -> None:
         self._deadline_of = deadline_of
+        # Those that came together, and are still to be entered.
+        self._coming_in: list[int] = []
         self._buckets: dict[int, list[int]] = {}
         self._coming: list[int] = []
         # The bucket being worked off, and who got another entry meanwhile.
@@ -56,6 +58,10 @@ class Deadlines:
         else:
             heappush(self._soon, (deadline, token))
 
+    def add_all(self, tokens: list[int]) -> None:
+        """Enter `tokens` bit by bit: each call of `pop` enters one, until all are entered."""
+        self._coming_in += tokens
+
     def pop(self, now: int) -> int | None:
         """Take out the next entry that has come up, and enter it anew if its session lives on.
 
@@ -63,6 +69,12 @@ class Deadlines:
             A token whose deadline is not after `now`; `NO_TOKEN` if the entry's session has gone or
             lives on; None if no entry has come up.
         """
+        if self._coming_in:
+            entered = self._coming_in.pop()
+            deadline = self._deadline_of(entered)
+            if deadline is not None:
+                self.add(entered, deadline, now)
+            return NO_TOKEN
         token = self._next(now)
         if token is None:
             return None

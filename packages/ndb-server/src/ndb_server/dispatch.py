@@ -7,7 +7,6 @@ machine. In the first case nothing here costs a coroutine.
 import logging
 import secrets
 import sys
-import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -27,7 +26,7 @@ from ndb_protocol.replies import encode_body, reply_opening
 from ndb_protocol.requests import BEGINNING, NO_COMMAND, SHORT_WAY, UNREADABLE
 
 from .batches import Batch, Hold
-from .errors import RefusedError
+from .errors import RefusedError, trace_of
 from .journal import Journal
 from .nesting import nests_deeper
 from .queries import Steps
@@ -286,20 +285,7 @@ def _refusal(command: Command, error: Exception) -> tuple[int, bytes]:
         refusal = Reply(st=error.status, m=error.message)
     else:
         incident = secrets.token_hex(4)
-        logger.error("internal error %s in %s\n%s", incident, command.name, _trace(error))
+        logger.error("internal error %s in %s\n%s", incident, command.name, trace_of(error))
         sentence = f"internal error {incident}; the server's log has the cause"
         refusal = Reply(st=Status.UNKNOWN, m=sentence)
     return refusal.st, encode_reply(command.reply_name, refusal)
-
-
-def _trace(error: BaseException) -> str:
-    """Say where `error` was raised, and what led to it, without a token or a value.
-
-    An exception's message may hold one; its type and the lines of code do not.
-    """
-    lines = ["Traceback (most recent call last):\n"]
-    cause: BaseException | None = error
-    while cause is not None:
-        lines += [*traceback.format_tb(cause.__traceback__), f"{type(cause).__name__}\n"]
-        cause = cause.__cause__ or cause.__context__
-    return "".join(lines)

@@ -9,6 +9,9 @@ from types import MappingProxyType
 
 from msgspec import Raw, Struct
 
+KEPT = Raw(b"")
+"""What stands for the value of a key that is only moved to the end: no value is empty."""
+
 
 class Edit(Struct, frozen=True, gc=False):
     """A change to a map of keys: everything out if `clear`, `remove` out, then `put` in."""
@@ -36,7 +39,8 @@ class MapChange(Struct, gc=False):
 
     Attributes:
         removed: keys to take out, whether they are there or not.
-        put: keys to put in, in this order; one that is there keeps its place.
+        put: keys to put in, in this order; one that is there keeps its place, one whose value is
+            `KEPT` keeps that and goes to the end.
         clear: everything goes out first.
     """
 
@@ -55,4 +59,24 @@ class MapChange(Struct, gc=False):
             # Put in again, it stands at the end.
             self.put.pop(key, None)
             self.removed[key] = None
+        # A key that was moved and then changed is taken out, and put in where it was moved to.
+        self.removed.update((key, None) for key in put if self.put.get(key) is KEPT)
         self.put.update(put)
+
+    def move(self, keys: Iterable[str]) -> None:
+        """Add that `keys`, which are there, go to the end."""
+        for key in keys:
+            value = self.put.pop(key, KEPT)
+            if value is not KEPT:
+                self.removed[key] = None
+            self.put[key] = value
+
+    def apply(self, values: Mapping[str, Raw]) -> dict[str, Raw]:
+        """Return what the change makes of `values`."""
+        changed = {} if self.clear else {k: v for k, v in values.items() if k not in self.removed}
+        for key, value in self.put.items():
+            if value is not KEPT:
+                changed[key] = value
+            elif key in changed:
+                changed[key] = changed.pop(key)
+        return changed

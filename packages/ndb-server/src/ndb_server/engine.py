@@ -8,7 +8,7 @@ its deadline with `now` first (`_live`). `reap` gives back the memory of those n
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,7 +17,7 @@ from ndb_protocol import COMMANDS, NO_TOKEN, Extends, Status, new_token
 from ndb_protocol import messages as m
 from ndb_protocol.messages import Expiry
 
-from .batches import Batch
+from .batches import Batch, Load
 from .deadlines import Deadlines
 from .edits import Edit
 from .errors import RefusedError
@@ -25,10 +25,12 @@ from .eviction import Nearest
 from .journal import Journal
 from .keyspace import BOUNDED, READS, WRITES
 from .limits import UNLIMITED, Limits
+from .loading import Coming
 from .memory import SESSION_BYTES, growth, of_keys
-from .packing import EMPTY, PACKED_SIZE, Packed, copied, edited, unpack
+from .packing import EMPTY, PACKED_SIZE, copied, edited, unpack
 from .paths import show
 from .queries import Steps
+from .rows import signed
 from .sessions import NEVER, Session, deadline_after, settings
 
 _T = TypeVar("_T")
@@ -485,17 +487,79 @@ class Engine:
         """Return the independent keys of this moment, as a copy."""
         return self._keys.copy()
 
-    def restore(self, token: int, expiry: Expiry | None, packed: Packed, now: int) -> bool:
-        """Begin a session that was saved, with its full duration; not if it exists already.
+    def drop_known(self, coming: Coming, now: int) -> list[int]:
+        """Take out of what is to be loaded the sessions that exist already; return their tokens."""
+        known = [
+            token
+            for token in coming.sessions.keys() & self._sessions.keys()
+            if self._is_live(token, now)
+        ]
+        for token in known:
+            coming.drop(token)
+        return known
+
+    def check_room(self, coming: Coming, now: int) -> None:
+        """See that there is room for what is to be loaded; nothing makes room for it.
+
+        Raises:
+            RefusedError: there isn't.
+        """
+        limits = self._limits
+        if coming.beyond is not None:
+            raise self._refuse(Status.LOAD_ERROR, *coming.beyond)
+        if limits.sessions and len(self._sessions) + len(coming.sessions) > limits.sessions:
+            self.reap(now)
+            there = len(self._sessions) + len(coming.sessions)
+            if there > limits.sessions:
+                raise self._refuse(
+                    Status.LOAD_ERROR,
+                    "sessions",
+                    f"there would be {there} sessions; {limits.sessions} are allowed",
+                )
+        if limits.memory:
+            needed = coming.memory + growth(self._keys, Edit(coming.keys))
+            if self.memory + needed > limits.memory:
+                raise self._refuse(Status.LOAD_ERROR, "memory", _FULL)
+
+    def load(
+        self, coming: Coming, now: int, staged: tuple[int, int] | None = None
+    ) -> Batch[Any] | None:
+        """Take in what was saved, all of it: sessions, with their full duration, and keys.
+
+        A session that exists already stays as it is; an independent key is overwritten.
+
+        Args:
+            coming: what is to be loaded; the sessions that exist already are taken out of it.
+            now: the time in ms.
+            staged: the number of the load, and of how many parts it is, if there is a store.
 
         Returns:
-            Whether it did not exist.
+            The batch that makes it durable; None if there is no journal, or nothing to load.
+
+        Raises:
+            RefusedError: there is no room for all of it.
         """
-        if self._is_live(token, now):
-            return False
-        kept = None if expiry is None else settings(expiry)
-        self._insert(token, Session(kept, deadline_after(kept, now), packed), now)
-        return True
+        known = self.drop_known(coming, now)
+        self.check_room(coming, now)
+        sessions, edit = coming.sessions, Edit(coming.keys)
+        if not sessions and not edit.put:
+            return None
+        if self._journal is not None:
+            load = None if staged is None else Load(*staged, now, [*map(signed, known)])
+            self._journal.loading(load, sessions, edit, self._keys)
+        for session in sessions.values():
+            session.deadline = deadline_after(session.expiry, now)
+        self._sessions.update(sessions)
+        self._session_keys += coming.session_keys
+        self._session_memory += coming.memory
+        expiring = [token for token, session in sessions.items() if session.expiry is not None]
+        self._deadlines.add_all(expiring)
+        if self._nearest is not None:
+            for token in expiring:
+                self._nearest.add(token, sessions[token].deadline)
+        self._key_memory += growth(self._keys, edit)
+        edit.apply(self._keys)
+        return None if self._journal is None else self._journal.loaded()
 
     def edit_keys(self, edit: Edit) -> None:
         """Change the independent keys."""
@@ -510,29 +574,6 @@ class Engine:
 
     def _key_growth(self, edit: Edit) -> int:
         return growth({}, edit) - self._key_memory if edit.clear else growth(self._keys, edit)
-
-    # What is taken back because the disk failed must not come back when it fails again: it goes to
-    # disk when it can, and is never undone.
-
-    def take_back(self, tokens: Iterable[int]) -> None:
-        """End those of `tokens` that exist."""
-        for token in tokens:
-            session = self._sessions.get(token)
-            if session is not None:
-                self._remove(token, session)
-                if self._journal is not None:
-                    self._journal.timed(token)
-
-    def take_back_keys(self, loaded: Mapping[str, Raw], before: Mapping[str, Raw]) -> None:
-        """Make of the keys that are as they were loaded what they were before."""
-        for key in [key for key, value in loaded.items() if self._keys.get(key) == value]:
-            if key in before:
-                self._keys[key] = before[key]
-            else:
-                del self._keys[key]
-        self._key_memory = of_keys(self._keys)
-        if self._journal is not None:
-            self._journal.rewritten(NO_TOKEN)
 
     # For what is on disk
 

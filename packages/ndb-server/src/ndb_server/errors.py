@@ -1,4 +1,6 @@
-"""What the rooms of the server tell each other when something is refused."""
+"""What the rooms of the server tell each other when something is refused, or goes wrong."""
+
+import traceback
 
 from ndb_protocol import Status
 
@@ -19,3 +21,20 @@ class RefusedError(Exception):
 
 class DataError(Exception):
     """What is to be read, imported or checked can't be; says what is wrong with it."""
+
+
+class StoreError(Exception):
+    """The store can't be opened, or read; says why and what to do."""
+
+
+def trace_of(error: BaseException) -> str:
+    """Say where `error` was raised, and what led to it, without a token or a value.
+
+    An exception's message may hold one; its type and the lines of code do not.
+    """
+    lines = ["Traceback (most recent call last):\n"]
+    cause: BaseException | None = error
+    while cause is not None:
+        lines += [*traceback.format_tb(cause.__traceback__), f"{type(cause).__name__}\n"]
+        cause = cause.__cause__ or cause.__context__
+    return "".join(lines)

@@ -8,9 +8,10 @@ from typing import NamedTuple
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN
 
+from .clock import Anchor
 from .errors import DataError
 from .packing import unpack
-from .rows import Row, row_of
+from .rows import Row, row_of, session_checksum
 from .sessions import Session
 from .store import Store
 from .tables import put_keys
@@ -43,7 +44,7 @@ def bring_in(folder: Path, entries: Iterable[SessionEntry | KeyEntry]) -> Import
     """Put `entries` into the store of a data folder.
 
     A session that is there is left as it is, an independent key that is there is overwritten, as
-    SH_LOAD and KV_LOAD do.
+    SH_LOAD and KV_LOAD do. The deadlines of `entries` are of the wall clock.
 
     Args:
         folder: the data folder, which no server may use.
@@ -62,7 +63,7 @@ def bring_in(folder: Path, entries: Iterable[SessionEntry | KeyEntry]) -> Import
                 if isinstance(entry, KeyEntry):
                     put_keys(database, NO_TOKEN, [entry])
                     keys.add(entry.key)
-                elif _put_session(database, row_of(*entry), entry.session):
+                elif _put_session(database, row_of(*entry), entry.session, store.anchor):
                     sessions += 1
                     session_keys += len(unpack(entry.session.packed))
                 else:
@@ -75,11 +76,14 @@ def bring_in(folder: Path, entries: Iterable[SessionEntry | KeyEntry]) -> Import
     return Imported(sessions, session_keys, len(keys), already_there)
 
 
-def _put_session(database: sqlite3.Connection, row: Row, session: Session) -> bool:
+def _put_session(database: sqlite3.Connection, row: Row, session: Session, anchor: Anchor) -> bool:
     """Put a session in, and tell whether it was not there."""
-    put = "INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?, CAST(? AS TEXT))"
-    if not database.execute(put, row).rowcount:
+    number, duration, flags, deadline, keys = row
+    if deadline is not None:
+        row = (number, duration, flags, max(0, deadline - anchor.offset), keys)
+    put = "INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?, CAST(? AS TEXT), ?)"
+    if not database.execute(put, (*row, session_checksum(*row))).rowcount:
         return False
     if isinstance(session.packed, dict):
-        put_keys(database, row[0], session.packed.items())
+        put_keys(database, number, session.packed.items())
     return True

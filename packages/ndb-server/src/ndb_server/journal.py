@@ -3,23 +3,24 @@
 The engine says what it is about to change, and the journal keeps what was there. All that changes
 in a turn of the event loop is one batch; while a batch is being written the next one gathers. Until
 a batch is on disk nobody may see what it changed: replies that depend on it wait for it. If it
-can't be written, it and the one behind it are undone, newest first, and memory is what the disk is.
+can't be written, it and those behind it are undone, newest first, and memory is what the disk is.
 
 What time does to sessions needs no such care: a deadline that moves or comes follows from what was
 known. It goes to disk with the next batch, nobody waits for it, and it is never undone.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN, Scope
 from ndb_protocol.messages import Params
 
-from .batches import Batch, Changed, Hold
+from .batches import Batch, Changed, Hold, Load, complete
 from .edits import Edit
-from .sessions import Session
+from .sessions import NEVER, Session
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Journal:
         write: begins to write a batch, and calls back in this thread when it is on disk, with None,
             or when it is certain not to be, with the reason.
         later: calls something after so many seconds; after none, once this turn is over.
+        incomplete: tells whether the disk has lost what it had: the next batch is all there is.
 
     Attributes:
         memory: whose changes they are.
@@ -59,10 +61,15 @@ class Journal:
         self,
         write: Callable[[Changed, Callable[[str | None], None]], None],
         later: Callable[[float, Callable[[], None]], object],
+        incomplete: Callable[[], bool] = lambda: False,
     ) -> None:
         self._write = write
         self._later = later
+        self._incomplete = incomplete
         self._open: Batch[Any] = Batch()
+        # Those that nothing is added to any more, oldest first, and what they are on disk: memory
+        # goes on meanwhile.
+        self._sealed: deque[tuple[Batch[Any], Changed]] = deque()
         self._writing: Batch[Any] | None = None
         self._sending = False
         self._retrying = False
@@ -100,10 +107,37 @@ class Journal:
         self._open.timed.add(token)
         self._send_soon()
 
-    def rewritten(self, token: int) -> None:
-        """Take note: a map of keys was made what it has to be on disk, all of it."""
-        self._open.rewritten.add(token)
-        self._send_soon()
+    def loading(
+        self, load: Load | None, tokens: Iterable[int], keys: Edit, values: dict[str, Raw]
+    ) -> None:
+        """Take note: sessions and independent keys are about to come in, all or none of them.
+
+        They are a batch of their own.
+
+        Args:
+            load: what was staged, if there is a store.
+            tokens: of sessions that are not there.
+            keys: what becomes of the independent keys.
+            values: the independent keys that are there.
+        """
+        if self._open:
+            self._seal()
+        batch = self._open
+        batch.load = load
+        batch.before = dict.fromkeys(tokens)
+        if keys.put:
+            batch.before[NO_TOKEN] = Session(None, NEVER, values)
+            batch.editing(NO_TOKEN, values, keys)
+        self._begin()
+
+    def loaded(self) -> Batch[Any]:
+        """Take note: they have come in; return the batch that they are."""
+        return self._seal()
+
+    def _seal(self) -> Batch[Any]:
+        batch, self._open = self._open, Batch()
+        self._sealed.append((batch, batch.changed(*self.memory.everything())))
+        return batch
 
     # For who answers
 
@@ -127,11 +161,21 @@ class Journal:
 
     async def flush(self) -> None:
         """Wait until all that has changed by now is on disk or was undone."""
-        batch = self._open if self._open else self._writing
+        batch = self._newest()
         if batch is not None:
             await batch.wait()
 
+    def distrust(self, reason: str) -> None:
+        """Take note that the disk has lost what it had: nobody has to write to find that out."""
+        self._fails(reason)
+        self._retry_later()
+
     # Writing
+
+    def _newest(self) -> Batch[Any] | None:
+        if self._open:
+            return self._open
+        return self._sealed[-1][0] if self._sealed else self._writing
 
     def _begin(self) -> None:
         if self._open not in self.unsettled:
@@ -146,10 +190,13 @@ class Journal:
     def _send(self) -> None:
         self._sending = False
         # Without any change it tells whether the trouble is over.
-        if self._writing is None and (self._open or self.trouble):
-            batch, self._open = self._open, Batch()
-            self._writing = batch
-            self._write(batch.changed(*self.memory.everything()), self._written)
+        if self._writing is None and (self._sealed or self._open or self.trouble):
+            if not self._sealed:
+                self._seal()
+            self._writing, changed = self._sealed.popleft()
+            if self._incomplete() and not self._sealed and not self._open:
+                changed = complete(*self.memory.everything())
+            self._write(changed, self._written)
 
     def _written(self, trouble: str | None) -> None:
         batch, self._writing = self._writing, None
@@ -157,17 +204,25 @@ class Journal:
         if trouble is None:
             if self.trouble is not None:
                 logger.warning("changes are durable again")
+            self.trouble = None
             if batch in self.unsettled:
                 self.unsettled.remove(batch)
             self._settle(batch, done=True)
         else:
-            if trouble != self.trouble:
-                logger.error("changes can't be made durable and are refused: %s", trouble)
+            self._fails(trouble)
             self._undo(batch)
-        self.trouble = trouble
-        if self._open.awaited or (self._open and trouble is None):
+        if self._sealed or self._open.awaited or (self._open and trouble is None):
             self._send()
-        elif trouble is not None and not self._retrying:
+        elif trouble is not None:
+            self._retry_later()
+
+    def _fails(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            logger.error("changes can't be made durable and are refused: %s", trouble)
+        self.trouble = trouble
+
+    def _retry_later(self) -> None:
+        if not self._retrying:
             self._retrying = True
             self._later(RETRY, self._retry)
 
@@ -176,14 +231,20 @@ class Journal:
         self._send()
 
     def _undo(self, batch: Batch[Any]) -> None:
-        undone = (self._open, batch)
+        undone = (self._open, *(sealed for sealed, _ in reversed(self._sealed)), batch)
         self.undone += len(undone)
         self._open = Batch()
+        self._sealed.clear()
         self.unsettled.clear()
+        moved = self._open.moved
+        for each in reversed(undone):
+            for token, keys in each.moved.items():
+                _move(moved, token, keys)
         for each in undone:
             self.memory.undo(each)
             self._open.timed |= each.timed
-            self._open.rewritten |= {*each.rewritten, *each.reordered()}
+            for token, keys in each.reordered():
+                _move(moved, token, keys)
         for each in reversed(undone):
             self._settle(each, done=False)
 
@@ -191,3 +252,10 @@ class Journal:
         batch.done = done
         for waiting in batch.waiting:
             waiting.settled()
+
+
+def _move(moved: dict[int, dict[str, None]], token: int, keys: Iterable[str]) -> None:
+    for key in keys:
+        order = moved.setdefault(token, {})
+        order.pop(key, None)
+        order[key] = None

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from ndb_protocol import NO_TOKEN, parse_token
 from ndb_protocol.messages import DURATION_MAX, Expiry
 
+from .clock import Anchor
 from .errors import DataError
 from .importing import KeyEntry, SessionEntry
 from .packing import Packed, pack
@@ -46,9 +47,16 @@ _session = msgspec.json.Decoder(_Session).decode
 _key = msgspec.json.Decoder(_Key).decode
 
 
-def session_line(row: Row, packed: Packed) -> bytes:
-    """Return the line of a session, without its end."""
-    expiry, deadline = settings_of(row), row[3]
+def session_line(row: Row, packed: Packed, anchor: Anchor | None = None) -> bytes:
+    """Return the line of a session, without its end.
+
+    Args:
+        row: the session.
+        packed: its keys.
+        anchor: ties its deadline to the wall clock; without it, the line has no deadline.
+    """
+    expiry = settings_of(row)
+    deadline = None if anchor is None or row[3] is None else max(0, row[3] + anchor.offset)
     session = _Session(
         tkn=str(unsigned(row[0])),
         expiry=UNSET if expiry is None else _Expiry(**msgspec.structs.asdict(expiry)),

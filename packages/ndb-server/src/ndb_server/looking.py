@@ -13,9 +13,10 @@ from msgspec import Raw
 from ndb_protocol import NO_TOKEN
 
 from .edits import MapChange
+from .errors import StoreError
 from .packing import Packed
+from .records import Unfolded, read_log
 from .rows import Row
-from .store import StoreError, Unfolded, read_log
 from .tables import connect, read_keys, read_sessions
 
 
@@ -49,7 +50,6 @@ def read_folded(
 
     Raises:
         DamageError: there is something that can't be.
-        msgspec.MsgspecError: the log holds what can't be.
         sqlite3.Error: it can't be read.
     """
     log = read_log(database)
@@ -77,7 +77,4 @@ def _in_log(database: sqlite3.Connection, log: Unfolded) -> Iterator[tuple[Row, 
 
 
 def _changed(values: dict[str, Raw], change: MapChange | None) -> dict[str, Raw]:
-    if change is None:
-        return values
-    kept = {} if change.clear else {k: v for k, v in values.items() if k not in change.removed}
-    return kept | change.put
+    return values if change is None else change.apply(values)

@@ -7,17 +7,23 @@ from itertools import count, groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .checking import check_changes, check_store
+from .checking import check_store
+from .clock import Anchor
+from .errors import StoreError
+from .files import lock, replace_store
 from .lines import session_line
 from .pages import Cell, Pages, Value
-from .store import FILE, LOCK, Store, StoreError, lock, sync
+from .records import Part, Unfolded, part_of_load, part_of_log
+from .store import FILE, LOCK, Store, anchor_of
 from .tables import ORPHANS, DamageError, key_of, read_keys, session_of
 
 _PUT = {
-    b"sessions": "INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?, CAST(? AS TEXT))",
-    b"keys": "INSERT OR IGNORE INTO keys VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT))",
-    b"log": "INSERT OR IGNORE INTO log VALUES (?, CAST(? AS TEXT))",
+    b"sessions": "INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?, CAST(? AS TEXT), ?)",
+    b"keys": "INSERT OR IGNORE INTO keys VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?)",
 }
+
+_READ = {*_PUT, b"log", b"loading", b"clock"}
+"""The tables whose rows are kept."""
 
 
 def salvage(folder: Path) -> list[str]:
@@ -44,11 +50,10 @@ def salvage(folder: Path) -> list[str]:
             return []
         with TemporaryDirectory(dir=folder, prefix="salvage-") as made:
             salvaged = _Salvaged(path, Path(made))
-            kept_as = _unused(path)
             orphans = salvaged.take_orphans()
+            kept_as = replace_store(path, Path(made) / FILE, "damaged")
             if orphans:
-                (folder / f"{kept_as.name}-keys.jsonl").write_bytes(b"".join(orphans))
-            _replace(path, kept_as, Path(made) / FILE)
+                Path(f"{kept_as}-keys.jsonl").write_bytes(b"".join(orphans))
     except OSError as error:
         raise StoreError(f"{path} can't be salvaged: {error}") from error
     finally:
@@ -77,6 +82,9 @@ class _Salvaged:
         self._pages = Pages(damaged)
         self._lost: dict[bytes | None, list[int]] = {}
         self._sessions = self._keys = 0
+        self._log: dict[int, Part] = {}
+        self._loads: dict[int, dict[int, Part]] = {}
+        self._anchor: Anchor | None = None
         if not self._copy():
             raise StoreError(
                 f"nothing in {damaged} can be read as a store of NDB; it is left alone"
@@ -87,34 +95,55 @@ class _Salvaged:
         store = Store(self._folder)
         try:
             with store.changing() as database:
-                # What is in the log comes last: the store puts it in when it is opened again.
-                found = [self._put(database, cell) for cell in self._pages.rows({*_PUT})]
+                found = [self._put(database, cell) for cell in self._pages.rows(_READ)]
+            store.take_over(self._unfolded(), self._anchor)
         finally:
             store.start()
             store.close()
         return any(found)
+
+    def _unfolded(self) -> Unfolded:
+        """Return what the log comes to, as far as it can be read."""
+        unfolded = Unfolded()
+        for _, part in sorted(self._log.items()):
+            load = part.record.load
+            loaded = {} if load is None else self._loads.get(load.number, {})
+            unfolded.add(part, [loaded[number] for number in sorted(loaded)])
+        return unfolded
 
     def _put(self, database: sqlite3.Connection, cell: Cell) -> bool:
         table = cell.table if cell.columns is None else _table_of(cell.columns)
         try:
             if cell.columns is None or table is None:
                 raise DamageError("its columns can't be read")
-            columns = cell.columns[1:]
-            if table == b"sessions":
-                row, packed = session_of((cell.rowid, *columns))
-                values: Sequence[object] = (*row[:-1], packed)
-            elif table == b"keys":
-                key_of(columns[1:])
-                values = (cell.rowid, *columns)
-            else:
-                check_changes(columns)
-                values = (cell.rowid, *columns)
+            self._put_row(database, table, (cell.rowid, *cell.columns[1:]))
         except DamageError:
             # Tokens are secrets, so of sessions only their number is told.
             self._lost.setdefault(table, []).append(cell.rowid)
             return False
-        database.execute(_PUT[table], values)
-        return True
+        # Every store has a clock.
+        return table != b"clock"
+
+    def _put_row(
+        self, database: sqlite3.Connection, table: bytes, columns: Sequence[object]
+    ) -> None:
+        match table:
+            case b"sessions":
+                session_of(columns)
+                database.execute(_PUT[table], columns)
+            case b"keys":
+                key_of(columns[1:])
+                database.execute(_PUT[table], columns)
+            case b"log":
+                part = part_of_log(columns)
+                self._log[part.seq] = part
+            case b"loading":
+                load = columns[1]
+                assert isinstance(load, int)
+                part = part_of_load(load, (columns[0], *columns[2:]))
+                self._loads.setdefault(load, {})[part.seq] = part
+            case _:
+                self._anchor = anchor_of(columns[1:])
 
     def take_orphans(self) -> list[bytes]:
         """Take out the keys of sessions that are lost; return them as lines for import.
@@ -141,6 +170,8 @@ class _Salvaged:
         """Yield what is in the new store, and what could not be read."""
         yield f"{self._sessions} sessions and {self._keys} independent keys were kept"
         pages = self._pages.unreadable()
+        if self._anchor is None:
+            yield "the clock could not be read: deadlines are taken for those of the wall clock"
         if pages:
             yield f"{len(pages)} pages could not be read, or not all of them: {_ranges(pages)}"
         for table, rowids in self._lost.items():
@@ -156,12 +187,16 @@ class _Salvaged:
 def _table_of(columns: tuple[Value, ...]) -> bytes | None:
     """Return which table a row is of, by its columns."""
     match columns:
-        case (None, int(), int(), None | int(), None | bytes()):
+        case (None, int(), int(), None | int(), None | bytes(), int()):
             return b"sessions"
-        case (None, int(), bytes(), bytes()):
+        case (None, int(), bytes(), bytes(), int()):
             return b"keys"
-        case (None, bytes()):
+        case (None, bytes(), int()):
             return b"log"
+        case (None, int(), bytes(), int()):
+            return b"loading"
+        case (None, int(), int(), int()):
+            return b"clock"
         case _:
             return None
 
@@ -171,25 +206,3 @@ def _ranges(numbers: list[int]) -> str:
     together = groupby(zip(sorted(numbers), count(), strict=False), lambda each: each[0] - each[1])
     runs = [[number for number, _ in run] for _, run in together]
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def _unused(path: Path) -> Path:
-    """Return a name for the damaged file that nothing has."""
-    names = (path.with_name(f"{path.name}.damaged-{number}") for number in count(1))
-    return next(name for name in names if not name.exists())
-
-
-def _replace(path: Path, kept_as: Path, new: Path) -> None:
-    """Put `new` where `path` is, and that with its write-ahead log where `kept_as` is.
-
-    There is always a file at `path`: a server that found none would begin with an empty one. The
-    log has to go first, or SQLite would put it into the new file.
-    """
-    sync(new)
-    kept_as.hardlink_to(path)
-    wal = Path(f"{path}-wal")
-    if wal.exists():
-        wal.rename(f"{kept_as}-wal")
-    Path(f"{path}-shm").unlink(missing_ok=True)
-    new.replace(path)
-    sync(path.parent)

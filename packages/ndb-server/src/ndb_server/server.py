@@ -7,7 +7,6 @@ import math
 import os
 import signal
 import socket
-import sqlite3
 import ssl
 import sys
 import time
@@ -31,7 +30,7 @@ from .credentials import Credentials, CredentialsError, read_entries
 from .datasets import Datasets
 from .dispatch import NOT_TEXT, Dispatcher, Handler
 from .engine import Engine
-from .errors import RefusedError
+from .errors import RefusedError, StoreError
 from .guesses import Guesses
 from .handshake import is_loopback, parse_address
 from .journal import Journal
@@ -45,8 +44,8 @@ from .roles import permitted
 from .rows import deadline_of, settings_of, unsigned
 from .sessions import Session, deadline_after
 from .slow import watched
-from .store import Durability, Store, StoreError
-from .tables import DamageError
+from .store import Durability, Store
+from .tables import READ_ERRORS, DamageError
 from .tls import Certificates, TlsError, report_refusals
 from .transport import Connection, Respond, Timeouts, Traffic, no_http
 
@@ -72,6 +71,9 @@ _BACKLOG = 4096
 _GRACE = 1.0
 """Seconds for what is to end when it is to end soon."""
 _REAP_INTERVAL = 0.1
+_CLOCK_INTERVAL = 1.0
+_STEP = 60_000
+"""Milliseconds by which the wall clock has to be set to be worth a line in the log."""
 _RESTORE_SLICE = 4096
 _REAP_SLICE = 128
 
@@ -133,18 +135,24 @@ class Server:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._begin = time.monotonic()
-        self._clock = Clock()
         self._loop = asyncio.get_running_loop()
         self._store: Store | None = None
         self._journal: Journal | None = None
         if options.data_dir is not None:
-            self._store = Store(options.data_dir, options.durability)
-            self._journal = Journal(self._write, self._later)
+            store = Store(options.data_dir, options.durability, self._lost)
+            self._store = store
+            self._journal = Journal(self._write, self._later, lambda: store.incomplete)
+        self._clock = Clock(None if self._store is None else self._store.anchor)
         self._engine = Engine(journal=self._journal, limits=options.limits)
         if self._journal is not None:
             self._journal.memory = self._engine
         self._datasets = Datasets(
-            self._engine, options.data_dir, self._clock, self._store, self._journal
+            self._engine,
+            options.data_dir,
+            self._clock,
+            self._store,
+            self._journal,
+            options.limits,
         )
         self._handlers: Mapping[str, Handler] = {
             **self._engine.handlers,
@@ -217,6 +225,7 @@ class Server:
     def _write(self, changed: Changed, written: Callable[[str | None], None]) -> None:
         assert self._store is not None
 
+        self._follow_wall_clock()
         begin = time.monotonic()
         self._batch_sizes.observe(len(changed.rows) + len(changed.ended) + len(changed.maps))
 
@@ -228,6 +237,24 @@ class Server:
             self._loop.call_soon_threadsafe(done, trouble)
 
         self._store.write(changed, done_here)
+
+    def _lost(self, reason: str) -> None:
+        assert self._journal is not None
+        # A loop that is closed has nobody left to answer.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._journal.distrust, reason)
+
+    def _follow_wall_clock(self) -> None:
+        moved = self._clock.follow()
+        if abs(moved) >= _STEP:
+            logger.warning(
+                "the clock of the machine was set %s by %d s; that changes nothing for sessions",
+                "forward" if moved > 0 else "back",
+                round(abs(moved) / 1000),
+                extra={"seconds": moved / 1000},
+            )
+        if moved and self._store is not None:
+            self._store.tie(self._clock.anchor)
 
     def _held(self) -> Iterator[Histogram]:
         """Yield what was noted of requests whose replies wait until a change is durable."""
@@ -256,8 +283,9 @@ class Server:
                     # Operators are answered meanwhile.
                     await asyncio.sleep(0)
             self._engine.resume_keys(keys)
-        except (sqlite3.Error, DamageError) as error:
+        except (*READ_ERRORS, DamageError) as error:
             raise StartError(store.damaged(error)) from error
+        store.tie(self._clock.anchor)
         store.start()
 
     def _respond_for(
@@ -424,6 +452,7 @@ class Server:
         self._state = None
         self._reap()
         self._check_alive()
+        self._check_clock()
         scheme = "ws" if self._tls is None else "wss"
         return f"{scheme}://{_address(self._listeners[0])}/"
 
@@ -569,6 +598,7 @@ class Server:
         await self._loop.run_in_executor(None, self._datasets.close)
         if self._journal is not None and self._store is not None:
             await self._journal.flush()
+            self._follow_wall_clock()
             await self._loop.run_in_executor(None, self._store.close)
 
     def _again(self, delay: float, action: Callable[[], None]) -> None:
@@ -584,6 +614,10 @@ class Server:
         # In slices, so that a million sessions expiring at once delay nobody's request for long.
         more = self._engine.reap(self._clock(), _REAP_SLICE)
         self._again(0 if more else _REAP_INTERVAL, self._reap)
+
+    def _check_clock(self) -> None:
+        self._follow_wall_clock()
+        self._again(_CLOCK_INTERVAL, self._check_clock)
 
     def _check_alive(self) -> None:
         for connection in list(self._connections):

@@ -1,45 +1,61 @@
 """The store on disk: one SQLite file, written by one thread.
 
-A batch of changes becomes durable as one row of the table ``log``. That is one transaction that
+A batch of changes becomes durable as rows of the table ``log``. That is one transaction that
 writes little, and one sync. What has gathered in the log is folded into the tables ``sessions`` and
 ``keys`` now and then, sorted and each session once; then the log is emptied. Whoever opens the file
-after a crash folds first. Folding again what was folded already changes nothing.
+after a crash folds first.
+
+If the file or its folder is removed or replaced, nothing that is written to it counts. Then the
+thread asks for all there is, and makes another file of it.
 """
 
-import fcntl
+import errno
 import logging
 import os
 import queue
 import sqlite3
+import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
-from itertools import chain, islice
-from operator import itemgetter
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Literal
 
 import msgspec
-from msgspec import Raw, Struct
-from ndb_protocol import NO_TOKEN
+from msgspec import Raw
 
+from . import records, tables
 from .batches import Changed
-from .edits import MapChange
+from .clock import Anchor, wall_ms
+from .errors import StoreError, trace_of
+from .files import (
+    identity,
+    is_of_the_disk,
+    lock,
+    reason_of,
+    replace_store,
+    sync,
+    wal_size,
+)
+from .folding import Folding, transaction
 from .packing import Packed
-from .rows import Row, signed
+from .records import IN_LOG, Part, Record, Unfolded, encode, read_log, records_of
+from .rows import Row, clock_checksum, log_checksum, signed
 from .tables import (
-    DROP_KEYS,
-    END_SESSIONS,
-    PUT_SESSIONS,
-    REMOVE_KEYS,
-    TABLES,
+    READ_ERRORS,
+    DamageError,
+    check_schema,
     connect,
     put_keys,
+    put_sessions,
     read_keys,
     read_sessions,
+    verdict_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -52,114 +68,58 @@ LOCK = "ndb.lock"
 APPLICATION_ID = 0x4E444231
 """``NDB1``: what tells the file from others that SQLite wrote (``PRAGMA application_id``)."""
 
-VERSION = 1
+VERSION = 2
 """The version of the tables (``PRAGMA user_version``)."""
 
 _TABLES = f"""
-{TABLES}
-CREATE TABLE log (seq INTEGER PRIMARY KEY, changes TEXT NOT NULL);
+{tables.TABLES}
+{records.TABLES}
+CREATE TABLE clock (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    time INTEGER NOT NULL,
+    wall INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
+);
 CREATE VIEW readable_sessions AS
     SELECT printf('%u', tkn) AS tkn, duration,
         flags & 1 AS deleteSession, flags >> 1 & 1 AS extendOnSetAdd, flags >> 2 & 1 AS extendOnGet,
-        strftime('%Y-%m-%d %H:%M:%f', deadline / 1000.0, 'unixepoch') AS deadline, keys
+        strftime(
+            '%Y-%m-%d %H:%M:%f',
+            (deadline + (SELECT wall - time FROM clock)) / 1000.0,
+            'unixepoch'
+        ) AS deadline,
+        keys
     FROM sessions;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """  # noqa: S608
 
-_FOLD_SIZE = 32 * 2**20
-"""Bytes of log after which it is folded; reading so much takes part of a second."""
+_INSERT = "INSERT INTO log VALUES (:seq, CAST(:changes AS TEXT), :checksum)"
+_INSERT_PART = "INSERT INTO loading VALUES (:seq, :load, CAST(:changes AS TEXT), :checksum)"
+
+_WAL_SIZE = 16 * 2**20
+"""Bytes of write-ahead log after which the log is folded."""
+
+_WAL_LOOK = 2**20
+"""Bytes of write-ahead log that may be written between two looks at how large it is."""
+
+_WAL_PAGE = 4096 + 24
 
 _IDLE = 1.0
-"""Seconds without a change after which the log is folded, however short, and files are synced."""
-
-_SLICE = 4096
-"""Sessions that are folded between two looks at whether a batch waits."""
-
-_MAPS = 64
-"""Maps of keys that are folded between two looks."""
+"""Seconds without a change after which the log is folded, however short, and files are synced; and
+between two looks at whether the files are still those that were opened."""
 
 _VACUUM = 1024
 """Pages that are given back at a time."""
 
+_BUSY = 1000
+"""Milliseconds that a change waits for another process that has locked the file."""
 
-_OF_THE_DISK = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
-}
-"""Errors that say nothing of what is in the file."""
-
-
-class StoreError(Exception):
-    """The store can't be opened, or read; says why and what to do."""
+_LOST = "the data folder or a file of the store was removed or replaced"
 
 
 class VersionError(StoreError):
     """The store is of a version that this server does not know."""
-
-
-class _Map(Struct, array_like=True, gc=False):
-    tkn: int
-    clear: bool
-    removed: list[str]
-    put: dict[str, Raw]
-
-
-class _Record(Struct, omit_defaults=True, gc=False):
-    """A batch as a row of the log has it."""
-
-    all_ended: bool = False
-    ended: list[int] = []
-    rows: list[tuple[int, int, int, int | None, Raw]] = []
-    maps: list[_Map] = []
-
-
-_NULL = Raw(b"null")
-_number = itemgetter(0)
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(_Record).decode
-
-
-class Unfolded:
-    """What the log holds that the tables have not got: for each session, what it is at last."""
-
-    def __init__(self) -> None:
-        self.seq = 0
-        self.size = 0
-        self.all_ended = False
-        self.ended: dict[int, None] = {}
-        self.rows: dict[int, Row] = {}
-        self.maps: dict[int, MapChange] = {}
-
-    def add(self, seq: int, size: int, record: _Record, rows: Sequence[Row]) -> None:
-        self.seq = seq
-        self.size += size
-        if record.all_ended:
-            self.all_ended = True
-            self.ended.clear()
-            self.rows.clear()
-            self.maps = {token: change for token, change in self.maps.items() if token == NO_TOKEN}
-        for number in record.ended:
-            self.ended[number] = None
-            self.rows.pop(number, None)
-            self.maps.pop(number, None)
-        self.rows.update(zip(map(_number, rows), rows, strict=True))
-        if self.maps:
-            for row in rows:
-                if row[-1] is not None:
-                    self.maps.pop(row[0], None)
-        for each in record.maps:
-            known = self.maps.get(each.tkn)
-            if known is None or each.clear:
-                self.maps[each.tkn] = MapChange(
-                    dict.fromkeys(each.removed), dict(each.put), each.clear
-                )
-            else:
-                known.then(each.removed, each.put)
 
 
 def recognize(database: sqlite3.Connection, path: Path) -> None:
@@ -167,6 +127,7 @@ def recognize(database: sqlite3.Connection, path: Path) -> None:
 
     Raises:
         StoreError: it is something else, or of another version.
+        DamageError: its tables are not as they were made.
         sqlite3.Error: it can't be read.
     """
     [(application,)] = database.execute("PRAGMA application_id")
@@ -177,29 +138,35 @@ def recognize(database: sqlite3.Connection, path: Path) -> None:
         raise VersionError(
             f"{path} has version {version} of the tables; this server knows {VERSION}"
         )
+    check_schema(database, _TABLES)
 
 
-def read_log(database: sqlite3.Connection) -> Unfolded:
-    """Return what the log has, without changing it.
+def read_anchor(database: sqlite3.Connection) -> Anchor:
+    """Return the moment that ties the time of the store to the wall clock.
 
     Raises:
         sqlite3.Error: it can't be read.
-        msgspec.MsgspecError: it holds what can't be.
+        DamageError: it isn't what was written.
     """
-    unfolded = Unfolded()
-    for seq, changes in database.execute("SELECT seq, changes FROM log ORDER BY seq"):
-        unfolded.add(seq, len(changes), *decode_changes(changes))
-    return unfolded
+    row = database.execute("SELECT time, wall, checksum FROM clock").fetchone()
+    if row is None:
+        raise DamageError("the row of the clock is missing")
+    return anchor_of(row)
 
 
-def decode_changes(changes: bytes) -> tuple[_Record, list[Row]]:
-    """Return what a row of the log says, and the rows of sessions in it.
+def anchor_of(columns: Sequence[object]) -> Anchor:
+    """Return the moment that the columns of the clock are: `time`, `wall` and `checksum`.
 
     Raises:
-        msgspec.MsgspecError: it says nothing that can be.
+        DamageError: they aren't what was written.
     """
-    record = _decode(changes)
-    return record, [(*row[:-1], None if row[-1] == _NULL else row[-1]) for row in record.rows]
+    try:
+        at, wall, checksum = msgspec.convert(columns, tuple[int, int, int])
+        if checksum == clock_checksum(at, wall):
+            return Anchor(at, wall)
+    except (msgspec.ValidationError, struct.error):
+        pass
+    raise DamageError("the checksum of the row of the clock is wrong")
 
 
 class Store:
@@ -209,65 +176,94 @@ class Store:
         folder: the data folder.
         durability: whether a batch is synced before it counts as written (`strict`), or within a
             second (`relaxed`).
+        lost: called in the store's thread, with the reason, when the files are found to be others.
+
+    Attributes:
+        path: the file.
+        anchor: ties the time of the store to the wall clock.
+        incomplete: whether the next batch has to be all there is: the files are lost, and others
+            can be written.
 
     Raises:
         StoreError: another server has the folder, or the file can't be used.
     """
 
-    def __init__(self, folder: Path, durability: Durability = "strict") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        durability: Durability = "strict",
+        lost: Callable[[str], object] = lambda _: None,
+    ) -> None:
         self._strict = durability == "strict"
-        self.path = folder.absolute() / FILE
-        self._seq = self._synced = 0
-        self._synced_at = time.monotonic()
-        self._unfolded = Unfolded()
-        # What comes while the log is being folded.
-        self._since: list[Unfolded] = []
-        self._folding: Iterator[object] | None = None
+        self._tell_lost = lost
+        self._folder = folder.absolute()
+        self.path = self._folder / FILE
+        self._wal = Path(f"{self.path}-wal")
+        self._synced = 0
+        self._synced_at = self._looked_at = time.monotonic()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._trouble: str | None = None
+        self._lost = False
+        self.incomplete = False
         with ExitStack() as held:
             self._lock = lock(folder / LOCK)
-            held.callback(os.close, self._lock)
+            held.callback(lambda: os.close(self._lock))
             try:
-                self._database = held.enter_context(closing(connect(self.path)))
-                self._prepare(self._database)
-                # The files are as new as their entries; SQLite sees to that in `strict` alone.
-                for changed in (folder, folder.parent):
-                    sync(changed)
-                # Sessions that have keys in their table.
-                self._spread = {
-                    number
-                    for (number,) in self._database.execute(
-                        "SELECT tkn FROM sessions WHERE keys IS NULL"
-                    )
-                }
-                self._unfolded = read_log(self._database)
-                self._seq = self._unfolded.seq
+                self._open()
+                held.callback(self._database.close)
                 self.fold()
-            except (OSError, sqlite3.Error, msgspec.MsgspecError) as error:
+            except (OSError, *READ_ERRORS, DamageError, MemoryError) as error:
                 raise StoreError(self.damaged(error)) from error
             # What has come so far holds the folder until `close`.
             held.pop_all()
         self._thread = threading.Thread(target=self._run, name="store")
 
+    def _open(self) -> None:
+        """Open the file, made if it is not there, and read its log."""
+        with ExitStack() as held:
+            database = held.enter_context(closing(connect(self.path)))
+            self._prepare(database)
+            # The files are as new as their entries; SQLite sees to that in `strict` alone.
+            for changed in (self._folder, self._folder.parent):
+                sync(changed)
+            self.anchor = self._kept_anchor = read_anchor(database)
+            self._tables = Folding(database)
+            self._unfolded = read_log(database)
+            held.pop_all()
+        self._database = database
+        self._seq = self._unfolded.seq
+        # What comes while the log is being folded.
+        self._since: list[Unfolded] = []
+        self._folding: Iterator[None] | None = None
+        # The load that is being staged, and its parts.
+        self._staged: tuple[int, list[Part]] = (0, [])
+        self._parts = 0
+        # Bytes of write-ahead log: at the last look, when it was folded, and since the last look.
+        self._wal_size = self._wal_folded = self._unlooked = 0
+        self._remember()
+
     def _prepare(self, database: sqlite3.Connection) -> None:
-        [(tables,)] = database.execute("SELECT count(*) FROM sqlite_master")
-        if tables == 0:
+        if _is_new(database):
             # Before the first table: neither can be changed later.
             database.execute("PRAGMA auto_vacuum = INCREMENTAL")
             database.execute("PRAGMA journal_mode = WAL")
-            database.executescript(f"BEGIN; {_TABLES} COMMIT;")
+            _make_tables(database, Anchor(now := wall_ms(), now))
         else:
             recognize(database, self.path)
+            # The checksums say that a row is what was written, not that none is missing.
+            [(verdict,)] = database.execute("PRAGMA quick_check(1)")
+            if found := verdict_of(verdict):
+                raise DamageError(found)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute(f"PRAGMA synchronous = {'FULL' if self._strict else 'NORMAL'}")
         # Checkpoints follow a fold: most of what the log was need not go to the file at all.
         database.execute("PRAGMA wal_autocheckpoint = 0")
-        database.execute("PRAGMA journal_size_limit = 67108864")
+        # What is in use again need not be asked for again.
+        database.execute(f"PRAGMA journal_size_limit = {2 * _WAL_SIZE}")
         # Some builds of SQLite write zeros over all that is deleted: over the log, once more.
         database.execute("PRAGMA secure_delete = FAST")
         database.execute("PRAGMA cache_size = -65536")
-        database.execute("PRAGMA busy_timeout = 5000")
+        database.execute(f"PRAGMA busy_timeout = {_BUSY}")
 
     # For the event loop
 
@@ -281,21 +277,63 @@ class Store:
         """
         self._jobs.put(partial(self._report, changed, written))
 
+    def tie(self, anchor: Anchor) -> None:
+        """Have another anchor on disk, before what is written next."""
+        self.anchor = anchor
+        self._jobs.put(_nothing)
+
+    # For other threads: these wait for the store's.
+
     def at_rest(self, work: Callable[[], object]) -> None:
         """Do `work` while the tables are up to date and nothing is written.
 
-        Blocking: to be called from another thread.
-
         Raises:
+            OSError: the file is not there any more.
             sqlite3.Error: the tables can't be brought up to date, or what `work` raises.
         """
+
+        def fold_and_work() -> None:
+            self._check_files()
+            self.fold()
+            work()
+
+        self._do(fold_and_work)
+
+    def stage(self, load: int, staged: Changed) -> int:
+        """Write what a load consists of; it counts once a batch says so (`Changed.load`).
+
+        What was staged for another load, and never counted, goes.
+
+        Args:
+            load: its number, more than that of any load before.
+            staged: its sessions, whose deadlines are not known yet, and keys.
+
+        Returns:
+            Of how many parts it is.
+
+        Raises:
+            OSError: the file is not there any more.
+            sqlite3.Error: it can't be written.
+        """
+        self._do(partial(self._begin_load, load))
+        parts = 0
+        for record, rows in records_of(staged):
+            # One at a time: batches are written in between.
+            self._do(partial(self._stage, load, record, rows))
+            parts += 1
+        return parts
+
+    def unstage(self) -> None:
+        """Forget what was staged and does not count."""
+        self._jobs.put(self._unstage)
+
+    def _do(self, work: Callable[[], object]) -> None:
         done: Future[None] = Future()
 
         def run() -> None:
             try:
-                self.fold()
                 work()
-            except sqlite3.Error as error:
+            except Exception as error:
                 done.set_exception(error)
             else:
                 done.set_result(None)
@@ -315,12 +353,12 @@ class Store:
 
     def damaged(self, error: Exception) -> str:
         """Return what to say of a file that can't be read."""
-        code = getattr(error, "sqlite_errorcode", None)
-        if isinstance(error, OSError) or (code is not None and code & 0xFF in _OF_THE_DISK):
-            return f"{self.path} can't be used: {error}"
+        reason = reason_of(error, self._folder)
+        if is_of_the_disk(error):
+            return f"{self.path} can't be used: {reason}"
         return (
-            f"{self.path} is damaged: {error}; start with an empty folder and --load a dataset, or "
-            "with --salvage to keep what can be read"
+            f"{self.path} is damaged: {reason}; start with an empty folder and --load a dataset, "
+            "or with --salvage to keep what can be read"
         )
 
     def read(self) -> tuple[Iterator[tuple[Row, Packed]], dict[str, Raw]]:
@@ -339,8 +377,20 @@ class Store:
         Raises:
             sqlite3.Error: they can't be changed.
         """
-        with _transaction(self._database):
+        with transaction(self._database):
             yield self._database
+
+    def take_over(self, unfolded: Unfolded, anchor: Anchor | None) -> None:
+        """Fold what the log of another store held, before anything is written.
+
+        Raises:
+            sqlite3.Error: it can't be.
+        """
+        self._tables = Folding(self._database)
+        self._unfolded = unfolded
+        self.fold()
+        if anchor is not None:
+            self.anchor = anchor
 
     def start(self) -> None:
         """Begin to write."""
@@ -367,192 +417,306 @@ class Store:
                 job = _nothing
             if job is None:
                 break
+            if not self._lost:
+                self._look_at_files()
+                self._keep_anchor()
             job()
+            if not self._lost:
+                self._fold_some(is_idle=job is _nothing)
+        if not self._lost:
+            self._keep_anchor()
             try:
-                if self._folding is not None:
-                    if next(self._folding, _FOLDED) is _FOLDED:
-                        self._folding = None
-                elif self._unfolded.size >= _FOLD_SIZE or job is _nothing:
-                    self._folding = self._fold()
-                if not self._strict:
-                    self._sync()
-            except (sqlite3.Error, OSError) as error:
-                # Nothing is lost: the log has it.
-                self._folding = None
-                if str(error) != self._trouble:
-                    self._trouble = str(error)
-                    logger.warning("the log could not be folded, or synced: %s", error)
-        try:
-            self.fold()
-        except sqlite3.Error as error:
-            logger.warning("the log could not be folded: %s", error)
+                self.fold()
+            except Exception as error:
+                logger.warning("the log could not be folded: %s", self._reason_of(error))
         self._end()
 
     def _end(self) -> None:
         self._database.close()
         os.close(self._lock)
 
+    def _fold_some(self, *, is_idle: bool) -> None:
+        """Take a step of a fold, or begin one if it is time; sync if it is time."""
+        try:
+            if self._folding is not None:
+                if next(self._folding, _FOLDED) is _FOLDED:
+                    self._folding = None
+            elif is_idle or self._unfolded.size >= _WAL_SIZE or self._grown() >= _WAL_SIZE:
+                self._folding = self._fold()
+            if not self._strict:
+                self._sync()
+        except Exception as error:
+            # Nothing is lost: the log has it.
+            self._folding = None
+            reason = self._reason_of(error)
+            if reason != self._trouble:
+                self._trouble = reason
+                logger.warning("the log could not be folded, or synced: %s", reason)
+
+    # Writing
+
     def _report(self, changed: Changed, written: Callable[[str | None], object]) -> None:
         written(self._commit(changed))
 
     def _commit(self, changed: Changed) -> str | None:
-        record = _Record(
-            all_ended=changed.all_ended,
-            ended=[signed(token) for token in changed.ended],
-            rows=changed.rows,  # type: ignore[arg-type]
-            maps=[
-                _Map(signed(token), change.clear, list(change.removed), change.put)
-                for token, change in changed.maps.items()
-            ],
-        )
+        """Write a batch; return why it could not be written, if so."""
         try:
-            self._append(record, changed.rows)
-        except sqlite3.Error as error:
-            # If it was written and could not be synced, a crash would bring it back.
-            with suppress(sqlite3.Error):
-                self._append(_Record(), [])
-            return str(error)
+            if self._lost:
+                self._rebuild(changed)
+            else:
+                self._append(changed)
+        except Exception as error:
+            return self._reason_of(error)
         return None
 
-    def _append(self, record: _Record, rows: list[Row]) -> None:
-        text = _encode(record)
-        self._database.execute("INSERT INTO log VALUES (?, CAST(? AS TEXT))", (self._seq + 1, text))
-        self._seq += 1
-        for unfolded in (self._unfolded, *self._since):
-            unfolded.add(self._seq, len(text), record, rows)
+    def _reason_of(self, error: Exception) -> str:
+        if not isinstance(error, OSError | sqlite3.Error | MemoryError | StoreError):
+            logger.error("internal error in the store\n%s", trace_of(error))
+        return reason_of(error, self._folder)
+
+    def _append(self, changed: Changed) -> None:
+        staged: Sequence[Part] = ()
+        if changed.load is not None:
+            number, staged = self._staged
+            if (number, len(staged)) != (changed.load.number, changed.load.parts):
+                raise OSError(errno.ESTALE, _LOST)
+        try:
+            self._write_log([*records_of(changed)], staged)
+            if changed.load is not None:
+                self._staged = (0, [])
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                # If it was written and could not be synced, a crash would bring it back.
+                with suppress(sqlite3.Error):
+                    self._write_log([(Record(), ())])
+            raise
+
+    def _write_log(
+        self, found: Sequence[tuple[Record, Sequence[Row]]], staged: Sequence[Part] = ()
+    ) -> None:
+        # A statement alone is a transaction.
+        with nullcontext() if len(found) == 1 else transaction(self._database):
+            parts = [
+                Part(seq, self._insert(_INSERT, IN_LOG, seq, record), record, rows)
+                for seq, (record, rows) in enumerate(found, start=self._seq + 1)
+            ]
+        for part in parts:
+            self._seq = part.seq
+            for unfolded in (self._unfolded, *self._since):
+                unfolded.add(part, staged)
+
+    def _insert(self, statement: str, load: int, seq: int, record: Record) -> int:
+        """Write a record; return its size in bytes."""
+        text = encode(record)
+        self._database.execute(
+            statement,
+            {
+                "seq": seq,
+                "load": load,
+                "changes": text,
+                "checksum": log_checksum(load, seq, text),
+            },
+        )
+        # It takes one more page as a rule, and one for what is left over.
+        self._unlooked += _WAL_PAGE * (2 + len(text) // 4092)
+        return len(text)
+
+    def _begin_load(self, load: int) -> None:
+        self._check_files()
+        self._drop_staged()
+        self._staged = (load, [])
+
+    def _unstage(self) -> None:
+        self._staged = (0, [])
+        # Where that can't be, the next load or start does it.
+        with suppress(sqlite3.Error, MemoryError):
+            self._drop_staged()
+
+    def _drop_staged(self) -> None:
+        last = max(unfolded.load for unfolded in (self._unfolded, *self._since))
+        self._database.execute("DELETE FROM loading WHERE load > ?", (last,))
+
+    def _stage(self, load: int, record: Record, rows: Sequence[Row]) -> None:
+        self._check_files()
+        self._parts += 1
+        size = self._insert(_INSERT_PART, load, self._parts, record)
+        self._staged[1].append(Part(self._parts, size, record, rows))
+
+    def _keep_anchor(self) -> None:
+        if self._kept_anchor != self.anchor:
+            # Where that can't be, nothing else can be written: whoever tries will say so.
+            with suppress(sqlite3.Error, MemoryError):
+                _put_anchor(self._database, self.anchor)
+                self._kept_anchor = self.anchor
+
+    # Folding
 
     def _fold(self) -> Iterator[None]:
         """Bring the tables up to date and empty the log, a transaction at a time."""
         unfolded, database = self._unfolded, self._database
-        if not unfolded.seq:
+        if unfolded.seq:
+            since = Unfolded()
+            self._since = [since]
+            try:
+                for _ in self._tables.steps(unfolded):
+                    if self._grown(look=True) >= 2 * _WAL_SIZE:
+                        self._checkpoint()
+                    yield
+                self._unfolded = since
+                self._trouble = None
+            finally:
+                self._since = []
+            yield
+            while self._is_wasteful():
+                # Python 3.11's `execute` ends such a statement after its first page.
+                database.executescript(f"PRAGMA incremental_vacuum({_VACUUM})")
+                yield
+        elif not self._unlooked:
             return
-        since = Unfolded()
-        self._since = [since]
-        try:
-            last = unfolded.seq
-            with _transaction(database):
-                dropped = self._fold_ends(unfolded)
-            self._spread -= dropped
-            yield
-            numbers = iter(sorted(unfolded.rows))
-            while some := list(islice(numbers, _SLICE)):
-                with _transaction(database):
-                    dropped = self._fold_rows([row for n in some if (row := unfolded.rows.get(n))])
-                self._spread -= dropped
-                yield
-            maps = iter(list(unfolded.maps.items()))
-            while changes := list(islice(maps, _MAPS)):
-                with _transaction(database):
-                    for number, change in changes:
-                        self._fold_map(number, change)
-                yield
-            database.execute("DELETE FROM log WHERE seq <= ?", (last,))
-            self._unfolded = since
-            self._trouble = None
-        finally:
-            self._since = []
-        yield
-        while self._is_wasteful():
-            # Python 3.11's `execute` ends such a statement after its first page.
-            database.executescript(f"PRAGMA incremental_vacuum({_VACUUM})")
-            yield
-        database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self._grown(look=True)
+        self._checkpoint()
 
     def _is_wasteful(self) -> bool:
         [(free,)] = self._database.execute("PRAGMA freelist_count")
         [(pages,)] = self._database.execute("PRAGMA page_count")
         return bool(free > max(_VACUUM, pages // 4))
 
-    # Each returns which sessions have no keys in their table any more once it is committed.
+    def _grown(self, *, look: bool = False) -> int:
+        """Return how many bytes of write-ahead log have come since the last checkpoint."""
+        if look or self._unlooked >= _WAL_LOOK:
+            self._wal_size = wal_size(self._wal) or 0
+            self._unlooked = 0
+        return self._wal_size - self._wal_folded
 
-    def _fold_ends(self, unfolded: Unfolded) -> set[int]:
-        if unfolded.all_ended:
-            self._database.execute("DELETE FROM sessions")
-            self._database.execute("DELETE FROM keys WHERE tkn <> ?", (NO_TOKEN,))
-            return self._spread.copy()
-        END_SESSIONS.run(self._database, [(number,) for number in unfolded.ended])
-        return self._drop_keys(unfolded.ended)
-
-    def _fold_rows(self, rows: list[Row]) -> set[int]:
-        PUT_SESSIONS.run(self._database, rows)
-        return self._drop_keys(row[0] for row in rows if row[-1] is not None)
-
-    def _drop_keys(self, numbers: Iterable[int]) -> set[int]:
-        spread = self._spread.intersection(numbers)
-        DROP_KEYS.run(self._database, [(number,) for number in spread])
-        return spread
-
-    def _fold_map(self, number: int, change: MapChange) -> None:
-        if change.clear:
-            DROP_KEYS.run(self._database, [(number,)])
-        REMOVE_KEYS.run(self._database, [(number, key) for key in change.removed])
-        put_keys(self._database, number, change.put.items())
-        if number != NO_TOKEN:
-            self._spread.add(number)
+    def _checkpoint(self) -> None:
+        [(_, pages, done)] = self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        # If all of it is in the file, it begins anew; who reads an older state prevents that.
+        self._wal_folded = self._wal_size = 0 if pages == done else self._wal_size
+        self._remember()
 
     def _sync(self) -> None:
         """Have what was committed survive a power cut, if the last time is a second ago."""
         now = time.monotonic()
         if self._synced < self._seq and now - self._synced_at >= _IDLE:
-            sync(Path(f"{self.path}-wal"))
+            sync(self._wal)
             self._synced, self._synced_at = self._seq, now
+
+    # Files that are not there any more
+
+    def _remember(self) -> None:
+        """Remember which files are ours, and how the main one is when nobody else writes it."""
+        self._known = self._found()
+        self._size = self.path.stat().st_size
+
+    def _found(self) -> object:
+        about = self.path.stat()
+        paths = (self._folder, self.path, self._wal, self._folder / LOCK)
+        return about.st_size, about.st_mtime_ns, *map(identity, paths)
+
+    def _look_at_files(self) -> None:
+        """Find out whether the files are those that were opened, if it is time to look."""
+        now = time.monotonic()
+        if now - self._looked_at >= _IDLE:
+            self._looked_at = now
+            with suppress(OSError):
+                self._check_files()
+
+    def _check_files(self) -> None:
+        """Find out whether the files are those that were opened.
+
+        Raises:
+            OSError: they are not.
+        """
+        if not self._lost:
+            with suppress(OSError):
+                if self._found() == self._known:
+                    return
+            self._lost = True
+            self._folding = None
+            with suppress(OSError, StoreError):
+                self._look_for_room()
+            self._tell_lost(_LOST)
+        raise OSError(errno.ESTALE, _LOST)
+
+    def _look_for_room(self) -> None:
+        """Find out whether another file can be made; if so, ask for all there is.
+
+        Raises:
+            OSError: it can't.
+            StoreError: another server has the folder.
+        """
+        self.incomplete = False
+        self._folder.mkdir(parents=True, exist_ok=True)
+        there = os.statvfs(self._folder)
+        if there.f_bavail * there.f_frsize < self._size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with TemporaryFile(dir=self._folder):
+            pass
+        held = os.fstat(self._lock)
+        with suppress(OSError):
+            if identity(self._folder / LOCK) == (held.st_dev, held.st_ino):
+                self.incomplete = True
+                return
+        taken = lock(self._folder / LOCK)
+        os.close(self._lock)
+        self._lock = taken
+        self.incomplete = True
+
+    def _rebuild(self, changed: Changed) -> None:
+        """Make another file of all there is.
+
+        Raises:
+            OSError, sqlite3.Error, StoreError: it can't be made.
+        """
+        self._look_for_room()
+        if not changed.complete:
+            raise OSError(errno.ESTALE, _LOST)
+        partial_ = self.path.with_suffix(".partial")
+        partial_.unlink(missing_ok=True)
+        try:
+            with closing(connect(partial_)) as database:
+                # It is of use only when complete: it needs no journal, only a sync.
+                database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                database.execute("PRAGMA journal_mode = OFF")
+                database.execute("PRAGMA synchronous = OFF")
+                _make_tables(database, self.anchor)
+                with transaction(database):
+                    put_sessions(database, changed.rows)
+                    for token, change in changed.maps.items():
+                        put_keys(database, signed(token), change.put.items())
+            kept_as = replace_store(self.path, partial_, "replaced")
+        finally:
+            partial_.unlink(missing_ok=True)
+        before = self._database
+        self._open()
+        # Only now: SQLite would delete the log of a file that still had its name.
+        before.close()
+        self._lost = self.incomplete = False
+        kept = f"; what was there is kept as {kept_as}" if kept_as else ""
+        logger.warning("the store was written anew from memory: %s%s", self.path, kept)
+
+
+def _is_new(database: sqlite3.Connection) -> bool:
+    """Tell whether there is nothing in the file yet."""
+    [(tables,)] = database.execute("SELECT count(*) FROM sqlite_master")
+    [(pages,)] = database.execute("PRAGMA page_count")
+    [(application,)] = database.execute("PRAGMA application_id")
+    return not tables and not application and pages <= 1
+
+
+def _make_tables(database: sqlite3.Connection, anchor: Anchor) -> None:
+    # What executes several statements commits first: it begins and ends its transaction itself.
+    database.executescript(f"BEGIN; {_TABLES}")
+    _put_anchor(database, anchor)
+    database.execute("COMMIT")
+
+
+def _put_anchor(database: sqlite3.Connection, anchor: Anchor) -> None:
+    database.execute("REPLACE INTO clock VALUES (1, ?, ?, ?)", (*anchor, clock_checksum(*anchor)))
 
 
 _FOLDED = object()
 
 
-def sync(path: Path) -> None:
-    """Have a file or a folder survive a power cut as it is.
-
-    Raises:
-        OSError: it can't.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _nothing() -> None:
     """The job when there is none."""
-
-
-@contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        database.execute("COMMIT")
-    except BaseException:  # Whatever it was, half of it must not stay open.
-        # SQLite has done so already after some errors.
-        if database.in_transaction:
-            database.execute("ROLLBACK")
-        raise
-
-
-def lock(path: Path) -> int:
-    """Take hold of the data folder; return what holds it until it is closed.
-
-    Raises:
-        StoreError: another process has it, or it can't be used.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"{path} can't be used: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.read(descriptor, 32).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise StoreError(
-            f"another server uses {path.parent}: process {holder or 'unknown'}"
-        ) from None
-    try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-    except OSError as error:
-        os.close(descriptor)
-        raise StoreError(f"{path} can't be used: {error.strerror}") from error
-    return descriptor

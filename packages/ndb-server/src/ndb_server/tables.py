@@ -6,6 +6,8 @@ away and takes it back each time; one for many rows gives the event loop a long 
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -16,7 +18,14 @@ from ndb_protocol import NO_TOKEN
 from ndb_protocol.messages import DURATION_MAX
 
 from .packing import Packed
-from .rows import DELETE_SESSION, EXTEND_ON_GET, EXTEND_ON_SET_ADD, Row
+from .rows import (
+    DELETE_SESSION,
+    EXTEND_ON_GET,
+    EXTEND_ON_SET_ADD,
+    Row,
+    key_checksum,
+    session_checksum,
+)
 
 TABLES = """
 CREATE TABLE sessions (
@@ -24,13 +33,15 @@ CREATE TABLE sessions (
     duration INTEGER NOT NULL,
     flags INTEGER NOT NULL,
     deadline INTEGER,
-    keys TEXT
+    keys TEXT,
+    checksum INTEGER NOT NULL
 );
 CREATE TABLE keys (
     id INTEGER PRIMARY KEY,
     tkn INTEGER NOT NULL,
     key TEXT NOT NULL,
     value TEXT NOT NULL,
+    checksum INTEGER NOT NULL,
     UNIQUE (tkn, key)
 );
 """
@@ -59,7 +70,40 @@ def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> 
         cached_statements=64,
     )
     database.text_factory = bytes
+    # There need not be a folder for temporary files that can be written.
+    database.execute("PRAGMA temp_store = MEMORY")
     return database
+
+
+def verdict_of(text: bytes) -> str:
+    """Return what SQLite's own check of a file has found; nothing if that is nothing."""
+    # The first line of several says where, each of the others what.
+    found = text.decode(errors="replace").removeprefix("*** in database main ***\n")
+    return "" if found == "ok" else found
+
+
+def check_schema(database: sqlite3.Connection, script: str) -> None:
+    """Check that the tables of `database` are those that `script` makes.
+
+    Raises:
+        DamageError: they are others.
+        sqlite3.Error: they can't be read.
+    """
+    if _schema(database) != _made_by(script):
+        raise DamageError("the tables are not those that were made")
+
+
+def _schema(database: sqlite3.Connection) -> list[tuple[object, ...]]:
+    select = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
+    return database.execute(select).fetchall()
+
+
+@cache
+def _made_by(script: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.text_factory = bytes
+        database.executescript(script)
+        return _schema(database)
 
 
 class Bulk(NamedTuple):
@@ -86,22 +130,30 @@ class Bulk(NamedTuple):
                 position += size
 
 
-PUT_SESSIONS = Bulk("REPLACE INTO sessions VALUES", "(?,?,?,?,CAST(? AS TEXT))")
+_PUT_SESSIONS = Bulk("REPLACE INTO sessions VALUES", "(?,?,?,?,CAST(? AS TEXT),?)")
 END_SESSIONS = Bulk("DELETE FROM sessions WHERE tkn IN (", "?", ")")
 DROP_KEYS = Bulk("DELETE FROM keys WHERE tkn IN (", "?", ")")
 REMOVE_KEYS = Bulk("DELETE FROM keys WHERE (tkn, key) IN (VALUES", "(?,?)", ")")
-PUT_KEYS = Bulk(
-    "INSERT INTO keys (tkn, key, value) VALUES",
-    "(?,?,CAST(? AS TEXT))",
-    "ON CONFLICT (tkn, key) DO UPDATE SET value = excluded.value",
+_PUT_KEYS = Bulk(
+    "INSERT INTO keys (tkn, key, value, checksum) VALUES",
+    "(?,?,CAST(? AS TEXT),?)",
+    "ON CONFLICT (tkn, key) DO UPDATE SET value = excluded.value, checksum = excluded.checksum",
 )
+
+
+def put_sessions(database: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Put sessions into their table, in the place of those that are there."""
+    _PUT_SESSIONS.run(database, [(*row, session_checksum(*row)) for row in rows])
 
 
 def put_keys(database: sqlite3.Connection, number: int, values: Iterable[tuple[str, Raw]]) -> None:
     """Put keys into their table; those that are there keep their place."""
     remaining = iter(values)
-    while some := [(number, key, value) for key, value in islice(remaining, _AT_ONCE[0])]:
-        PUT_KEYS.run(database, some)
+    while some := [
+        (number, key, value, key_checksum(number, key.encode(), value))
+        for key, value in islice(remaining, _AT_ONCE[0])
+    ]:
+        _PUT_KEYS.run(database, some)
 
 
 class DamageError(Exception):
@@ -118,13 +170,23 @@ class _Session(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     tkn: int
     duration: Annotated[int, Meta(ge=0, le=DURATION_MAX)]
     flags: Annotated[int, Meta(ge=0, le=DELETE_SESSION | EXTEND_ON_SET_ADD | EXTEND_ON_GET)]
-    deadline: int | None
+    deadline: Annotated[int, Meta(ge=0)] | None
     keys: bytes | None
+    checksum: int
 
 
 class _Key(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    tkn: int
     key: bytes
     value: bytes
+    checksum: int
+
+
+READ_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a damaged file raises: a message of SQLite may repeat a name that is not UTF-8."""
+
+SELECT_SESSIONS = "SELECT tkn, duration, flags, deadline, keys, checksum FROM sessions"
+SELECT_KEYS = "SELECT tkn, key, value, checksum FROM keys"
 
 
 def read_sessions(database: sqlite3.Connection) -> Iterator[tuple[Row, Packed]]:
@@ -135,9 +197,7 @@ def read_sessions(database: sqlite3.Connection) -> Iterator[tuple[Row, Packed]]:
         sqlite3.Error: they can't be read.
     """
     in_table = database.cursor()
-    for columns in database.execute(
-        "SELECT tkn, duration, flags, deadline, keys FROM sessions ORDER BY tkn"
-    ):
+    for columns in database.execute(f"{SELECT_SESSIONS} ORDER BY tkn"):
         row, packed = session_of(columns)
         yield row, read_keys(in_table, row[0]) if packed is None else packed
     if database.execute(f"SELECT 1 {ORPHANS} LIMIT 1").fetchone():
@@ -162,6 +222,10 @@ def session_of(columns: Sequence[object]) -> tuple[Row, bytes | None]:
             _object(packed)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"there is a session that can't be read: {error}") from None
+    if session.checksum != session_checksum(
+        session.tkn, session.duration, session.flags, session.deadline, packed
+    ):
+        raise DamageError("there is a session whose checksum is wrong")
     if session.tkn == NO_TOKEN:
         raise DamageError("there is a session whose token is none")
     return (session.tkn, session.duration, session.flags, session.deadline, None), packed
@@ -176,9 +240,12 @@ def key_of(columns: Sequence[object]) -> tuple[str, Raw]:
     try:
         key = convert(columns, _Key)
         key.value.decode()
-        return key.key.decode(), _value(key.value)
+        name, value = key.key.decode(), _value(key.value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamageError(f"there is a key that can't be read: {error}") from None
+    if key.checksum != key_checksum(key.tkn, key.key, key.value):
+        raise DamageError("there is a key whose checksum is wrong")
+    return name, value
 
 
 def read_keys(
@@ -190,5 +257,10 @@ def read_keys(
         DamageError: the table holds what can't be.
         sqlite3.Error: it can't be read.
     """
-    rows = database.execute("SELECT key, value FROM keys WHERE tkn = ? ORDER BY id", (number,))
-    return dict(map(key_of, rows))
+    # To sort whole rows SQLite would need as much room beside the file as they take.
+    of = f"{SELECT_KEYS} WHERE id IN (SELECT id FROM keys WHERE tkn = ?1) AND tkn = ?1 ORDER BY id"
+    values = dict(map(key_of, database.execute(of, (number,))))
+    [(count,)] = database.execute("SELECT count(*) FROM keys WHERE tkn = ?", (number,))
+    if count != len(values):
+        raise DamageError("there is a key that its index does not lead to")
+    return values

@@ -1,0 +1,172 @@
+"""Files of a data folder, beside what SQLite does to them."""
+
+import errno
+import fcntl
+import os
+import sqlite3
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from .errors import StoreError
+
+_OF_THE_DISK = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+"""Errors that say nothing of what is in the file."""
+
+_LITTLE = 2**20
+"""Bytes that are too few for SQLite to begin with."""
+
+_WAL_MAGIC = 0x377F0682
+_WAL_HEADER, _FRAME_HEADER = 32, 24
+
+
+def sync(path: Path) -> None:
+    """Have a file or a folder survive a power cut as it is.
+
+    Raises:
+        OSError: it can't.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lock(path: Path) -> int:
+    """Take hold of the data folder; return what holds it until it is closed.
+
+    Raises:
+        StoreError: another process has it, or it can't be used.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path} can't be used: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(descriptor, 32).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise StoreError(
+            f"another server uses {path.parent}: process {holder or 'unknown'}"
+        ) from None
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        os.close(descriptor)
+        raise StoreError(f"{path} can't be used: {error.strerror}") from error
+    return descriptor
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Tell whether an error says nothing of what is in a file."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, OSError | MemoryError) or (
+        code is not None and code & 0xFF in _OF_THE_DISK
+    )
+
+
+def reason_of(error: Exception, folder: Path) -> str:
+    """Say why a file in `folder` could not be used, without naming the file.
+
+    SQLite tells of most causes that there was an "I/O error"; what it is, the system says.
+    """
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    said = str(error) or type(error).__name__
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY) & 0xFF
+    if is_of_the_disk(error) and code not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        cause = _cause(folder)
+        return f"{said}: {cause}" if cause else said
+    return said
+
+
+def _cause(folder: Path) -> str | None:
+    """Return why nothing can be written into `folder`; None if something can."""
+    try:
+        there = os.statvfs(folder)
+        if there.f_bavail * there.f_frsize < _LITTLE:
+            return os.strerror(errno.ENOSPC)
+        if there.f_files and not there.f_favail:
+            return f"{os.strerror(errno.ENOSPC)} for another file: no inode is free"
+        with TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Return what no other file or folder has as long as this one is there.
+
+    Raises:
+        OSError: there is none.
+    """
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def wal_size(path: Path) -> int | None:
+    """Return how many bytes of a write-ahead log of SQLite are in use; None if it is none.
+
+    Frames of before it was begun anew are still behind those in use, with another salt
+    (https://www.sqlite.org/fileformat2.html, 4.1).
+
+    Raises:
+        OSError: it can't be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        header = os.pread(descriptor, _WAL_HEADER, 0)
+        if int.from_bytes(header[:4], "big") & ~1 != _WAL_MAGIC:
+            return None
+        frame = _FRAME_HEADER + int.from_bytes(header[8:12], "big")
+        first, behind = 0, (os.fstat(descriptor).st_size - _WAL_HEADER) // frame
+        while first < behind:
+            middle = (first + behind) // 2
+            salt = os.pread(descriptor, 8, _WAL_HEADER + middle * frame + 8)
+            first, behind = (middle + 1, behind) if salt == header[16:24] else (first, middle)
+        return _WAL_HEADER + first * frame
+    finally:
+        os.close(descriptor)
+
+
+def replace_store(path: Path, new: Path, was: str) -> Path | None:
+    """Put `new` where `path` is, and that, with its write-ahead log, under a name that is free.
+
+    If there is a file at `path`, there always is one: a server that found none would begin with an
+    empty one. The log has to go first, or SQLite would put it into the new file.
+
+    Args:
+        path: the store.
+        new: what is to be the store, without a log of its own.
+        was: what is the matter with the file that is there, one word for its name.
+
+    Returns:
+        What the file that was there is called now; None if there was none.
+
+    Raises:
+        OSError: it can't be done.
+    """
+    sync(new)
+    wal, kept_as = Path(f"{path}-wal"), None
+    if path.exists():
+        names = (path.with_name(f"{path.name}.{was}-{number}") for number in count(1))
+        kept_as = next(name for name in names if not name.exists())
+        kept_as.hardlink_to(path)
+        if wal.exists():
+            wal.rename(f"{kept_as}-wal")
+    wal.unlink(missing_ok=True)
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    new.replace(path)
+    sync(path.parent)
+    return kept_as

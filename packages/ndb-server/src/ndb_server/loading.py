@@ -1,0 +1,85 @@
+"""What is to be loaded: read and counted, and held against the limits, before anybody sees it."""
+
+from collections.abc import Mapping
+
+from msgspec import Raw
+from ndb_protocol import NO_TOKEN
+
+from .batches import Changed
+from .edits import MapChange
+from .limits import Limits
+from .memory import SESSION_BYTES, of_keys
+from .nesting import nests_deeper
+from .packing import Packed, unpack
+from .rows import Row, row_of, settings_of, unsigned
+from .sessions import NEVER, Session
+
+_AROUND = 3
+"""How deep a value stands in the message that sets it: ``{"KV_SET":{"keys":{"name":…}}}``."""
+
+
+class Coming:
+    """Sessions and independent keys that are to be loaded together.
+
+    Args:
+        limits: what each of them is held against.
+
+    Attributes:
+        sessions: the sessions, by their tokens; their periods have not begun.
+        keys: the independent keys.
+        session_keys: how many keys the sessions have.
+        memory: how many bytes the sessions take.
+        beyond: the first limit that one of them is beyond, and a sentence that says so.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.sessions: dict[int, Session] = {}
+        self.keys: dict[str, Raw] = {}
+        self.session_keys = self.memory = 0
+        self.beyond: tuple[str, str] | None = None
+
+    def add_session(self, row: Row, packed: Packed) -> None:
+        """Add a session that was saved."""
+        values = unpack(packed)
+        most = self._limits.keys
+        if most and len(values) > most:
+            self._note("keys", f"a session has {len(values)} keys; {most} are allowed")
+        self._check(values)
+        session = self.sessions[unsigned(row[0])] = Session(settings_of(row), NEVER, packed)
+        self._count(session, 1)
+
+    def add_keys(self, values: Mapping[str, Raw]) -> None:
+        """Add independent keys."""
+        self._check(values)
+        self.keys.update(values)
+
+    def drop(self, token: int) -> None:
+        """Leave a session out."""
+        self._count(self.sessions.pop(token), -1)
+
+    def _count(self, session: Session, times: int) -> None:
+        self.session_keys += times * len(unpack(session.packed))
+        self.memory += times * (SESSION_BYTES + of_keys(session.packed))
+
+    def _check(self, values: Mapping[str, Raw]) -> None:
+        length, depth = self._limits.key_length, self._limits.depth - _AROUND
+        if length and (longest := max(map(len, values), default=0)) > length:
+            self._note("key_length", f"a key has {longest} characters; {length} are allowed")
+        if any(nests_deeper(bytes(value), depth) for value in values.values()):
+            self._note("depth", f"a value nests deeper than a message may, {self._limits.depth}")
+
+    def _note(self, limit: str, sentence: str) -> None:
+        self.beyond = self.beyond or (limit, sentence)
+
+    def changed(self) -> Changed:
+        """Return it all, to be staged: without deadlines, which are not known yet."""
+        maps = {
+            token: MapChange.whole(session.packed)
+            for token, session in self.sessions.items()
+            if isinstance(session.packed, dict)
+        }
+        rows = [row_of(token, session) for token, session in self.sessions.items()]
+        if self.keys:
+            maps[NO_TOKEN] = MapChange({}, self.keys)
+        return Changed(False, [], rows, maps)

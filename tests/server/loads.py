@@ -1,0 +1,34 @@
+"""Loading into an engine, without a dataset."""
+
+from collections.abc import Mapping
+
+from msgspec import Raw
+from ndb_protocol.messages import Expiry
+from ndb_server.engine import Engine
+from ndb_server.limits import UNLIMITED, Limits
+from ndb_server.loading import Coming
+from ndb_server.packing import Packed
+from ndb_server.rows import row_of
+from ndb_server.sessions import NEVER, Session
+
+
+def coming(
+    sessions: Mapping[int, tuple[Expiry | None, Packed]],
+    keys: Mapping[str, Raw] | None = None,
+    limits: Limits = UNLIMITED,
+) -> Coming:
+    """Return sessions and independent keys as they are read from datasets."""
+    found = Coming(limits)
+    for token, (expiry, packed) in sessions.items():
+        found.add_session(row_of(token, Session(expiry, NEVER, packed)), packed)
+    found.add_keys(keys or {})
+    return found
+
+
+def load_session(
+    engine: Engine, token: int, expiry: Expiry | None, packed: Packed, now: int
+) -> bool:
+    """Load one session; tell whether it did not exist."""
+    to_load = coming({token: (expiry, packed)})
+    engine.load(to_load, now)
+    return token in to_load.sessions
