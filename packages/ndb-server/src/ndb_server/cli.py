@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
@@ -33,6 +35,9 @@ FAILED = 1
 """Exit status when data can't be read or imported."""
 
 logger = logging.getLogger(__name__)
+
+_OF_OTHERS = 0o077
+"""What the users that don't own a file may do with it."""
 
 USAGE_ERROR = 2
 """Exit status when the server can't be started, or a command not done, as asked."""
@@ -261,6 +266,13 @@ def _prepare(data_dir: Path) -> Path:
         raise StartError(
             f"cannot use data folder {data_dir}: {reason}; it must be readable and writable"
         ) from error
+    if data_dir.stat().st_mode & _OF_OTHERS:
+        logger.warning(
+            "other users of this machine may read %s, which holds tokens; close it: "
+            "chmod -R go-rwx %s",
+            data_dir,
+            shlex.quote(str(data_dir)),
+        )
     return data_dir
 
 
@@ -336,6 +348,8 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: the command line; by default that of the process.
     """
+    # Files and folders are for this user alone, whatever makes them, SQLite among others.
+    os.umask(_OF_OTHERS)
     try:
         app.meta(arguments, exit_on_error=False, print_error=False)
     except (CycloptsError, StartError, StoreError, CredentialsError) as error:
