@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Server
+from tests.durability.files import compiled
+from tests.durability.killing import Forking
 
 
 def run(*command: str) -> str:
@@ -42,6 +44,15 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
         yield disk
     finally:
         assert not run("umount", str(disk))
+
+
+@pytest.fixture
+def forking(tmp_path: Path) -> Iterator[Forking]:
+    forking = Forking(compiled(tmp_path))
+    with forking.process:
+        yield forking
+        assert forking.process.stdin is not None
+        forking.process.stdin.close()
 
 
 @contextmanager

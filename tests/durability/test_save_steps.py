@@ -4,21 +4,15 @@ A step is a system call that changes a file or a folder of the datasets, or sync
 the server at the next one, until a save is complete.
 """
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ndb_server.datasets import KEYS, SESSIONS, Folder, read
 from ndb_server.limits import UNLIMITED
 
 from tests.conftest import StartServer
-from tests.durability.files import compiled
+from tests.durability.killing import Forking
 from tests.e2e.wire import Wire, opened
 from tests.server.durable import on_disk, values
 
@@ -46,49 +40,6 @@ def new(wire: Wire, keys: dict[str, str]) -> None:
     assert wire.request("SH_SET", tkn=tkn, keys=keys)["st"] == 1
 
 
-class Forking:
-    """The process that starts servers: see forking.py."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def ask(self, folder: Path, number: int, command: str, **params: Any) -> dict[str, Any] | None:
-        """Send a request to a server that is killed at its call of that number.
-
-        Returns:
-            The body of the reply; None if the server was killed.
-        """
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{folder} {number}\n")
-        self._process.stdin.flush()
-        pid, url = self._line().split()
-        reply = None
-        try:
-            with opened(int(url.rstrip("/").rpartition(":")[2])) as wire:
-                reply = wire.request(command, **params)
-        except (ConnectionError, AssertionError):
-            assert self._line() == str(-signal.SIGKILL)
-        else:
-            os.kill(int(pid), signal.SIGTERM)
-            # The reply may overtake the end of a server that was to be killed.
-            assert self._line() == "0"
-        return reply
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
-
-
-@pytest.fixture
-def forking(tmp_path: Path) -> Iterator[Forking]:
-    command = [sys.executable, "-m", "tests.durability.forking"]
-    environment = {**os.environ, "LD_PRELOAD": str(compiled(tmp_path))}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        yield Forking(process)
-
-
 def content_of(folder: Path, kind: str) -> list[dict[str, bytes]]:
     """Return the keys in the newest dataset."""
     found = read(Folder(folder), "a", [kind], UNLIMITED)
@@ -112,7 +63,8 @@ def test_a_server_killed_at_any_step_of_a_save_leaves_the_old_dataset_or_the_new
     for number in range(1, 200):
         folder = tmp_path / f"run{number}"
         shutil.copytree(template, folder)
-        reply = forking.ask(folder, number, command, name="a")
+        reply, killed = forking.ask(folder, "datasets", number, command, name="a")
+        assert killed == (reply is None)
         left.append(content_of(folder, kind))
         assert on_disk(folder) == store
         if reply is not None:

@@ -63,6 +63,31 @@ def test_others_are_answered_while_a_client_saves_or_loads(
         assert answered > 1
 
 
+def test_others_see_all_of_a_load_or_nothing_of_it(start_server: StartServer, folder: Path) -> None:
+    server = start_server("--data-dir", str(folder), "--durability", "relaxed")
+    new = text({"SH_NEW": {"expiry": {"duration": 1000}}})
+    with opened(server.port) as client, opened(server.port) as other:
+        client.send(new * 3000)
+        tokens = [reply["SH_NEW_RSP"]["tkn"] for reply in client.replies(3000)]
+        client.request("SH_SET", tkn=tokens[0], keys={"a": 1})
+        client.request("KV_SET", keys={str(number): 1 for number in range(3000)})
+        assert client.request("SH_SAVE", name="a")["sessions"] == 3000
+        assert client.request("KV_SAVE", name="a")["keys"] == 3000
+        client.request("SH_END_ALL")
+        client.request("KV_CLEAR")
+        client.send(text({"SH_LOAD": {"name": "a"}}) + LOAD)
+        seen: tuple[int, ...] = ()
+        while seen != (3000, 1, 3000, 3000) or not can_be_read(client):
+            every = other.request("SH_INFO_ALL")
+            exist = other.request("SH_EXISTS", tkns=tokens)["exist"]
+            keys = other.request("KV_COUNT")["cnt"]
+            seen = (every["totalSessions"], every["totalKeys"], len(exist), keys)
+            assert seen[:2] in {(0, 0), (3000, 1)}
+            assert {*seen[2:]} <= {0, 3000}
+        assert client.reply()["SH_LOAD_RSP"]["sessions"] == 3000
+        assert client.reply()["KV_LOAD_RSP"]["keys"] == 3000
+
+
 def test_pings_are_answered_while_a_save_runs_and_requests_behind_it_in_order(
     server: Server,
 ) -> None:

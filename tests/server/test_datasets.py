@@ -18,6 +18,7 @@ from ndb_server.datasets import Datasets
 from ndb_server.dispatch import Dispatcher
 from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
+from ndb_server.limits import UNLIMITED, Limits
 
 NAMES = ["evening", "a", "A.b_c-9", "0", "-", "_", "a.", "a..b", "x" * 64, "CON", "a.sqlite"]
 NO_NAMES = [
@@ -56,10 +57,10 @@ VALUES = {
 class Store:
     """The commands of a server, and its time."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, limits: Limits = UNLIMITED) -> None:
         self.now = 1_700_000_000_000
-        self.engine = Engine()
-        self.datasets = Datasets(self.engine, folder, lambda: self.now)
+        self.engine = Engine(limits=limits)
+        self.datasets = Datasets(self.engine, folder, lambda: self.now, limits=limits)
         self._dispatcher = Dispatcher({**self.engine.handlers, **self.datasets.handlers})
 
     async def answer(self, message: str) -> str:
@@ -92,8 +93,8 @@ class Store:
 
 
 @contextmanager
-def stored(folder: Path | None) -> Iterator[Store]:
-    store = Store(folder)
+def stored(folder: Path | None, limits: Limits = UNLIMITED) -> Iterator[Store]:
+    store = Store(folder, limits)
     try:
         yield store
     finally:
@@ -332,6 +333,88 @@ async def test_more_than_a_slice_is_loaded(store: Store, other: Store) -> None:
     assert (await other.ask("SH_LOAD", name="a"))["sessions"] == 1234
     assert (await other.ask("KV_GET", keys=[*keys]))["keys"] == keys
     assert (await other.ask("SH_INFO_ALL"))["totalSessions"] == 1234
+
+
+# Loads that are beyond a limit
+
+BEYOND = {
+    "sessions": (Limits(sessions=4), "there would be 5 sessions; 4 are allowed"),
+    "memory": (Limits(memory=5000), "no memory is left"),
+    "keys": (Limits(keys=2), "a session has 3 keys; 2 are allowed"),
+    "key_length": (Limits(key_length=19), "a key has 20 characters; 19 are allowed"),
+    "depth": (Limits(depth=12), "a value nests deeper than a message may, 12"),
+}
+"""What is beyond each limit, given `saved_beyond`, and what is said of it."""
+
+
+async def saved_beyond(store: Store) -> None:
+    """Save sessions and keys; each limit of `BEYOND` is too little for both."""
+    for number in range(3):
+        tkn = await store.new(duration=60)
+        keys = {"k" * 20: number, "deep": json.loads("[" * 10 + "]" * 10), "large": "x" * 2000}
+        await store.ask("SH_SET", tkn=tkn, keys=keys)
+    await store.ask("KV_SET", keys=keys | {"more": "x" * 5000})
+    await store.ask("SH_SAVE", name="a")
+    await store.ask("KV_SAVE", name="a")
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"),
+    [
+        *((kind, limit) for kind in ("SH", "start") for limit in BEYOND),
+        *(("KV", limit) for limit in BEYOND if limit not in {"sessions", "keys"}),
+    ],
+)
+async def test_a_load_beyond_a_limit_is_refused_as_a_whole(
+    store: Store, folder: Path, kind: str, limit: str
+) -> None:
+    await saved_beyond(store)
+    limits, said = BEYOND[limit]
+    with stored(folder, limits) as other:
+        for _ in range(2):
+            await other.new()
+        await other.ask("KV_SET", keys={"large": 1})
+        before = await other.everything()
+        if kind == "start":
+            with pytest.raises(RefusedError, match=said) as caught:
+                await other.datasets.load("a")
+            assert caught.value.status == Status.LOAD_ERROR
+        else:
+            reply = await other.ask(f"{kind}_LOAD", name="a")
+            assert reply["st"] == Status.LOAD_ERROR
+            assert said in reply["m"]
+        assert await other.everything() == before
+        assert other.engine.reached == {limit: 1}
+
+
+@pytest.mark.parametrize("kind", ["SH", "KV"])
+async def test_a_load_that_just_fits_is_done(store: Store, folder: Path, kind: str) -> None:
+    await saved_beyond(store)
+    limits = Limits(sessions=3, keys=3, key_length=20, depth=13)
+    with stored(folder, limits) as other:
+        assert (await other.ask(f"{kind}_LOAD", name="a"))["st"] == Status.LOAD_COMPLETE
+
+
+async def test_nothing_makes_room_for_a_load(store: Store, folder: Path) -> None:
+    await saved_beyond(store)
+    with stored(folder, Limits(memory=5000, evict=True)) as other:
+        tkn = await other.new(duration=60)
+        assert (await other.ask("SH_LOAD", name="a"))["st"] == Status.LOAD_ERROR
+        assert (await other.ask("SH_COUNT", tkn=tkn))["st"] == Status.OK
+
+
+async def test_sessions_that_are_there_or_have_expired_do_not_count_against_a_load(
+    store: Store, folder: Path
+) -> None:
+    tokens = [await store.new() for _ in range(3)]
+    await store.ask("SH_SAVE", name="a")
+    with stored(folder, Limits(sessions=3)) as other:
+        assert (await other.ask("SH_LOAD", name="a"))["sessions"] == 3
+        assert (await other.ask("SH_LOAD", name="a"))["sessions"] == 0
+        await other.ask("SH_END", tkn=tokens[0])
+        await other.new(duration=1, deleteSession=True)
+        other.now += 1000
+        assert (await other.ask("SH_LOAD", name="a"))["sessions"] == 1
 
 
 # Saves that fail
