@@ -41,6 +41,7 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
     if refused:
         pytest.skip(f"no {request.param} can be mounted here: {refused}")
     try:
+        disk.chmod(0o700)
         yield disk
     finally:
         assert not run("umount", str(disk))

@@ -389,7 +389,7 @@ def is_asked_to_load(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("stopped", [loads_first, is_asked_to_load])
-def test_of_a_load_that_a_stop_breaks_off_nothing_is_there_at_the_next_start(
+def test_a_load_that_a_stop_breaks_off_is_there_as_a_whole_or_not_at_all(
     filled: Path, tmp_path: Path, start_server: StartServer, stopped: Callable[[Path], bool]
 ) -> None:
     server = start_server("--data-dir", str(filled))
@@ -405,8 +405,9 @@ def test_of_a_load_that_a_stop_breaks_off_nothing_is_there_at_the_next_start(
 
     folder = until(broken_off)
     with opened(start_server("--data-dir", str(folder)).port) as client:
-        assert client.request("SH_INFO_ALL")["totalSessions"] == 0
-        assert client.request("SH_LOAD", name="evening")["sessions"] == MANY + FEW
+        there = client.request("SH_INFO_ALL")["totalSessions"]
+        assert there in {0, MANY + FEW}
+        assert client.request("SH_LOAD", name="evening")["sessions"] == MANY + FEW - there
 
 
 # Under a service manager

@@ -165,6 +165,16 @@ class Journal:
         if batch is not None:
             await batch.wait()
 
+    async def recover(self) -> None:
+        """Find out whether the trouble is over, and write what has to be written if it is."""
+        # The disk may have lost what it had: the first time it says so, the second it has it.
+        for _ in range(2):
+            if self.trouble is None:
+                break
+            self._send()
+            assert self._writing is not None
+            await self._writing.wait()
+
     def distrust(self, reason: str) -> None:
         """Take note that the disk has lost what it had: nobody has to write to find that out."""
         self._fails(reason)

@@ -598,6 +598,7 @@ class Server:
         await self._loop.run_in_executor(None, self._datasets.close)
         if self._journal is not None and self._store is not None:
             await self._journal.flush()
+            await self._journal.recover()
             self._follow_wall_clock()
             await self._loop.run_in_executor(None, self._store.close)
 

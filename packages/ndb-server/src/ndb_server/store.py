@@ -240,6 +240,8 @@ class Store:
         self._parts = 0
         # Bytes of write-ahead log: at the last look, when it was folded, and since the last look.
         self._wal_size = self._wal_folded = self._unlooked = 0
+        # How long the write-ahead log is at least.
+        self._wal_least = 0
         self._remember()
 
     def _prepare(self, database: sqlite3.Connection) -> None:
@@ -519,6 +521,7 @@ class Store:
         )
         # It takes one more page as a rule, and one for what is left over.
         self._unlooked += _WAL_PAGE * (2 + len(text) // 4092)
+        self._wal_least = self._wal_size or _WAL_PAGE
         return len(text)
 
     def _begin_load(self, load: int) -> None:
@@ -629,7 +632,7 @@ class Store:
         """
         if not self._lost:
             with suppress(OSError):
-                if self._found() == self._known:
+                if self._found() == self._known and self._wal.stat().st_size >= self._wal_least:
                     return
             self._lost = True
             self._folding = None
