@@ -21,14 +21,14 @@ SECTOR = 512
 _HEAD = re.compile(rb"([a-z]+) (\d+) (\d+) (.+)\n")
 
 
-def compiled(folder: Path) -> Path:
-    """Return what is to be loaded with LD_PRELOAD: see files.c."""
+def compiled(folder: Path, source: str = "files.c") -> Path:
+    """Return what is to be loaded with LD_PRELOAD: see the source."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("a C compiler is not installed")
-    library = folder / "files.so"
-    source = Path(__file__).with_name("files.c")
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
+    library = folder / f"{source}.so"
+    path = Path(__file__).with_name(source)
+    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(path), "-ldl"]
     subprocess.run(command, check=True)
     return library
 

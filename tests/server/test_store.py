@@ -240,14 +240,15 @@ def test_a_log_that_is_folded_twice_changes_nothing(opened: Opened, split: int) 
             database.executemany("INSERT INTO log VALUES (?, ?, ?)", log)
 
 
-@pytest.mark.parametrize("steps", range(12))
+@pytest.mark.parametrize("steps", range(20))
 @pytest.mark.parametrize("split", [1, 4])
 def test_a_crash_between_the_steps_of_a_fold_loses_nothing(
     folder: Path, steps: int, split: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And neither do batches that come while the log is being folded."""
     monkeypatch.setattr("ndb_server.folding._SLICE", 1)
-    monkeypatch.setattr("ndb_server.records.RECORD_SIZE", 1)
+    # Each map is a step of its own.
+    monkeypatch.setattr("ndb_server.records.RECORD_SIZE", 4096)
     # Without its thread: the steps are taken here.
     store = Store(folder, "relaxed")
     for batch in MIX[:split]:
@@ -435,6 +436,22 @@ def test_the_files_stay_small_while_sessions_come_and_go(
     opened.store.close()
     # A hundred megabytes were written; one lives.
     assert largest < 40_000_000
+
+
+def test_a_steady_small_change_does_not_make_the_write_ahead_log_grow(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is a page of it: two thousand are eight times what it is folded after."""
+    monkeypatch.setattr("ndb_server.store._WAL_SIZE", 2**20)
+    monkeypatch.setattr("ndb_server.store._WAL_LOOK", 2**18)
+    opened = Opened(folder)
+    largest = 0
+    for number in range(2000):
+        opened.write(changed(maps={NO_TOKEN: MapChange({}, raw(n=str(number)))}))
+        largest = max(largest, (folder / f"{FILE}-wal").stat().st_size)
+    assert opened.after_a_crash() == ({}, {"n": b"1999"})
+    opened.store.close()
+    assert 2**20 < largest < 2 * 2**20
 
 
 LARGE_500 = {f"key{number}": Raw(b'"%b"' % (b"x" * 1000)) for number in range(50)}

@@ -54,6 +54,8 @@ class Folding:
             sqlite3.Error: a step can't be done; it is undone, those before it are not.
         """
         database = self._database
+        # Batches that come between the steps are folded in part at most: they stay in the log.
+        last, last_load = unfolded.seq, unfolded.load
         with transaction(database):
             dropped = self._fold_ends(unfolded)
         self._spread -= dropped
@@ -72,8 +74,8 @@ class Folding:
                     step()
             yield
         with transaction(database):
-            database.execute("DELETE FROM log WHERE seq <= ?", (unfolded.seq,))
-            database.execute("DELETE FROM loading WHERE load <= ?", (unfolded.load,))
+            database.execute("DELETE FROM log WHERE seq <= ?", (last,))
+            database.execute("DELETE FROM loading WHERE load <= ?", (last_load,))
 
     # Each returns which sessions have no keys in their table any more once it is committed.
 

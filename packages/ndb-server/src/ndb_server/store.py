@@ -491,6 +491,9 @@ class Store:
                 # If it was written and could not be synced, a crash would bring it back.
                 with suppress(sqlite3.Error):
                     self._write_log([(Record(), ())])
+                # What is in the file already need not be in the write-ahead log: that makes room.
+                with suppress(sqlite3.Error):
+                    self._checkpoint()
             raise
 
     def _write_log(
