@@ -8,7 +8,6 @@ import re
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -177,7 +176,7 @@ def test_a_step_while_the_server_is_down_is_time_that_has_passed_and_never_gives
 @pytest.fixture
 def exported(
     start_server: StartServer, folder: Path, clocks: Clocks
-) -> Iterator[tuple[list[dict[str, int]], dict[int, int]]]:
+) -> tuple[list[dict[str, int]], dict[int, int]]:
     """What is exported of a store after a step of the wall clock, and the periods by tokens."""
     server = started(start_server, folder, clocks)
     with opened(server.port) as wire:
@@ -188,7 +187,7 @@ def exported(
     command = [sys.executable, "-m", "ndb_server", "export", "--data-dir", str(folder)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (folder.parent / "lines").write_text(lines)
-    yield [json.loads(line) for line in lines.splitlines()], tokens
+    return [json.loads(line) for line in lines.splitlines()], tokens
 
 
 def test_exported_deadlines_are_of_the_wall_clock_and_imported_ones_too(

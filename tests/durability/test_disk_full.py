@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartServer
-from tests.durability.conftest import faults
+from tests.durability.conftest import faults, run
 from tests.e2e.test_server_admission import added, admitted
 from tests.e2e.wire import BOUND, Wire, opened, text, until
 
@@ -156,7 +156,11 @@ def test_a_server_is_not_started_on_a_full_disk_and_says_why(
     assert (status, said.count("\n")) == (2, 1)
     assert "damaged" not in said
     assert str(small_disk) in said
-    assert "space" in said or "full" in said or "I/O" in said
+    assert "No space left on device" in said
+    # Nor with a new store.
+    status, said = refused_to_start("--data-dir", str(small_disk / "new"))
+    assert (status, said.count("\n")) == (2, 1)
+    assert "No space left on device" in said
     fill.end()
     with opened(start_server("--data-dir", str(small_disk)).port) as wire:
         assert wire.request("KV_GET", keys=["a"])["keys"] == {"a": 1}
@@ -294,3 +298,28 @@ def test_when_sessions_have_expired_the_files_are_small_again(
 
 def sizes(folder: Path) -> tuple[int, int]:
     return (folder / "ndb.sqlite").stat().st_size, (folder / "ndb.sqlite-wal").stat().st_size
+
+
+def test_a_server_is_not_started_where_no_file_can_be_made_and_says_why(
+    tmp_path: Path, start_server: StartServer
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = "size=6m,nr_inodes=5,mode=0700"
+    if refused := run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)):
+        pytest.skip(f"no tmpfs can be mounted here: {refused}")
+    try:
+        for number in range(4):
+            (disk / str(number)).touch()
+            status, said = refused_to_start("--data-dir", str(disk))
+            if "No space left on device" in said:
+                assert (status, said.count("\n")) == (2, 1)
+                break
+        else:
+            pytest.fail("it was never full")
+        (disk / "0").unlink()
+        for path in disk.iterdir():
+            path.unlink()
+        start_server("--data-dir", str(disk)).stop()
+    finally:
+        assert not run("umount", str(disk))

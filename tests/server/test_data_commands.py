@@ -618,3 +618,26 @@ def test_a_store_that_a_server_uses_is_not_salvaged(
     status, _, err = run(capfd, "--data-dir", tmp_path, "--salvage", "--port", "0")
     assert status == 2
     assert f"process {server.pid}" in err
+
+
+def test_a_store_that_was_not_closed_in_order_cannot_be_read_on_a_disk_that_is_read_only(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, start_server: StartServer
+) -> None:
+    folder = tmp_path / "data"
+    server = start_server("--data-dir", str(folder))
+    with opened(server.port) as client:
+        client.request("KV_SET", keys={"motd": "hello"})
+    server.kill()
+    (folder / f"{FILE}-shm").unlink()
+    mounted = ["mount", "--bind", "-o", "ro", str(folder), str(folder)]
+    if subprocess.run(mounted, capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        for command in ("check", "export"):
+            status, _, err = run(capfd, command, "--data-dir", folder)
+            assert status == 2
+            assert "copy the folder to where it can be written" in err
+        shutil.copytree(folder, tmp_path / "copy")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    assert len(exported(capfd, tmp_path / "copy")) == 1

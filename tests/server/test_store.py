@@ -454,6 +454,23 @@ def test_a_steady_small_change_does_not_make_the_write_ahead_log_grow(
     assert 2**20 < largest < 2 * 2**20
 
 
+def test_a_store_that_another_process_has_locked_is_waited_for_once(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.store._do(lambda: opened.store._database.execute("PRAGMA busy_timeout = 1"))
+    statements: list[str] = []
+    opened.store._database.set_trace_callback(statements.append)
+    other = closing(sqlite3.connect(opened.folder / FILE, isolation_level=None))
+    with other as database:
+        database.execute("BEGIN IMMEDIATE")
+        batch = changed(maps={NO_TOKEN: MapChange({}, raw(a="1"))})
+        assert write(opened.store, batch) == "database is locked"
+        assert sum(statement.startswith("INSERT INTO log") for statement in statements) == 1
+        database.execute("ROLLBACK")
+        opened.write(batch)
+    assert opened.after_a_crash() == ({}, {"a": b"1"})
+
+
 LARGE_500 = {f"key{number}": Raw(b'"%b"' % (b"x" * 1000)) for number in range(50)}
 
 

@@ -3,6 +3,7 @@
 A server may be using the file, or may have been killed while it did.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -29,7 +30,17 @@ def looking(path: Path) -> Iterator[sqlite3.Connection]:
     """
     immutable = not _in_use(path)
     with closing(connect(path, read_only=True, immutable=immutable)) as database:
-        database.execute("BEGIN")
+        try:
+            database.execute("BEGIN")
+            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            if immutable or os.access(path.parent, os.W_OK):
+                raise
+            raise StoreError(
+                f"{path} can't be read where it is: its server did not end in order, and SQLite "
+                "can't make an index of the write-ahead log in a folder that can't be written; "
+                "copy the folder to where it can be written"
+            ) from error
         yield database
     if immutable and _in_use(path):
         raise StoreError(f"a server has begun to use {path} meanwhile; do it again")

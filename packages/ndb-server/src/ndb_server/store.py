@@ -242,7 +242,9 @@ class Store:
         self._wal_size = self._wal_folded = self._unlooked = 0
         # How long the write-ahead log is at least.
         self._wal_least = 0
-        self._remember()
+        # Which files are ours, and how the main one was when it was written last.
+        self._opened = self._identities()
+        self._left = _state(self.path)
 
     def _prepare(self, database: sqlite3.Connection) -> None:
         if _is_new(database):
@@ -451,7 +453,7 @@ class Store:
             # Nothing is lost: the log has it.
             self._folding = None
             reason = self._reason_of(error)
-            if reason != self._trouble:
+            if reason != self._trouble and not self._lost:
                 self._trouble = reason
                 logger.warning("the log could not be folded, or synced: %s", reason)
 
@@ -492,7 +494,7 @@ class Store:
                 with suppress(sqlite3.Error):
                     self._write_log([(Record(), ())])
                 # What is in the file already need not be in the write-ahead log: that makes room.
-                with suppress(sqlite3.Error):
+                with suppress(OSError, sqlite3.Error):
                     self._checkpoint()
             raise
 
@@ -595,10 +597,16 @@ class Store:
         return self._wal_size - self._wal_folded
 
     def _checkpoint(self) -> None:
-        [(_, pages, done)] = self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        # It would write into whatever file is there.
+        self._check_files()
+        try:
+            [(_, pages, done)] = self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        finally:
+            # Even one that fails may have written. That it is another file is found out elsewhere.
+            with suppress(OSError):
+                self._left = _state(self.path)
         # If all of it is in the file, it begins anew; who reads an older state prevents that.
         self._wal_folded = self._wal_size = 0 if pages == done else self._wal_size
-        self._remember()
 
     def _sync(self) -> None:
         """Have what was committed survive a power cut, if the last time is a second ago."""
@@ -609,15 +617,19 @@ class Store:
 
     # Files that are not there any more
 
-    def _remember(self) -> None:
-        """Remember which files are ours, and how the main one is when nobody else writes it."""
-        self._known = self._found()
-        self._size = self.path.stat().st_size
+    def _identities(self) -> list[tuple[int, int]]:
+        return [*map(identity, (self._folder, self.path, self._wal, self._folder / LOCK))]
 
-    def _found(self) -> object:
-        about = self.path.stat()
-        paths = (self._folder, self.path, self._wal, self._folder / LOCK)
-        return about.st_size, about.st_mtime_ns, *map(identity, paths)
+    def _are_ours(self) -> bool:
+        """Tell whether the files are those that were opened, and nobody else has written them."""
+        try:
+            return (
+                self._identities() == self._opened
+                and _state(self.path) == self._left
+                and self._wal.stat().st_size >= self._wal_least
+            )
+        except OSError:
+            return False
 
     def _look_at_files(self) -> None:
         """Find out whether the files are those that were opened, if it is time to look."""
@@ -634,9 +646,8 @@ class Store:
             OSError: they are not.
         """
         if not self._lost:
-            with suppress(OSError):
-                if self._found() == self._known and self._wal.stat().st_size >= self._wal_least:
-                    return
+            if self._are_ours():
+                return
             self._lost = True
             self._folding = None
             with suppress(OSError, StoreError):
@@ -654,7 +665,7 @@ class Store:
         self.incomplete = False
         self._folder.mkdir(parents=True, exist_ok=True)
         there = os.statvfs(self._folder)
-        if there.f_bavail * there.f_frsize < self._size:
+        if there.f_bavail * there.f_frsize < self._left[0]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with TemporaryFile(dir=self._folder):
             pass
@@ -719,6 +730,12 @@ def _make_tables(database: sqlite3.Connection, anchor: Anchor) -> None:
 
 def _put_anchor(database: sqlite3.Connection, anchor: Anchor) -> None:
     database.execute("REPLACE INTO clock VALUES (1, ?, ?, ?)", (*anchor, clock_checksum(*anchor)))
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Return the size of a file, and when it was written last, in ns."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 _FOLDED = object()

@@ -187,6 +187,11 @@ READ_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 
 SELECT_SESSIONS = "SELECT tkn, duration, flags, deadline, keys, checksum FROM sessions"
 SELECT_KEYS = "SELECT tkn, key, value, checksum FROM keys"
+_SELECT_KEYS_OF = """
+    SELECT tkn, key, value, checksum FROM keys
+    WHERE id IN (SELECT id FROM keys WHERE tkn = ?1) AND tkn = ?1 ORDER BY id
+"""
+"""Those of a session, in order: sorted by themselves, they would need as much room as they take."""
 
 
 def read_sessions(database: sqlite3.Connection) -> Iterator[tuple[Row, Packed]]:
@@ -257,9 +262,7 @@ def read_keys(
         DamageError: the table holds what can't be.
         sqlite3.Error: it can't be read.
     """
-    # To sort whole rows SQLite would need as much room beside the file as they take.
-    of = f"{SELECT_KEYS} WHERE id IN (SELECT id FROM keys WHERE tkn = ?1) AND tkn = ?1 ORDER BY id"
-    values = dict(map(key_of, database.execute(of, (number,))))
+    values = dict(map(key_of, database.execute(_SELECT_KEYS_OF, (number,))))
     [(count,)] = database.execute("SELECT count(*) FROM keys WHERE tkn = ?", (number,))
     if count != len(values):
         raise DamageError("there is a key that its index does not lead to")

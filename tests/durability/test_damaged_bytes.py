@@ -1,0 +1,144 @@
+"""A byte of a store that is another: it is found at the start, and never served.
+
+A store with all there can be in it, its log and a load that is not folded yet among it, is changed
+in one byte. Whoever opens it finds what was there, or is told that it is damaged.
+"""
+
+import os
+import random
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from msgspec import Raw
+from ndb_protocol import NO_TOKEN
+from ndb_protocol.messages import Expiry
+from ndb_server.batches import Changed, Load
+from ndb_server.checking import check_store
+from ndb_server.edits import MapChange
+from ndb_server.errors import StoreError
+from ndb_server.rows import row_of
+from ndb_server.salvage import salvage
+from ndb_server.sessions import Session
+from ndb_server.store import FILE, Store
+from ndb_server.tables import READ_ERRORS, DamageError
+
+from tests.server.durable import START, OnDisk, content, raw, write
+from tests.server.loads import coming
+
+DAMAGES = int(os.environ.get("NDB_DAMAGES", "150"))
+
+PAGE = 4096
+
+SLIDING = Expiry(duration=60, deleteSession=True, extendOnGet=True)
+LARGE = {f"key{number:02}": Raw(b'"%b"' % (b"x" * 100)) for number in range(8)}
+OVERFLOWING = {f"long{number}": Raw(b'"%b"' % (b"y" * 3000 * number)) for number in range(4)}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of some thirty pages, as one that was killed has left it."""
+    folder = tmp_path_factory.mktemp("sound")
+    store = Store(folder, "relaxed")
+    store.start()
+    deadline = START + 60_000
+    rows = [
+        row_of(number * 77_777 + 1, Session(SLIDING, deadline, b'{"user":"u%d"}' % number))
+        for number in range(120)
+    ]
+    spread = {900_000 + number: MapChange.whole(LARGE) for number in range(20)}
+    rows += [row_of(token, Session(None, 0, {})) for token in spread]
+    independent = {NO_TOKEN: MapChange({}, OVERFLOWING | raw(motd='"hello"', n="1"))}
+    assert write(store, Changed(False, [], rows, spread | independent)) is None
+    store.at_rest(lambda: None)
+    to_load = coming({55: (None, b'{"l":1}'), 56: (SLIDING, dict(LARGE))}, raw(loaded="7"))
+    parts = store.stage(1, to_load.changed())
+    for batch in (
+        Changed(False, [1], [row_of(5, Session(None, 0, b'{"z":1}'))], {}),
+        Changed(False, [], [], {}, load=Load(1, parts, START)),
+        Changed(False, [], [], {NO_TOKEN: MapChange({}, raw(n="2"))}),
+    ):
+        assert write(store, batch) is None
+    killed = tmp_path_factory.mktemp("killed") / "data"
+    # Read by a connection of this process, the file would lose its locks.
+    assert os.spawnlp(os.P_WAIT, "cp", "cp", "-r", str(folder), str(killed)) == 0
+    store.close()
+    with closing(sqlite3.connect(killed / FILE)) as database:
+        assert database.execute("SELECT count(*) FROM log").fetchone() == (3,)
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return killed / FILE
+
+
+def opened(folder: Path) -> object:
+    """Return all that a server would serve, in order.
+
+    Raises:
+        StoreError: it wouldn't start.
+    """
+    store = Store(folder, "relaxed")
+    try:
+        return ordered(content(store))
+    except (*READ_ERRORS, DamageError) as error:
+        raise StoreError(store.damaged(error)) from error
+    finally:
+        store.start()
+        store.close()
+
+
+def ordered(found: OnDisk) -> object:
+    sessions, keys = found
+    return [(token, *of[:2], [*of[2].items()]) for token, of in sessions.items()], [*keys.items()]
+
+
+def test_a_byte_that_is_another_is_named_and_never_served(sound: Path, tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    data = sound.read_bytes()
+    folder = tmp_path / "data"
+
+    def changed(content: bytes) -> Path:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        (folder / FILE).write_bytes(content)
+        return folder
+
+    expected = opened(changed(data))
+    refused = 0
+    for _ in range(DAMAGES):
+        # Half of them where a page says what is on it: there one byte makes rows come and go.
+        at = chance.randrange(len(data))
+        if chance.random() < 0.5:
+            at = at // PAGE * PAGE + chance.randrange(120)
+        damaged = bytearray(data)
+        damaged[at] ^= chance.randrange(1, 256)
+        try:
+            found = opened(changed(bytes(damaged)))
+        except StoreError as error:
+            assert "damaged" in str(error) or "not a store" in str(error) or "version" in str(error)
+            refused += 1
+            if "version" not in str(error):
+                assert check_store(changed(bytes(damaged)) / FILE)
+        else:
+            assert found == expected, f"byte {at} of the file"
+    assert refused > DAMAGES // 10
+
+
+@pytest.mark.parametrize("content", [b'"u7"', b"motd", b"hello", b'{"z":1}', b"loaded"])
+def test_what_was_a_value_or_a_name_is_left_out_by_a_salvage(
+    sound: Path, tmp_path: Path, content: bytes
+) -> None:
+    """It is JSON, or a name, still."""
+    data = sound.read_bytes()
+    assert data.count(content) > 0
+    other = content.swapcase() if content.islower() else content.replace(b"7", b"8")
+    other = content.replace(b"1", b"2") if other == content else other
+    (tmp_path / FILE).write_bytes(data.replace(content, other))
+    with pytest.raises(StoreError, match="checksum is wrong"):
+        opened(tmp_path)
+    assert any("checksum is wrong" in line for line in check_store(tmp_path / FILE))
+    said = "\n".join(salvage(tmp_path))
+    assert "could not be read" in said
+    assert other.decode().strip('"') not in str(opened(tmp_path))
