@@ -15,13 +15,14 @@ from typing import Any
 
 import ndb_protocol
 import pytest
-from msgspec import Raw, structs
+from msgspec import UNSET, Raw, structs
 from ndb_protocol import RequestError, Status, decode_request
 from ndb_protocol import messages as m
 from ndb_server import dispatch, engine, keyspace, paths, server, transport
 from ndb_server.edits import Edit
 from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
+from ndb_server.jsonpath import compare, parser, query
 from ndb_server.loading import Coming
 from ndb_server.packing import Packed, unpack
 from ndb_server.sessions import Session, deadline_after
@@ -364,9 +365,32 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     def find(packed: Packed, params: m.Find) -> m.Reply:
-        return keyspace.find(packed, structs.replace(params, keys=[]))
+        return keyspace.find(packed, structs.replace(params, keys=UNSET))
 
     read_differently(patch, "FIND", find)
+
+
+@breaks("ignored-keys-name-all", "KV_FIND/'keys' whose elements are all ignored names no key")
+def _(patch: Patch) -> None:
+    def find(packed: Packed, params: m.Find) -> m.Reply:
+        return keyspace.find(packed, structs.replace(params, keys=params.keys or UNSET))
+
+    read_differently(patch, "FIND", find)
+
+
+@breaks(
+    "true-is-one", "KV_FIND/A filter compares values of one type, and nothing else, at any depth"
+)
+def _(patch: Patch) -> None:
+    patch.setitem(compare.OPERATORS, "==", lambda left, right, _: left == right)
+
+
+@breaks(
+    "there-if-it-is-something",
+    "KV_FIND/A filter tests whether a node is there, whatever its value",
+)
+def _(patch: Patch) -> None:
+    patch.setattr(query.Query, "holds", lambda self, *args: bool(self.value(*args)))
 
 
 # Tokens.
@@ -602,6 +626,31 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     keep(patch, steps=0)
+
+
+@breaks(
+    "a-path-as-long-as-it-likes",
+    "limits/A path has limits.pathLength characters at the most; a longer one is refused with 42",
+)
+def _(patch: Patch) -> None:
+    patch.setattr(parser, "LONGEST", 2**20)
+
+
+@breaks(
+    "a-path-as-deep-as-it-likes",
+    "limits/A path nests limits.pathDepth levels at the most; a deeper one is refused with 42",
+)
+def _(patch: Patch) -> None:
+    patch.setattr(parser, "DEEPEST", 2**20)
+
+
+@breaks(
+    "deeper-with-each-update",
+    "limits/An update makes a value of limits.depth levels at the most; a deeper one is refused "
+    "with 201",
+)
+def _(patch: Patch) -> None:
+    patch.setattr(keyspace, "nests_deeper", lambda *_: False)
 
 
 @breaks(

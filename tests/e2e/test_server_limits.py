@@ -6,6 +6,7 @@ import resource
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from websockets.frames import Opcode
@@ -76,6 +77,8 @@ def test_the_limits_are_told(limited: Server, start_server: StartServer) -> None
         "depth": 20,
         "inFlight": 10,
         "steps": 1000,
+        "pathLength": 4096,
+        "pathDepth": 100,
         "keys": 100,
         "keyLength": 50,
         "sessions": 3,
@@ -128,6 +131,19 @@ def test_each_limit_of_a_request_has_its_answer(limited: Server) -> None:
             "m": "it takes more than 1000 steps; let 'path' or 'keys' name less, or keep smaller "
             "values",
         }
+        for path, sentence in [
+            ("$" * 4097, "'path' has 4097 characters; 4096 are allowed"),
+            (
+                "$" + "[?@" * 101,
+                "'path' nests brackets and parentheses 101 levels deep; 100 are allowed",
+            ),
+        ]:
+            # Like any bound of a parameter, before the session.
+            for command in ("KV_FIND", "SH_FIND"):
+                reply = client.request(command, path=path, rsp="keys", tkn=2)
+                assert reply == {"st": 42, "m": sentence}
+            reply = client.request("KV_UPDATE", key="nothing", path=path, value=1)
+            assert reply == {"st": 42, "m": sentence}
         client.send(text('{"KV_SET":{"keys":{"a":' + "[" * 18 + "]" * 18 + "}}}"))
         client.send(text('{"KV_SET":{"keys":{"a":' + "[" * 17 + "]" * 17 + "}}}"))
         assert client.replies(2) == [
@@ -143,6 +159,8 @@ def test_each_limit_of_a_request_has_its_answer(limited: Server) -> None:
         "memory": 2,
         "steps": 1,
         "depth": 1,
+        "path_length": 3,
+        "path_depth": 3,
     }
 
 
@@ -421,3 +439,60 @@ def test_ends_of_connections_leave_nothing_behind(server: Server) -> None:
             assert client.request("KV_COUNT")["st"] == 1
             sizes.append(resident_bytes(server.pid))
         assert sizes[-1] - sizes[0] < 5_000_000
+
+
+def test_every_value_that_can_be_stored_can_be_searched_and_changed(
+    start_server: StartServer,
+) -> None:
+    # The limit of the interpreter comes first, and it is not the same for all Pythons.
+    server = start_server("--max-depth", "20000", "--max-steps", "0")
+    stored: list[int] = []
+    with opened(server.port) as client:
+        for depth in (100, 101, 512, *range(970, 1000, 3), 1490, 3000, 9980):
+            client.send(text('{"KV_SET":{"keys":{"deep":%s1%s}}}' % ("[" * depth, "]" * depth)))
+            [reply] = client.replies(1)
+            if "ERR" in reply:
+                assert reply["ERR"]["st"] == 3
+                continue
+            stored.append(depth)
+            path = "$..[?@ == 1]"
+            assert client.request("KV_FIND", path=path, rsp="keys")["keys"] == ["deep"]
+            reply = client.request("KV_UPDATE", key="deep", path=path, value=2)
+            assert reply == {"st": 1, "cnt": 1}
+            assert client.request("KV_ARR_APPEND", key="deep", items=[3]) == {"st": 1}
+            assert client.request("KV_FIND", path="$[1]", rsp="paths")["paths"] == ["$[1]"]
+            assert client.request("KV_FIND", path="$..[?@ == 2]", rsp="keys")["keys"] == ["deep"]
+    assert stored[:3] == [100, 101, 512]
+    assert len(stored) > 3
+
+
+def test_no_update_makes_a_value_that_nests_deeper_than_a_message_may(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server("--data-dir", str(tmp_path))
+    with opened(server.port) as client:
+        tkn = client.request("SH_NEW")["tkn"]
+        nested = "[" * 300 + "1" + "]" * 300
+        for command, more in (("KV_SET", ""), ("SH_SET", f'"tkn":{tkn},')):
+            client.send(text(f'{{"{command}":{{{more}"keys":{{"deep":{nested}}}}}}}'))
+        for command, more in (("KV_UPDATE", ""), ("SH_UPDATE", f'"tkn":{tkn},')):
+            params = f'{more}"key":"deep","path":"$..[?@ == 1]","value":{nested}'
+            client.send(text(f'{{"{command}":{{{params}}}}}'))
+        *stored, in_keys, in_session = client.replies(4)
+        assert stored == [{"KV_SET_RSP": {"st": 1}}, {"SH_SET_RSP": {"st": 1}}]
+        sentence = "the value of key 'deep' would nest arrays and objects deeper than 512 levels"
+        refusal = {"st": 201, "m": sentence}
+        assert in_keys == {"KV_UPDATE_RSP": refusal}
+        assert in_session == {"SH_UPDATE_RSP": refusal}
+        nested = "[" * 212 + "]" * 212
+        client.send(
+            text(f'{{"KV_UPDATE":{{"key":"deep","path":"$..[?@ == 1]","value":{nested}}}}}')
+        )
+        assert client.replies(1) == [{"KV_UPDATE_RSP": {"st": 1, "cnt": 1}}]
+    assert reached(server) == {"depth": 2}
+    # What is on disk can be read.
+    with opened(start_server("--data-dir", str(tmp_path)).port) as client:
+        assert client.request("KV_FIND", path="$..[?@ == 1]", rsp="keys")["keys"] == []
+        assert client.request("SH_FIND", tkn=tkn, path="$..[?@ == 1]", rsp="keys")["keys"] == [
+            "deep"
+        ]

@@ -20,6 +20,11 @@ CLOCKS = {"time", "datetime"}
         ("ops", {".transport", ".dispatch", ".engine", ".datasets", "asyncio", "socket", *CLOCKS}),
         ("engine", {".transport", ".dispatch", ".datasets", *IO, *CLOCKS}),
         ("keyspace", {".transport", ".dispatch", ".engine", ".datasets", *IO, *CLOCKS}),
+        ("splicing", {".transport", ".dispatch", ".engine", ".keyspace", *IO, *CLOCKS}),
+        *(
+            (f"jsonpath/{room}", {"..transport", "..dispatch", "..engine", "..paths", *IO, *CLOCKS})
+            for room in ("parser", "query", "functions", "compare", "values")
+        ),
         ("deadlines", {".transport", ".dispatch", ".engine", ".datasets", *IO, *CLOCKS}),
     ],
 )

@@ -272,9 +272,11 @@ class Model:
         mine.update(keys)
         return reply
 
-    def do_find(self, mine: Keys, path: Path | None, rsp: str, keys: list[str]) -> ModelReply:
+    def do_find(
+        self, mine: Keys, path: Path | None, rsp: str, keys: list[str] | None
+    ) -> ModelReply:
         path = self.valid(path)
-        searched = [key for key in dict.fromkeys(keys or mine) if key in mine]
+        searched = [key for key in dict.fromkeys(mine if keys is None else keys) if key in mine]
         found = {key: select(mine[key], path) for key in searched}
         found = {key: nodes for key, nodes in found.items() if nodes}
         if rsp == "keys":

@@ -121,6 +121,8 @@ def wire(name: str, value: Any) -> Any:
         return "$[" if value is None else spelled(value)
     if name == "value":
         return Raw(text(value))
+    if value is None:
+        return UNSET
     if name == "items":
         return [Raw(text(item)) for item in value]
     if isinstance(value, dict):
@@ -309,8 +311,13 @@ class EngineMachine(RuleBasedStateMachine):
     def clear(self, place: int) -> None:
         self.on_keys("CLEAR", place)
 
-    @rule(place=places, path=paths, rsp=st.sampled_from(["keys", "paths", "kv"]), keys=key_lists)
-    def find(self, place: int, path: Path | None, rsp: str, keys: list[str]) -> None:
+    @rule(
+        place=places,
+        path=paths,
+        rsp=st.sampled_from(["keys", "paths", "kv"]),
+        keys=st.one_of(st.none(), key_lists),
+    )
+    def find(self, place: int, path: Path | None, rsp: str, keys: list[str] | None) -> None:
         self.on_keys("FIND", place, path=path, rsp=rsp, keys=keys)
 
     @rule(place=places, key=key_names, path=paths, value=trees)

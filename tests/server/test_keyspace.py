@@ -8,7 +8,7 @@ from ndb_protocol import COMMANDS, Status
 from ndb_protocol import messages as m
 from ndb_server.edits import Edit
 from ndb_server.errors import RefusedError
-from ndb_server.keyspace import READS, WRITES
+from ndb_server.keyspace import READS, WRITES, TooDeepError, update
 
 ONE, TWO = b"1", b'{"a": [1.50]}'
 
@@ -110,7 +110,7 @@ VALUES = {"list": b"[1, 2]", "object": b'{"x": {"y": 1.50}}', "number": b"1.50"}
         ),
         ({"path": "$", "rsp": "kv", "keys": ["number"]}, [("number", b"1.50")]),
         ({"path": "$", "rsp": "keys", "keys": ["x"]}, []),
-        ({"path": "$", "rsp": "keys", "keys": []}, ["list", "object", "number"]),
+        ({"path": "$", "rsp": "keys", "keys": []}, []),
         ({"path": "$.nowhere", "rsp": "keys"}, []),
         ({"path": "$.nowhere", "rsp": "paths"}, []),
         ({"path": "$.nowhere", "rsp": "kv"}, []),
@@ -132,10 +132,12 @@ def test_find_refuses_a_path_that_does_not_parse_even_where_there_is_nothing_to_
     assert caught.value.status is Status.PATH_INVALID
 
 
-def test_find_searches_numbers_beyond_a_double_as_infinite() -> None:
+def test_find_searches_numbers_beyond_a_double_by_their_value() -> None:
     values = {"one": b"[1]", "huge": b"[1E400, -1E400]", "long": b"1%b" % (b"0" * 400)}
     assert read("FIND", values, path="$[0]", rsp="keys").keys == ["one", "huge"]
     assert read("FIND", values, path="$[?@ > 1e308]", rsp="paths").paths == ["$[0]"]
+    assert read("FIND", values, path="$[?@ == 10e399]", rsp="paths").paths == ["$[0]"]
+    assert read("FIND", values, path="$[?@ > 1e401]", rsp="paths").paths == []
     assert read("FIND", values, path="$[?@ < -1e308]", rsp="paths").paths == ["$[1]"]
     assert read("FIND", values, path="$[?@ < 2]", rsp="kv").keys == {
         "one": Raw(b"[1]"),
@@ -143,13 +145,35 @@ def test_find_searches_numbers_beyond_a_double_as_infinite() -> None:
     }
 
 
-def test_find_refuses_to_search_a_value_that_nests_too_deeply_and_searches_the_others() -> None:
-    values = {"good": b"[1]", "deep": b"[" * 50_000 + b"]" * 50_000}
-    with pytest.raises(RefusedError) as caught:
-        read("FIND", values, path="$", rsp="keys")
-    assert caught.value.status is Status.VALUE_TYPE_INVALID
-    assert "'deep'" in caught.value.message
-    assert read("FIND", values, path="$", rsp="keys", keys=["good"]).keys == ["good"]
+ODD = {
+    "digits": b"7" * 4301,
+    "more digits": b"[-%b]" % (b"7" * 100_000),
+    "a fraction of many digits": b"0.%b" % (b"7" * 5000),
+    "a vast exponent": b"[1e1000000000, 1E%b, -1e-%b]" % (b"9" * 30, b"9" * 5000),
+    "101 levels": b"[" * 101 + b"]" * 101,
+    "300 levels": b'{"a":' * 300 + b"1" + b"}" * 300,
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("path", ["$", "$[?@.a == 7]", "$..[?@ == $]", "$..*", "$..a", "$[?@ < 1]"])
+def test_no_value_keeps_find_from_searching_the_others(odd: bytes, path: str) -> None:
+    good = {"good": b'[{"a": 7}]', "number": b"7"}
+    for rsp in ("keys", "paths", "kv"):
+        alone = read("FIND", good, path=path, rsp=rsp)
+        found = read("FIND", {"odd": odd, **good}, path=path, rsp=rsp)
+        if rsp == "paths":
+            assert found.paths[len(found.paths) - len(alone.paths) :] == alone.paths
+        else:
+            assert [key for key in found.keys if key != "odd"] == list(alone.keys)
+
+
+@pytest.mark.parametrize("path", ["$", "$[0][0]", "$..a", "$..[?@ == 1e400]", "$[?@ == $[0]]"])
+def test_find_searches_values_however_deep_they_nest(path: str) -> None:
+    for depth in (*range(950, 1010), 5000):
+        values = {"deep": b"[" * depth + b"1e400" + b"]" * depth, "good": b"[[1]]"}
+        found = read("FIND", values, path=path, rsp="keys").keys
+        assert ("deep" in found) == (path != "$..a")
 
 
 # Writing
@@ -250,3 +274,32 @@ def test_arr_append_finds_the_array_at_a_member_the_empty_name_included() -> Non
     values = {"a": b'{"": [1], "b": 1.50}'}
     write("ARR_APPEND", values, key="a", items=[Raw(b"2")], name="")
     assert values["a"] == b'{"": [1,2], "b": 1.50}'
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "deep_enough"),
+    [
+        ("$.a[0]", b"[[]]", True),
+        ("$.a[0]", b"[[[]]]", False),
+        ("$.a[0]", b"7", True),
+        ("$.a[0]", b'"[[[[[["', True),
+        ("$", b"[[[[]]]]", True),
+        ("$", b"[[[[[]]]]]", False),
+        # Of nested nodes, the outer one is replaced.
+        ("$..*", b'{"b":[{}]}', True),
+        ("$..*", b'{"b":[{"c":{}}]}', False),
+        ("$.nothing", b"[[[[[]]]]]", True),
+    ],
+)
+def test_update_refuses_to_make_a_value_deeper_than_the_limit(
+    path: str, value: bytes, deep_enough: bool
+) -> None:
+    values = raw({"k": b'{"a":[[[1]],"x"]}'})
+    params = m.Update(key="k", path=path, value=Raw(value))
+    if deep_enough:
+        update(values, params, depth=4)
+    else:
+        with pytest.raises(TooDeepError) as caught:
+            update(values, params, depth=4)
+        assert caught.value.status is Status.LIMIT_EXCEEDED
+        assert "'k'" in caught.value.message

@@ -163,7 +163,9 @@ def clear_set(space: KeySpace, keys: Mapping[str, Any]) -> Request[int]:
 def find(
     space: KeySpace, path: str, rsp: str, keys: Iterable[str]
 ) -> Request[list[str] | dict[str, Any]]:
-    params = {**space.params, "path": path, "rsp": rsp, "keys": _key_names(keys)}
+    params = {**space.params, "path": path, "rsp": rsp}
+    if names := _key_names(keys):
+        params["keys"] = names
     member = "paths" if rsp == "paths" else "keys"
     return Request(f"{space.prefix}FIND", params, lambda body: body[member])
 

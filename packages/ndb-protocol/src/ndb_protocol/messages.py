@@ -88,6 +88,11 @@ def _read_key_names(raw: Raw) -> list[str]:
     return [_as_str(element) for element in _as_list(raw) if bytes(element).startswith(b'"')]
 
 
+def _read_searched_key_names(raw: Raw) -> list[str] | UnsetType:
+    # The empty array stands for all keys; one whose elements are all ignored names none.
+    return _read_key_names(raw) if _as_list(raw) else UNSET
+
+
 def _read_some_key_names(raw: Raw) -> list[str] | None:
     # None stands for the empty array, which only this rule refuses: an array whose elements
     # are all ignored is not empty.
@@ -102,6 +107,7 @@ KEY_NAMES = Rule("an array", _read_key_names)
 SOME_KEY_NAMES = Rule(
     "an array", _read_some_key_names, lambda v: v is not None, "an array of at least one key"
 )
+SEARCHED_KEY_NAMES = Rule("an array", _read_searched_key_names)
 KEY = Rule("a string", _as_str)
 PATH = Rule("a string", _as_str, bool, "a JSONPath, not empty")
 FIND_RESPONSE = Rule(
@@ -183,12 +189,22 @@ class SessionSomeKeyNames(SomeKeyNames, kw_only=True):
     tkn: Token
 
 
+_SomeKeyNames = Annotated[list[str], Meta(min_length=1)]
+
+
 class Find(Params):
-    """A JSONPath (RFC 9535) to look for, and what to answer of the matches."""
+    """A JSONPath (RFC 9535) to look for, and what to answer of the matches.
+
+    Attributes:
+        path: the JSONPath.
+        rsp: what to answer.
+        keys: which keys to search; all if it is unset, none if it is empty.
+    """
 
     path: Annotated[str, Meta(min_length=1), PATH]
     rsp: Annotated[str, Meta(pattern="^(keys|paths|kv)$(?!\\n)"), FIND_RESPONSE]
-    keys: Annotated[list[str], KEY_NAMES] = []
+    # The short way leaves an empty array to the rule.
+    keys: Annotated[_SomeKeyNames | UnsetType, SEARCHED_KEY_NAMES] = UNSET
 
 
 class SessionFind(Find, kw_only=True):
@@ -357,6 +373,8 @@ class Limits(Struct, kw_only=True):
     depth: int | UnsetType = UNSET
     inFlight: int | UnsetType = UNSET
     steps: int | UnsetType = UNSET
+    pathLength: int | UnsetType = UNSET
+    pathDepth: int | UnsetType = UNSET
     keys: int | UnsetType = UNSET
     keyLength: int | UnsetType = UNSET
     sessions: int | UnsetType = UNSET

@@ -148,6 +148,11 @@ _PARAMETERS: dict[m.Rule, Schema] = {
     m.ONLY_TOKENS: {"type": "array", "items": _ref("Token"), "minItems": 1},
     m.KEY_VALUES: {"type": "object", "description": "Values by their keys."},
     m.KEY_NAMES: _KEY_NAMES,
+    m.SEARCHED_KEY_NAMES: {
+        "type": "array",
+        "description": "Names of the keys to search, all if it is empty; elements that are not "
+        "strings are ignored.",
+    },
     m.SOME_KEY_NAMES: {**_KEY_NAMES, "minItems": 1},
     m.KEY: {"type": "string"},
     m.PATH: {"type": "string", "minLength": 1, "description": "A JSONPath (RFC 9535)."},

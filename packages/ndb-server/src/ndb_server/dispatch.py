@@ -7,6 +7,7 @@ machine. In the first case nothing here costs a coroutine.
 import logging
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -28,8 +29,9 @@ from ndb_protocol.requests import BEGINNING, NO_COMMAND, SHORT_WAY, UNREADABLE
 from .batches import Batch, Hold
 from .errors import RefusedError, trace_of
 from .journal import Journal
+from .jsonpath import TooLargeError, check_size
 from .nesting import nests_deeper
-from .queries import Steps
+from .steps import Steps
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +103,7 @@ class Dispatcher:
 
     Attributes:
         too_deep: how many messages nested deeper.
+        large_paths: how many paths were larger than each limit of theirs.
     """
 
     def __init__(
@@ -120,9 +123,11 @@ class Dispatcher:
         self._depth = depth
         self._steps = Steps() if steps is None else steps
         self.too_deep = 0
+        self.large_paths: Counter[str] = Counter()
+        self._handlers = handlers
         self._rows = {
             name: (
-                handler,
+                self._bounded(handler) if "path" in command.params.__struct_fields__ else handler,
                 reply_opening(command.reply_name),
                 encode_reply(command.reply_name, DONE),
                 command,
@@ -136,6 +141,19 @@ class Dispatcher:
             for beginning, (command, decode) in SHORT_WAY.items()
             if command.name in handlers
         }
+
+    def _bounded(self, handler: Handler) -> Handler:
+        """Return a handler that refuses a path that is too large before anything else."""
+
+        def run(params: Any, now: int) -> Reply | Awaitable[Reply]:
+            try:
+                check_size(params.path)
+            except TooLargeError as error:
+                self.large_paths[error.limit] += 1
+                raise
+            return handler(params, now)
+
+        return run
 
     def dispatch(
         self,
@@ -246,7 +264,7 @@ class Dispatcher:
         if not nests_deeper(message, self._depth):
             with suppress(RequestError):
                 command, _ = decode_request(message)
-                if command.changes and not isinstance(self._rows[command.name][0], Refusing):
+                if command.changes and not isinstance(self._handlers[command.name], Refusing):
                     notes.append(self._note(command, NOT_DURABLE.st))
                     return encode_reply(command.reply_name, NOT_DURABLE)
         return None

@@ -23,15 +23,15 @@ from .edits import Edit
 from .errors import RefusedError
 from .eviction import Nearest
 from .journal import Journal
-from .keyspace import BOUNDED, READS, WRITES
+from .keyspace import BOUNDED, READS, WRITES, TooDeepError
 from .limits import UNLIMITED, Limits
 from .loading import Coming
 from .memory import SESSION_BYTES, growth, of_keys
 from .packing import EMPTY, PACKED_SIZE, copied, edited, unpack
 from .paths import show
-from .queries import Steps
 from .rows import signed
 from .sessions import NEVER, Session, deadline_after, settings
+from .steps import Steps
 
 _T = TypeVar("_T")
 
@@ -120,10 +120,7 @@ class Engine:
                 f"KV_{name}": partial(self._keys_read, self._bounded(name, READS[name]))
                 for name in READS
             },
-            **{
-                f"KV_{name}": partial(self._keys_write, self._bounded(name, WRITES[name]))
-                for name in WRITES
-            },
+            **{f"KV_{name}": partial(self._keys_write, self._write(name)) for name in WRITES},
         }
 
     # Sessions
@@ -434,8 +431,22 @@ class Engine:
 
         return run
 
+    def _write(self, name: str) -> Callable[[Any, Any], tuple[m.Reply, Edit]]:
+        if name != "UPDATE":
+            return self._bounded(name, WRITES[name])
+        write = self._bounded(name, partial(WRITES[name], depth=self._limits.depth))
+
+        def run(values: Any, params: Any) -> tuple[m.Reply, Edit]:
+            try:
+                return write(values, params)
+            except TooDeepError:
+                self.reached["depth"] += 1
+                raise
+
+        return run
+
     def _session_write(self, name: str) -> Handler:
-        write = self._bounded(name, WRITES[name])
+        write = self._write(name)
         extends = COMMANDS[f"SH_{name}"].extends is Extends.ON_SET_ADD
 
         def run(params: Any, now: int) -> m.Reply:

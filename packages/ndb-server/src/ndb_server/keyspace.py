@@ -5,6 +5,7 @@ memory and returns a reply; writing returns a reply and an `Edit`, and whoever o
 it. So each command is written once, and every change there is passes through `Edit.apply`.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,8 +15,10 @@ from ndb_protocol import messages as m
 
 from . import paths
 from .edits import Edit
+from .errors import RefusedError
+from .nesting import nests_deeper
 from .packing import Packed, picked, unpack
-from .queries import Steps
+from .steps import Steps
 
 Values = Mapping[str, Raw]
 
@@ -44,17 +47,19 @@ def keys(packed: Packed, _: m.Params) -> m.KeyListReply:
 def find(packed: Packed, params: m.Find, steps: Steps = _UNLIMITED) -> m.Reply:
     values = unpack(packed)
     paths.parse_path(params.path, steps)
-    searched = params.keys or values
-    found = {
-        key: selected
-        for key in searched
-        if key in values and (selected := paths.find(params.path, key, bytes(values[key]), steps))
+    names = values if params.keys is UNSET else dict.fromkeys(params.keys)
+    searched = {key: values[key] for key in names if key in values}
+    if params.rsp == "paths":
+        found = [paths.find(params.path, bytes(value), steps) for value in searched.values()]
+        return m.PathsReply(paths=[path for selected in found for path in selected])
+    matching = {
+        key: value
+        for key, value in searched.items()
+        if paths.matches(params.path, bytes(value), steps)
     }
     if params.rsp == "keys":
-        return m.KeyListReply(keys=list(found))
-    if params.rsp == "paths":
-        return m.PathsReply(paths=[path for selected in found.values() for path in selected])
-    return m.ValuesReply(keys={key: values[key] for key in found})
+        return m.KeyListReply(keys=list(matching))
+    return m.ValuesReply(keys=matching)
 
 
 def put(_: Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
@@ -79,8 +84,12 @@ def clear_set(values: Values, params: m.KeyValues) -> tuple[m.CountReply, Edit]:
     return m.CountReply(cnt=len(values)), Edit(params.keys, clear=True)
 
 
+class TooDeepError(RefusedError):
+    """A value would nest deeper than the limit."""
+
+
 def update(
-    values: Values, params: m.Update, steps: Steps = _UNLIMITED
+    values: Values, params: m.Update, steps: Steps = _UNLIMITED, depth: int = sys.maxsize
 ) -> tuple[m.CountReply, Edit]:
     paths.parse_path(params.path, steps)
     key = params.key
@@ -94,7 +103,15 @@ def update(
         return m.CountReply(cnt=0), _NOTHING
     # A long value at many nodes comes to more than there is memory for.
     steps.take(len(locations) * len(params.value) >> 6)
-    text = paths.replace(key, bytes(values[key]), locations, bytes(params.value), steps)
+    new = bytes(params.value)
+    text = paths.replace(bytes(values[key]), locations, new, steps)
+    # The first tells without a look at the whole text, and nearly always no.
+    if nests_deeper(new, depth - max(map(len, locations))) and nests_deeper(text, depth):
+        raise TooDeepError(
+            Status.LIMIT_EXCEEDED,
+            f"the value of key {paths.show(key)} would nest arrays and objects deeper than {depth} "
+            "levels",
+        )
     return m.CountReply(cnt=len(locations)), Edit({key: Raw(text)})
 
 
@@ -118,7 +135,7 @@ READS: dict[str, Callable[[Packed, Any], m.Reply]] = {
 }
 """Commands that leave the map as it is, without their prefix."""
 
-WRITES: dict[str, Callable[[Values, Any], tuple[m.Reply, Edit]]] = {
+WRITES: dict[str, Callable[..., tuple[m.Reply, Edit]]] = {
     "SET": put,
     "ADD": add,
     "RMV": remove,

@@ -23,6 +23,7 @@ from ndb_protocol import DEFAULT_PORT, PROTOCOL_VERSION
 from ndb_protocol import messages as m
 from ndb_protocol.commands import Role
 
+from . import jsonpath
 from .admission import Door, Policy
 from .batches import Changed
 from .clock import Clock
@@ -318,7 +319,9 @@ class Server:
         """How often a client came to a limit, by the limit."""
         found = self._engine.reached + self._door.reached
         found["steps"] = self._engine.steps.exceeded
-        found["depth"] = sum(one.too_deep for one in self._dispatchers.values())
+        found["depth"] += sum(one.too_deep for one in self._dispatchers.values())
+        for one in self._dispatchers.values():
+            found += one.large_paths
         found["unknown_tokens"] = self._guesses.slowed
         return found
 
@@ -662,6 +665,8 @@ def _shown(options: Options) -> m.Limits:
         depth=limits.depth,
         inFlight=limits.in_flight,
         steps=limits.steps,
+        pathLength=jsonpath.LONGEST,
+        pathDepth=jsonpath.DEEPEST,
         keys=limits.keys,
         keyLength=limits.key_length,
         sessions=limits.sessions,
