@@ -47,7 +47,7 @@ from .sessions import Session, deadline_after
 from .slow import watched
 from .store import Durability, Store, StoreError
 from .tables import DamageError
-from .tls import Certificates, TlsError, report_refusals
+from .tls import Certificates, Expirations, TlsError, report_refusals
 from .transport import Connection, Respond, Timeouts, Traffic, no_http
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ _GRACE = 1.0
 _REAP_INTERVAL = 0.1
 _RESTORE_SLICE = 4096
 _REAP_SLICE = 128
+_A_DAY = 86_400.0
 
 
 class StartError(Exception):
@@ -156,6 +157,7 @@ class Server:
         self._guesses = Guesses(self._engine, self._loop.time, self._clock)
         self._door = Door(_policy(options), options.limits, self._respond_for)
         self._tls: ssl.SSLContext | None = None
+        self._expirations = Expirations()
         self._reported: Counter[str] = Counter()
         self._connections: set[Connection] = set()
         self._traffic = Traffic()
@@ -176,6 +178,7 @@ class Server:
                 self._loop_delay,
                 self._batch_delay,
                 self._batch_sizes,
+                self._expirations.ends,
             )
         self._operations = Operations(self._why_not_ready, page)
         self._operators: set[Connection] = set()
@@ -317,10 +320,16 @@ class Server:
                     connection.withdraw()
             if options.certificates is not None and self._tls is not None:
                 options.certificates.reload(self._tls)
+                self._expirations.read(options.certificates)
         except (CredentialsError, TlsError) as error:
             logger.error("not read again: %s", error)
         else:
             logger.info("credentials and certificates were read again")
+
+    def _check_certificates(self) -> None:
+        # A server may run for longer than they are valid.
+        self._expirations.warn()
+        self._again(_A_DAY, self._check_certificates)
 
     async def _protect(self, passed: Sequence[socket.socket]) -> None:
         """Prepare what keeps others out, and see that there is enough of it.
@@ -338,6 +347,7 @@ class Server:
             if options.certificates is not None:
                 self._tls = options.certificates.context()
                 report_refusals(self._tls, self._refuse_tls)
+                self._expirations.read(options.certificates)
         except (CredentialsError, TlsError) as error:
             raise StartError(str(error)) from error
         certificates = options.certificates
@@ -424,6 +434,7 @@ class Server:
         self._state = None
         self._reap()
         self._check_alive()
+        self._again(_A_DAY, self._check_certificates)
         scheme = "ws" if self._tls is None else "wss"
         return f"{scheme}://{_address(self._listeners[0])}/"
 
