@@ -42,6 +42,7 @@ def test_credentials_come_from_the_uri_or_from_an_argument() -> None:
     assert shown(f"ws://ada:{SECRET}@host/") == ("Basic", f"ada:{SECRET}")
     assert shown("ws://a%20b:c%2Fd%3A@host/") == ("Basic", "a b:c/d:")
     assert shown("ws://ada:@host/") == ("Basic", "ada:")
+    assert shown(f"ws+unix://ada:{SECRET}@/run/ndb.sock") == ("Basic", f"ada:{SECRET}")
     assert shown(HERE, ("ada", "ö:/")) == ("Basic", "ada:ö:/")
     assert shown(HERE, "abc-._~+/09==") == ("Bearer", "abc-._~+/09==")
 
@@ -49,6 +50,63 @@ def test_credentials_come_from_the_uri_or_from_an_argument() -> None:
 def test_credentials_are_shown_to_every_server() -> None:
     servers = parse_servers(["ws://a/", "ws://b/"], ("ada", SECRET), None)
     assert len({server.authorization for server in servers}) == 1
+
+
+@pytest.mark.parametrize(
+    ("uri", "path", "asked"),
+    [
+        ("ws+unix:///run/ndb/ndb.sock", "/run/ndb/ndb.sock", "/"),
+        ("WS+Unix:///run/ndb.sock:", "/run/ndb.sock", "/"),
+        ("ws+unix:///run/ndb.sock:/a/b?c=d", "/run/ndb.sock", "/a/b?c=d"),
+        ("ws+unix:///run/ndb.sock?c=d", "/run/ndb.sock", "/?c=d"),
+        ("ws+unix:///run/a%20b%3Ac%25.sock:/x:y", "/run/a b:c%.sock", "/x:y"),
+        ("ws+unix:///run/%C3%A9", "/run/é", "/"),
+        ("ws+unix:///run/%E9", "/run/\udce9", "/"),
+        ("ws+unix:///run/é", "/run/é", "/"),
+    ],
+)
+def test_a_unix_socket_is_its_path(uri: str, path: str, asked: str) -> None:
+    [server] = parse_servers(uri, None, None)
+    assert str(server) == server.path == path
+    assert (server.address.secure, server.address.resource_name) == (False, asked)
+    # The Host header is that.
+    assert (server.address.host, server.address.port) == ("localhost", 80)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "ws+unix:/run/ndb.sock",
+        "ws+unix:ndb.sock",
+        "ws+unix://",
+        "ws+unix://run/ndb.sock",
+        f"ws+unix://ada:{SECRET}/x@/run/ndb.sock",
+        f"ws+unix://{SECRET}/ndb.sock",
+        "ws+unix:///run/ndb.sock:path",
+        "ws+unix:///run/ndb.sock:@evil/",
+    ],
+)
+def test_what_is_no_absolute_path_of_a_unix_socket_is_a_value_error(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"absolute path follows .*use ws\+unix:///PATH") as error:
+        parse_servers(uri, None, None)
+    assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("ws+unix:///", "names no file"),
+        ("ws+unix:///run/", "names no file"),
+        ("ws+unix:///run/a%00b", "names no file"),
+        ("ws+unix:///run/ndb.sock#part", "fragment identifier is meaningless"),
+        (f"ws+unix:///{'x' * 107}", "at most 107 bytes"),
+        (f"ws+unix:///{'é' * 60}", "at most 107 bytes"),
+        ("wss+unix:///run/ndb.sock", "scheme isn't ws or wss; use .* or ws\\+unix:///PATH"),
+    ],
+)
+def test_a_unix_socket_that_can_not_be_is_a_value_error(uri: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse_servers(uri, None, None)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +150,7 @@ def test_credentials_of_another_form_are_a_type_error_that_does_not_show_them(
     assert SECRET not in str(refusal.value)
 
 
-@pytest.mark.parametrize("uris", [HERE, ["wss://a/", HERE]])
+@pytest.mark.parametrize("uris", [HERE, ["wss://a/", HERE], "ws+unix:///run/ndb.sock"])
 def test_tls_settings_for_a_connection_without_tls_are_a_value_error(uris: str | list[str]) -> None:
     with pytest.raises(ValueError, match="not encrypted; use wss://"):
         parse_servers(uris, None, ssl.create_default_context())

@@ -89,7 +89,7 @@ def added(file: Path, name: str, *roles: str) -> str:
 
 
 @contextmanager
-def admitted(port: int, secret: str) -> Iterator[Wire]:
+def admitted(port: int | Path, secret: str) -> Iterator[Wire]:
     """Yield an open connection of whoever has `secret`."""
     with Wire(port) as wire:
         wire.send(handshake(Authorization=f"Bearer {secret}"))

@@ -199,6 +199,7 @@ def test_every_counter_is_what_was_done(server: Server, tally: Tally) -> None:
         assert plain["ndb_connections_opened_total"] == 2
         # The server itself is one.
         assert plain["ndb_tasks"] == 1
+        assert plain["ndb_accept_paused_seconds_total"] == 0
         assert samples["ndb_refusals_total", (("reason", "invalid"),)] == 1
         assert plain["ndb_received_bytes_total"] == tally.sent
         assert plain["ndb_sent_bytes_total"] == tally.received
@@ -262,6 +263,7 @@ EVERY_SAMPLE = {
     "ndb_connections",
     "ndb_connections_opened_total",
     "ndb_refusals_total",
+    "ndb_accept_paused_seconds_total",
     "ndb_tasks",
     "ndb_received_bytes_total",
     "ndb_sent_bytes_total",

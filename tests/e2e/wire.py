@@ -128,10 +128,20 @@ def said(frame: Frame) -> str | tuple[int, str] | bytes:
 
 
 class Wire:
-    """A connection to a server, blocking."""
+    """A connection to a server, blocking.
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
-        self.socket = socket.create_connection((host, port), timeout=BOUND)
+    Args:
+        port: the server's port, or the path of its Unix socket.
+        host: the server's address.
+    """
+
+    def __init__(self, port: int | Path, host: str = "127.0.0.1") -> None:
+        if isinstance(port, Path):
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.settimeout(BOUND)
+            self.socket.connect(str(port))
+        else:
+            self.socket = socket.create_connection((host, port), timeout=BOUND)
         self._frames = Frames()
         self._received: list[Frame] = []
 
@@ -217,7 +227,7 @@ class Wire:
 
 
 @contextmanager
-def opened(port: int, subprotocols: str | None = None) -> Iterator[Wire]:
+def opened(port: int | Path, subprotocols: str | None = None) -> Iterator[Wire]:
     """Yield an open WebSocket connection."""
     with Wire(port) as wire:
         wire.upgrade(subprotocols)

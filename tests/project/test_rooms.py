@@ -16,6 +16,9 @@ CLOCKS = {"time", "datetime"}
     ("room", "unknown_to_it"),
     [
         ("transport", {".dispatch", ".engine", ".keyspace", ".datasets", ".deadlines"}),
+        ("listeners", {".transport", ".dispatch", ".engine", ".datasets", ".server", "ssl"}),
+        ("accepting", {".transport", ".dispatch", ".engine", ".datasets", ".server"}),
+        ("x509", {".transport", ".tls", "asyncio", "socket", "time"}),
         ("dispatch", {".transport", ".engine", ".keyspace", ".datasets", *IO, *CLOCKS}),
         ("ops", {".transport", ".dispatch", ".engine", ".datasets", "asyncio", "socket", *CLOCKS}),
         ("engine", {".transport", ".dispatch", ".datasets", *IO, *CLOCKS}),

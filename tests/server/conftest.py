@@ -12,7 +12,9 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run the tests of connections on both loops; but uvloop's clock can't stand still."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    asked = item.path.name in ("test_stopping.py", "test_transport.py", "test_transport_held.py")
+    asked = item.path.stem in (
+        "test_accepting", "test_stopping", "test_transport", "test_transport_held"
+    )  # fmt: skip
     if asked and "clock" not in getattr(item, "fixturenames", ()):
         loops["uvloop"] = uvloop.new_event_loop
     return loops

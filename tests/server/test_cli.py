@@ -149,7 +149,6 @@ def test_a_bad_value_in_the_environment_is_named(
         *(
             (option, value, "must be a string")
             for option in (
-                "host",
                 "log-level",
                 "log-format",
                 "data-dir",
@@ -159,6 +158,13 @@ def test_a_bad_value_in_the_environment_is_named(
             )
             for value in ("5", "false", "1979-05-27", "['a']", "{a = 'b'}")
         ),
+        *(
+            ("host", value, "must be a string, or an array of strings")
+            for value in ("5", "false", "1979-05-27", "{a = 'b'}", "['a', 5]")
+        ),
+        ("host", "['127.0.0.1', '']", "Must not be empty"),
+        ("unix", "''", "Must not be empty"),
+        ("unix", "['a']", "must be a string"),
     ],
 )
 def test_a_bad_value_in_the_file_is_named(
@@ -379,7 +385,17 @@ def test_a_url_that_cannot_be_printed_stops_the_start() -> None:
 
 
 OPTIONS = [
-    *("host", "port", "log-level", "log-format", "data-dir", "durability", "load", "salvage"),
+    *(
+        "host",
+        "port",
+        "unix",
+        "log-level",
+        "log-format",
+        "data-dir",
+        "durability",
+        "load",
+        "salvage",
+    ),
     *("loop", "metrics", "ops-port", "slow-ms", "shutdown-timeout", "config", "version", "help"),
 ]
 

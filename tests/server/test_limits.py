@@ -10,7 +10,15 @@ from ndb_protocol.messages import Expiry
 from ndb_server import limits as limits_module
 from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
-from ndb_server.limits import UNLIMITED, Limits, raise_file_limit
+from ndb_server.limits import (
+    DESCRIPTORS_KEPT,
+    UNLIMITED,
+    Limits,
+    descriptor_limit,
+    few_descriptors,
+    for_clients,
+    raise_file_limit,
+)
 from ndb_server.memory import SESSION_BYTES
 
 NOW = 1_700_000_000_000
@@ -251,4 +259,19 @@ def test_the_limit_of_open_files_is_raised_as_far_as_it_goes(
     # Where there is no such thing, nothing happens.
     monkeypatch.setattr(limits_module, "resource", None)
     raise_file_limit()
+    assert descriptor_limit() is None
     assert sys.platform
+
+
+def test_the_server_keeps_some_descriptors_for_itself() -> None:
+    assert for_clients(10_000) == 10_000 - DESCRIPTORS_KEPT
+    assert for_clients(100) == 75
+    assert for_clients(None) is None
+
+
+def test_too_few_descriptors_are_told_where_a_number_of_connections_is_promised() -> None:
+    assert few_descriptors(10_320, 10_000) is None
+    assert "descriptors" in (few_descriptors(10_319, 10_000) or "")
+    # Nothing is promised, or anything can be.
+    assert few_descriptors(100, 0) is None
+    assert few_descriptors(None, 10_000) is None

@@ -20,9 +20,10 @@ class BaseClient:
     Cancelling one disturbs no other. It is not for use by several threads.
 
     Args:
-        uri: what to open, where `open` is not told: ``ws://HOST:PORT/``, or ``wss://…`` for TLS.
-            Of several the first that answers is used, and when that is lost, the next that does.
-            A name and a secret in it (``ws://NAME:SECRET@HOST:PORT/``) are sent as `credentials`.
+        uri: what to open, where `open` is not told: ``ws://HOST:PORT/``, ``wss://…`` for TLS, or
+            ``ws+unix:///PATH`` for a Unix socket. Of several the first that answers is used, and
+            when that is lost, the next that does. A name and a secret in it
+            (``ws://NAME:SECRET@HOST:PORT/``) are sent as `credentials`.
         timeout: the most that a request may take, in seconds, where the request is not told; None =
             what the policy says. `math.inf` is no limit.
         credentials: a pair of a name and its secret, sent as HTTP Basic; or a token, a str, sent as

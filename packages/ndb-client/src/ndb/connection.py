@@ -71,9 +71,13 @@ async def connect(
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
-            await asyncio.get_running_loop().create_connection(
-                lambda: connection, server.address.host, server.address.port, ssl=context
-            )
+            loop = asyncio.get_running_loop()
+            if server.path is not None:
+                await loop.create_unix_connection(lambda: connection, server.path)
+            else:
+                await loop.create_connection(
+                    lambda: connection, server.address.host, server.address.port, ssl=context
+                )
             try:
                 await connection.opened
             except BaseException:  # Nobody else knows of it, whatever ends the wait.

@@ -1,9 +1,11 @@
 """Where servers are, and what they are shown to be let in."""
 
+import os
 import re
 import ssl as tls
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from urllib.parse import unquote
 
 from websockets.exceptions import InvalidURI
 from websockets.headers import build_authorization_basic
@@ -16,7 +18,17 @@ Credentials = tuple[str, str] | str
 """A name and its secret, sent as HTTP Basic (RFC 7617); or a token, as Bearer (RFC 6750)."""
 
 _BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-_HOW = "use ws://HOST:PORT/ or wss://HOST:PORT/"
+_HOW = "use ws://HOST:PORT/, wss://HOST:PORT/ or ws+unix:///PATH"
+
+# As node's `ws` and Bun write it: behind the path of the socket, a colon and what is asked for.
+_UNIX = re.compile(
+    r"ws\+unix://(?P<credentials>[^/?#]*@)?(?P<path>/[^:?#]*)"
+    r"(?::(?P<asked>/[^?#]*)?)?(?P<rest>[?#].*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+
+_UNIX_PATH_SIZE = 107
+"""The most bytes of a Unix socket's path; an event loop may cut off what is beyond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +36,20 @@ class Server:
     """A server.
 
     Attributes:
-        address: where it is, without credentials.
+        address: where it is, without credentials; for a Unix socket, what it is asked for.
         authorization: the value of the header ``Authorization``, if there is one.
         ssl: how to use TLS; None = as the system does.
+        path: that of its Unix socket, if it has one.
     """
 
     address: WebSocketURI
     authorization: str | None = field(repr=False)
     ssl: tls.SSLContext | None = field(repr=False)
+    path: str | None = None
 
     def __str__(self) -> str:
+        if self.path is not None:
+            return self.path
         return f"{self.address.host}:{self.address.port}"
 
 
@@ -61,6 +77,7 @@ def parse_servers(
 def _server(uri: str, context: tls.SSLContext | None) -> Server:
     if not uri:
         raise ValueError(f"no URI; {_HOW}")
+    path, uri = _split(uri)
     try:
         address = parse_uri(uri)
     except InvalidURI as error:
@@ -76,7 +93,33 @@ def _server(uri: str, context: tls.SSLContext | None) -> Server:
     if context is not None and not address.secure:
         raise ValueError("ssl is given, but the URI is not encrypted; use wss://HOST:PORT/")
     authorization = None if address.user_info is None else _authorization(address.user_info)
-    return Server(replace(address, username=None, password=None), authorization, context)
+    return Server(replace(address, username=None, password=None), authorization, context, path)
+
+
+def _split(uri: str) -> tuple[str | None, str]:
+    """Split the URI of a Unix socket into the socket's path and the URI of what is asked for.
+
+    Returns:
+        No path, and the URI as it is, if it is that of a host.
+    """
+    if not uri.lower().startswith("ws+unix:"):
+        return None, uri
+    found = _UNIX.fullmatch(uri)
+    # Nothing of what is wrong is repeated: it may hold a secret.
+    if found is None:
+        raise ValueError(
+            "not the URI of a Unix socket: an absolute path follows ws+unix://, without a host; "
+            "use ws+unix:///PATH, and encode what is special (%3A for a colon)"
+        )
+    path = unquote(found["path"], errors="surrogateescape")
+    if path.endswith("/") or "\0" in path:
+        raise ValueError("not the URI of a Unix socket: its path names no file")
+    if len(os.fsencode(path)) > _UNIX_PATH_SIZE:
+        raise ValueError(
+            f"the path of a Unix socket has at most {_UNIX_PATH_SIZE} bytes, and this one has more"
+        )
+    credentials, asked, rest = (found[part] or "" for part in ("credentials", "asked", "rest"))
+    return path, f"ws://{credentials}localhost{asked}{rest}"
 
 
 def _authorization(credentials: Credentials) -> str:

@@ -26,7 +26,7 @@ from .handshake import (
     forwarded_for,
     offered,
 )
-from .limits import Limits
+from .limits import CONNECTIONS_BEYOND, Limits
 from .throttle import GrowingDelays
 from .transport import Respond
 
@@ -170,7 +170,7 @@ class Visit:
         """Return a new one; None if there are so many that no more are even answered."""
         limits = door.limits
         # Those beyond a limit are told so, unless they come in crowds.
-        if _beyond(crowd.count, limits.connections) > 256 or (
+        if _beyond(crowd.count, limits.connections) > CONNECTIONS_BEYOND or (
             not door.policy.proxied
             and _beyond(crowd.present[client], limits.connections_per_address) > 64
         ):

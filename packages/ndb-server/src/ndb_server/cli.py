@@ -24,9 +24,9 @@ from .errors import DataError, StoreError
 from .handshake import parse_host, parse_origin
 from .limits import Limits, raise_file_limit
 from .logs import LogFormat, log_to_stderr
-from .parameters import Text
+from .parameters import Text, not_empty
 from .salvage import salvage as salvage_store
-from .server import VERSION, Options, StartError, serve
+from .server import LOOPBACK, VERSION, Options, StartError, serve
 from .store import Durability
 from .tls import Certificates
 from .transport import Timeouts
@@ -80,7 +80,7 @@ def _size(_: object, tokens: Sequence[Token]) -> int:
         raise CoercionError(token=tokens[0], target_type=int) from None
 
 
-def _all(parse: Callable[[str], str]) -> Callable[[object, Sequence[str]], None]:
+def _all(parse: Callable[[str], object]) -> Callable[[object, Sequence[str]], None]:
     def validate(_: object, values: Sequence[str]) -> None:
         for value in values:
             parse(value)
@@ -93,6 +93,15 @@ Switch = Literal["on", "off"]
 Count = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=0))]
 Some = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=1))]
 Size = Annotated[int, Parameter(converter=_size, validator=Number(gte=0))]
+Addresses = Annotated[
+    tuple[str, ...],
+    # What is empty has no words in it, and would go unseen.
+    Parameter(
+        negative=(),
+        validator=_all(not_empty),
+        env_var_split=lambda _, value, **__: value.split() or [value],
+    ),
+]
 Origins = Annotated[tuple[str, ...], Parameter(negative=(), validator=_all(parse_origin))]
 Hosts = Annotated[tuple[str, ...], Parameter(negative=(), validator=_all(parse_host))]
 Flag = Annotated[bool, Parameter(negative=())]
@@ -107,8 +116,9 @@ _TIMEOUTS = Timeouts()
 @app.default
 def run(
     *,
-    host: Text = "127.0.0.1",
+    host: Addresses = (),
     port: Port = DEFAULT_PORT,
+    unix: Text | None = None,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
     data_dir: Text | None = None,
@@ -147,8 +157,11 @@ def run(
     When it accepts connections, its URL is printed on stdout; logs go to stderr.
 
     Args:
-        host: Address to listen on.
+        host: Address, or name of addresses, to listen on; by default 127.0.0.1. Can be given
+            several times. Where no address of IPv4 is given, :: listens on those of IPv4 too.
         port: Port to listen on; 0 takes any free one.
+        unix: Path of a Unix socket to listen on, for its owner and its group; without --host it
+            listens on nothing else.
         log_level: Least severe level to log.
         log_format: Text for people, or JSON, one object a line, for machines.
         data_dir: Folder that keeps everything, made if it does not exist; without it all data goes
@@ -197,8 +210,9 @@ def run(
         for line in salvage_store(folder):
             logger.warning(line)
     options = Options(
-        host=host,
+        host=host or (() if unix else (LOOPBACK,)),
         port=port,
+        unix=None if unix is None else Path(unix).absolute(),
         data_dir=folder,
         durability=durability,
         load=load,
@@ -278,6 +292,8 @@ def _prepare(data_dir: Path) -> Path:
 
 def _kinds(hint: Any) -> tuple[tuple[type, ...], str]:
     """Return of which types an option may be in the configuration file, and what to call that."""
+    if hint == Addresses:
+        return (str, list), "a string, or an array of strings"
     if hint == Size:
         return (int, str), "an integer, or a string such as '64m'"
     # An option that may be left out is the union of its type and None.
@@ -314,7 +330,7 @@ def _read(config: Path) -> dict[str, Any]:
         if key not in _IN_FILE:
             raise StartError(f"unknown option [{key}] in {config}; there are {', '.join(_IN_FILE)}")
         kinds, must_be = _IN_FILE[key]
-        if type(value) not in kinds or (kinds == (list,) and {*map(type, value)} - {str}):
+        if type(value) not in kinds or (type(value) is list and {*map(type, value)} - {str}):
             raise StartError(f"[{key}] in {config} must be {must_be}, not {value}")
     return options
 

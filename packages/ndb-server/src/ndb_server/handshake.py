@@ -97,6 +97,12 @@ def is_loopback(host: str) -> bool:
     return address is not None and address.is_loopback
 
 
+def shown_address(host: str) -> str:
+    """Return the address `host` as logs show it: one of IPv4 is one, on a socket of both too."""
+    address = parse_address(host)
+    return str(address) if isinstance(address, IPv4Address) else host
+
+
 def client_key(host: str) -> str:
     """Return by what to count a client at address `host`.
 

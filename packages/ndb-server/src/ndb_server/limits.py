@@ -9,6 +9,10 @@ except ImportError:
     resource = None  # type: ignore[assignment]
 
 
+CONNECTIONS_BEYOND = 256
+"""Connections beyond a limit that are told so; any more are cut at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of what clients may do to a server; 0 is none.
@@ -48,8 +52,48 @@ UNLIMITED = Limits(
 """Nothing but what keeps messages readable."""
 
 
+DESCRIPTORS_KEPT = 64
+"""Descriptors that the server keeps for itself: for its files, for operators, for what it listens
+on. Where there are few, it is a quarter of them."""
+
+
 def raise_file_limit() -> None:
     """Let the process have as many files and connections open as the system lets it at all."""
     if resource is not None:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def descriptor_limit() -> int | None:
+    """Return how many descriptors the process may have; None if the system sets no limit."""
+    if resource is None:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def for_clients(limit: int | None) -> int | None:
+    """Return how many descriptors there may be before clients have to wait for one.
+
+    Args:
+        limit: how many the process may have; None for any number.
+    """
+    return None if limit is None else limit - min(DESCRIPTORS_KEPT, limit // 4)
+
+
+def few_descriptors(limit: int | None, connections: int) -> str | None:
+    """Return what to say if there are not as many descriptors as connections are promised.
+
+    Args:
+        limit: descriptors that the process may have; None for any number.
+        connections: the most connections that are let in; 0 promises no number.
+    """
+    # Those beyond the limit are told so: they need one too.
+    needed = connections + CONNECTIONS_BEYOND + DESCRIPTORS_KEPT
+    if limit is None or not connections or needed <= limit:
+        return None
+    return (
+        f"the system lets this process have {limit} descriptors (ulimit -n, LimitNOFILE= of "
+        f"systemd); --max-connections {connections} needs {needed}: raise the one or lower the "
+        "other, or clients will have to wait"
+    )

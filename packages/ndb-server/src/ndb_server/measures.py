@@ -35,6 +35,8 @@ def page_of(
     loop_delay: Histogram,
     batch_delay: Histogram,
     batch_sizes: Histogram,
+    paused: Callable[[], float],
+    ends: Callable[[], Mapping[str, float]],
 ) -> Page:
     """Return what makes the page of a server's metrics.
 
@@ -48,6 +50,8 @@ def page_of(
         loop_delay: how late the event loop runs what is due, in seconds.
         batch_delay: how long batches of changes took until they were durable, in seconds.
         batch_sizes: how many sessions and maps of keys a batch changed.
+        paused: returns for how many seconds no connections were accepted.
+        ends: returns when certificates end, in seconds since the epoch, by what they are for.
     """
     metrics = Metrics()
     metrics.register(requests)
@@ -67,6 +71,17 @@ def page_of(
     counter("connections_opened", "WebSocket connections opened.", lambda: traffic.opened)
     metrics.counters(
         "refusals", "Handshakes, pages and connections refused.", "reason", lambda: refused
+    )
+    counter(
+        "accept_paused_seconds",
+        "Seconds in which no connections were accepted, for want of descriptors.",
+        paused,
+    )
+    metrics.gauges(
+        "certificate_expiration_timestamp_seconds",
+        "When the first of the certificates ends, in seconds since the epoch.",
+        "certificate",
+        ends,
     )
     counter("received_bytes", "Bytes read from connections.", lambda: traffic.received)
     counter("sent_bytes", "Bytes written to connections.", lambda: traffic.sent)

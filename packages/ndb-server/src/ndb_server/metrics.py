@@ -229,6 +229,19 @@ class Metrics(Collector):
         """Add a number, which `read` returns."""
         self._read.append(lambda: GaugeMetricFamily(f"ndb_{name}", meaning, value=read()))
 
+    def gauges(
+        self, name: str, meaning: str, label: str, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Add numbers, which `read` returns by the values of `label`."""
+
+        def family() -> Metric:
+            numbers = GaugeMetricFamily(f"ndb_{name}", meaning, labels=[label])
+            for value, number in read().items():
+                numbers.add_metric([value], number)
+            return numbers
+
+        self._read.append(family)
+
     def histogram(self, name: str, meaning: str, histogram: Histogram) -> None:
         """Add a histogram."""
         self._read.append(

@@ -31,7 +31,7 @@ def passed_sockets() -> list[tuple[str, socket.socket]]:
         Each socket with its name (``FileDescriptorName=``), in the order of the descriptors.
 
     Raises:
-        ValueError: one of them is no TCP socket that listens; says which.
+        ValueError: one of them is no TCP or Unix socket that listens; says which.
     """
     pid, count, names = (
         os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
@@ -51,7 +51,7 @@ def _listening(descriptor: int) -> socket.socket:
         os.set_inheritable(descriptor, False)
         passed = socket.socket(fileno=descriptor)
         if (
-            passed.family in (socket.AF_INET, socket.AF_INET6)
+            (passed.family in (socket.AF_INET, socket.AF_INET6) or _is_file(passed))
             and passed.type == socket.SOCK_STREAM
             and passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         ):
@@ -59,4 +59,14 @@ def _listening(descriptor: int) -> socket.socket:
     except OSError:
         # It is no socket, or nothing at all.
         pass
-    raise ValueError(f"descriptor {descriptor}, which was passed, is no TCP socket that listens")
+    raise ValueError(
+        f"descriptor {descriptor}, which was passed, is no TCP or Unix socket that listens"
+    )
+
+
+def _is_file(passed: socket.socket) -> bool:
+    """Tell whether it is a Unix socket with a path.
+
+    To one without, an abstract one, everybody on the machine can connect, and no URI leads there.
+    """
+    return passed.family == socket.AF_UNIX and str(passed.getsockname()).startswith("/")

@@ -11,10 +11,9 @@ import ssl
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from ndb_protocol import messages as m
 from ndb_protocol.commands import Role
 
 from . import jsonpath
+from .accepting import Acceptor, Encryption, Pause
 from .admission import Door, Policy
 from .batches import Changed
 from .clock import Clock
@@ -35,7 +35,17 @@ from .errors import RefusedError, StoreError
 from .guesses import Guesses
 from .handshake import is_loopback, parse_address
 from .journal import Journal
-from .limits import Limits
+from .limits import Limits, descriptor_limit, few_descriptors, for_clients
+from .listeners import (
+    Address,
+    ListenError,
+    SocketFile,
+    listen,
+    listen_unix,
+    places,
+    resolve,
+    url_of,
+)
 from .measures import count_open, page_of, resident_bytes
 from .metrics import DELAYS, SIZES, Histogram, Requests
 from .notify import notify, passed_sockets
@@ -47,7 +57,7 @@ from .sessions import Session, deadline_after
 from .slow import watched
 from .store import Durability, Store
 from .tables import READ_ERRORS, DamageError
-from .tls import Certificates, TlsError, report_refusals
+from .tls import Certificates, Expirations, TlsError, report_refusals
 from .transport import Connection, Respond, Timeouts, Traffic, no_http
 
 logger = logging.getLogger(__name__)
@@ -67,8 +77,10 @@ FEATURES = [
 OPS_SOCKET = "ops"
 """The name of a socket, of those the service manager passes, that is for health and metrics."""
 
+LOOPBACK = "127.0.0.1"
+"""Where the server listens unless told otherwise."""
+
 _TO_STOP = (signal.SIGINT, signal.SIGTERM)
-_BACKLOG = 4096
 _GRACE = 1.0
 """Seconds for what is to end when it is to end soon."""
 _REAP_INTERVAL = 0.1
@@ -77,6 +89,7 @@ _STEP = 60_000
 """Milliseconds by which the wall clock has to be set to be worth a line in the log."""
 _RESTORE_SLICE = 4096
 _REAP_SLICE = 128
+_A_DAY = 86_400.0
 
 
 class StartError(Exception):
@@ -88,8 +101,9 @@ class Options:
     """How to run the server.
 
     Attributes:
-        host: address to listen on.
+        host: addresses, and names of addresses, to listen on; none for a Unix socket alone.
         port: port to listen on; 0 for any free one.
+        unix: path of a Unix socket to listen on.
         data_dir: folder for everything that is kept; without it all goes with the process.
         durability: what a reply promises of the change that it acknowledges.
         load: name of a dataset to load before connections are accepted.
@@ -102,13 +116,14 @@ class Options:
         auth_file: who may come in; without it, everybody.
         certificates: those for TLS; without them, connections are not encrypted.
         origins: the origins whose pages may connect.
-        hosts: names of this server beside `host`.
+        hosts: names of this server beside those in `host`.
         behind_proxy: whether all connections come through a proxy, which may terminate TLS.
         insecure: whether to listen wherever told to without credentials and TLS.
     """
 
-    host: str = "127.0.0.1"
+    host: tuple[str, ...] = (LOOPBACK,)
     port: int = DEFAULT_PORT
+    unix: Path | None = None
     data_dir: Path | None = None
     durability: Durability = "strict"
     load: str | None = None
@@ -165,6 +180,9 @@ class Server:
         self._guesses = Guesses(self._engine, self._loop.time, self._clock)
         self._door = Door(_policy(options), options.limits, self._respond_for)
         self._tls: ssl.SSLContext | None = None
+        self._expirations = Expirations()
+        self._descriptors = descriptor_limit()
+        self._pause = Pause()
         self._reported: Counter[str] = Counter()
         self._connections: set[Connection] = set()
         self._traffic = Traffic()
@@ -185,12 +203,14 @@ class Server:
                 self._loop_delay,
                 self._batch_delay,
                 self._batch_sizes,
+                lambda: self._pause.seconds,
+                self._expirations.ends,
             )
         self._operations = Operations(self._why_not_ready, page)
         self._operators: set[Connection] = set()
         self._state: str | None = "starting"
-        self._listeners: list[asyncio.Server] = []
-        self._ops_listeners: list[asyncio.Server] = []
+        self._acceptors: list[Acceptor] = []
+        self._ops_acceptors: list[Acceptor] = []
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
         # How long it is waited when the server stops: in all, and now.
         self._until = math.inf
@@ -348,16 +368,22 @@ class Server:
                     connection.withdraw()
             if options.certificates is not None and self._tls is not None:
                 options.certificates.reload(self._tls)
+                self._expirations.read(options.certificates)
         except (CredentialsError, TlsError) as error:
             logger.error("not read again: %s", error)
         else:
             logger.info("credentials and certificates were read again")
 
-    async def _protect(self, passed: Sequence[socket.socket]) -> None:
+    def _check_certificates(self) -> None:
+        # A server may run for longer than they are valid.
+        self._expirations.warn()
+        self._again(_A_DAY, self._check_certificates)
+
+    def _protect(self, where: Iterable[tuple[str, str]]) -> None:
         """Prepare what keeps others out, and see that there is enough of it.
 
         Args:
-            passed: where to listen, if not on what the options say.
+            where: where to listen: each host, as it was given, with one of its addresses.
 
         Raises:
             StartError: there isn't, or it can't be used.
@@ -369,13 +395,14 @@ class Server:
             if options.certificates is not None:
                 self._tls = options.certificates.context()
                 report_refusals(self._tls, self._refuse_tls)
+                self._expirations.read(options.certificates)
         except (CredentialsError, TlsError) as error:
             raise StartError(str(error)) from error
         certificates = options.certificates
-        for host in [_host(one) for one in passed] or [options.host]:
+        for host, address in where:
             reason = check_exposure(
                 host,
-                loopback=await self._is_loopback(host),
+                loopback=is_loopback(address),
                 guarded=options.auth_file is not None
                 or (certificates is not None and certificates.client_ca is not None),
                 encrypted=certificates is not None,
@@ -385,24 +412,18 @@ class Server:
                 raise StartError(reason)
         if has_fixed_hashes():
             logger.warning(FIXED_HASHES)
+        if few := few_descriptors(self._descriptors, options.limits.connections):
+            logger.warning(few)
 
     def _refuse_tls(self, reason: str) -> None:
         self._door.refused["tls"] += 1
         logger.info("TLS handshake refused: %s", reason, extra={"reason": reason})
 
-    async def _is_loopback(self, host: str) -> bool:
-        """Tell whether only this machine can reach `host`; what is no address is none."""
-        try:
-            found = await self._loop.getaddrinfo(host, None)
-        except (OSError, ValueError):
-            return True
-        return all(is_loopback(str(address[0])) for *_, address in found)
-
     async def start(self) -> str:
         """Restore what is on disk, load what is to be loaded, accept connections.
 
         Returns:
-            The server's URL.
+            The server's URL; of several, the first.
 
         Raises:
             StartError: it can't.
@@ -422,23 +443,21 @@ class Server:
             raise StartError(f"{error}; look at the ListenStream= of the socket unit") from error
         for_operators = [one for name, one in passed if name == OPS_SOCKET]
         for_clients = [one for name, one in passed if name != OPS_SOCKET]
-        await self._protect(for_clients)
-        if for_operators or options.ops_port is not None:
+        # Where clients have a Unix socket alone, operators have this machine.
+        hosts = () if for_clients else options.host
+        ops_hosts = () if for_operators or options.ops_port is None else options.host or (LOOPBACK,)
+        addresses = await self._resolve(hosts or ops_hosts)
+        self._protect(places(addresses, for_clients))
+        if for_operators or ops_hosts:
             # Before anything else: that the server is starting is worth knowing.
-            self._ops_listeners = await self._listen(
-                self._meet_operator, for_operators, options.ops_port or 0, "--host and --ops-port"
-            )
-            url = f"http://{_address(self._ops_listeners[0])}/"
-            logger.info("health and metrics are at %s", url, extra={"url": url})
+            self._meet_operators(for_operators, addresses)
         begin = time.monotonic()
         if self._store is not None:
             await self._restore(self._store)
         restored, duration = self._engine.totals, round((time.monotonic() - begin) * 1000)
         if options.load is not None:
             await self._load(options.load)
-        self._listeners = await self._listen(
-            self._meet_client, for_clients, options.port, "--host and --port", self._tls
-        )
+        urls = self._meet_clients(for_clients, addresses if hosts else [])
         if self._store is None:
             logger.info("data is kept in memory only: without --data-dir it goes with the process")
         else:
@@ -456,8 +475,8 @@ class Server:
         self._reap()
         self._check_alive()
         self._check_clock()
-        scheme = "ws" if self._tls is None else "wss"
-        return f"{scheme}://{_address(self._listeners[0])}/"
+        self._again(_A_DAY, self._check_certificates)
+        return urls[0]
 
     async def _load(self, name: str) -> None:
         begin = time.monotonic()
@@ -484,7 +503,7 @@ class Server:
             self._options.timeouts,
             self._traffic,
             # Where they have a port of their own, these pages are on no other.
-            no_http if self._ops_listeners else self._operations.answer,
+            no_http if self._ops_acceptors else self._operations.answer,
             self._door.arrive,
             self._options.limits,
         )
@@ -501,39 +520,55 @@ class Server:
             arrive=self._door.arrive_as_operator,
         )
 
-    async def _listen(
-        self,
-        meet: Callable[[], Connection],
-        passed: list[socket.socket],
-        port: int,
-        chosen_with: str,
-        tls: ssl.SSLContext | None = None,
-    ) -> list[asyncio.Server]:
-        """Accept connections on the sockets that were `passed`, or else on `port`."""
-        host, timeouts = self._options.host, self._options.timeouts
-        listen = partial(
-            self._loop.create_server,
-            meet,
-            # Many clients may come back at once, after a network was down.
-            backlog=_BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=timeouts.handshake if tls else None,
-            ssl_shutdown_timeout=timeouts.close if tls else None,
-        )
+    async def _resolve(self, hosts: Iterable[str]) -> list[Address]:
+        """Return the addresses of `hosts` to listen on."""
         try:
-            if passed:
-                return [await listen(sock=one) for one in passed]
-            return [await listen(host, port)]
-        except (OSError, ValueError) as error:
-            # A host that no resolver can be asked for is a ValueError.
-            reason: object = error
-            if isinstance(error, OSError):
-                # asyncio's own text repeats the address; name look-ups have no errno text.
-                number = error.errno or 0
-                reason = os.strerror(number) if number > 0 else error.strerror
-            raise StartError(
-                f"cannot listen on {host} port {port}: {reason}; choose others with {chosen_with}"
-            ) from error
+            return await resolve(hosts, self._options.port)
+        except ListenError as error:
+            raise StartError(f"{error}; choose others with --host and --port") from error
+
+    def _meet_operators(self, passed: list[socket.socket], addresses: Sequence[Address]) -> None:
+        """Accept connections of operators, where clients connect too but on another port."""
+        try:
+            sockets = passed or listen(addresses, self._options.ops_port or 0)
+        except ListenError as error:
+            raise StartError(f"{error}; choose others with --host and --ops-port") from error
+        self._ops_acceptors = [Acceptor(one, self._meet_operator, self._pause) for one in sockets]
+        urls = [url_of(one, "http") for one in sockets]
+        logger.info("health and metrics are at %s", ", ".join(urls), extra={"url": urls[0]})
+
+    def _meet_clients(self, passed: list[socket.socket], addresses: Sequence[Address]) -> list[str]:
+        """Accept connections of clients; return the URLs at which they connect."""
+        options, timeouts = self._options, self._options.timeouts
+        tls = None
+        if self._tls is not None:
+            tls = Encryption(self._tls, timeouts.handshake, timeouts.close)
+        try:
+            sockets = passed or listen(addresses, options.port)
+        except ListenError as error:
+            raise StartError(f"{error}; choose others with --host and --port") from error
+        files: dict[socket.socket, SocketFile] = {}
+        if options.unix is not None and not passed:
+            try:
+                one, files[one] = listen_unix(options.unix)
+            except ListenError as error:
+                for listening in sockets:
+                    listening.close()
+                raise StartError(f"{error}; choose another with --unix") from error
+            sockets.append(one)
+        most = for_clients(self._descriptors)
+        urls: list[str] = []
+        for one in sockets:
+            # What never leaves the machine needs no encryption.
+            encryption = None if one.family == socket.AF_UNIX else tls
+            acceptor = Acceptor(
+                one, self._meet_client, self._pause, most, encryption, files.get(one)
+            )
+            self._acceptors.append(acceptor)
+            urls.append(url_of(one, "ws" if encryption is None else "wss"))
+        if len(urls) > 1:
+            logger.info("listening at %s", ", ".join(urls), extra={"urls": urls})
+        return urls
 
     async def stop(self) -> bool:
         """Stop accepting, answer what has arrived, close every connection with 1001.
@@ -546,14 +581,14 @@ class Server:
         self._state = "stopping"
         self._guesses.close()
         self._until = min(self._until, self._loop.time() + self._options.shutdown_timeout)
-        await self._stop_accepting(self._listeners)
+        await _stop_accepting(self._acceptors)
         ending = [self._loop.create_task(one.shut_down()) for one in self._connections]
         if late := await self._late(ending):
             logger.warning("connections cut, which did not end in time: %d", len(late))
             for connection in list(self._connections):
                 connection.cut()
             await asyncio.wait(late)
-        await self._stop_accepting(self._ops_listeners)
+        await _stop_accepting(self._ops_acceptors)
         for operator in list(self._operators):
             operator.cut()
         for timer in self._timers.values():
@@ -566,18 +601,6 @@ class Server:
         if lasting:
             logger.warning("a save or a load did not end in time and is given up")
         return not lasting
-
-    async def _stop_accepting(self, listeners: Sequence[asyncio.Server]) -> None:
-        # asyncio fails at connections that it has accepted in the turn of the loop in which their
-        # server closes (https://github.com/python/cpython/issues/109564).
-        for listener in listeners:
-            for listening in listener.sockets:
-                self._loop.remove_reader(listening)
-        await asyncio.sleep(0)
-        for listener in listeners:
-            listener.close()
-        # Meanwhile they are met, and what the sockets hold by now is read.
-        await asyncio.sleep(0)
 
     def hurry(self) -> None:
         """Give up soon what `stop` still waits for, or will wait for."""
@@ -630,15 +653,11 @@ class Server:
         self._again(self._options.timeouts.ping, self._check_alive)
 
 
-def _host(one: socket.socket) -> str:
-    """Return the address of a socket; that of this machine for one that is no network's."""
-    name = one.getsockname()
-    return str(name[0]) if isinstance(name, tuple) else "localhost"
-
-
-def _address(listener: asyncio.Server) -> str:
-    host, port = listener.sockets[0].getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+async def _stop_accepting(acceptors: Sequence[Acceptor]) -> None:
+    for acceptor in acceptors:
+        await acceptor.stop()
+    # Meanwhile what the sockets hold by now is read.
+    await asyncio.sleep(0)
 
 
 def _unheard(messages: Sequence[bytes], now: int, text_tokens: bool) -> tuple[list[bytes], None]:
@@ -649,7 +668,7 @@ def _unheard(messages: Sequence[bytes], now: int, text_tokens: bool) -> tuple[li
 def _policy(options: Options) -> Policy:
     # With DNS rebinding, pages use what a server lets anybody do; secrets they have none.
     checked = options.auth_file is None or options.hosts
-    own = {options.host} if parse_address(options.host) is None else set[str]()
+    own = {host for host in options.host if parse_address(host) is None}
     return Policy(
         options.origins,
         frozenset(name.lower() for name in options.hosts | own) if checked else None,

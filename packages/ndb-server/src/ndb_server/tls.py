@@ -1,13 +1,54 @@
 """TLS: the server's certificate, and those it asks its clients for."""
 
+import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
+
+from .x509 import Validity, validities
+
+logger = logging.getLogger(__name__)
+
+SOON = timedelta(days=14)
+"""How long before a certificate ends that is told."""
+
+_DATE = "%Y-%m-%d %H:%M UTC"
 
 
 class TlsError(Exception):
     """The certificates can't be used; says which and why."""
+
+
+class Certificate(NamedTuple):
+    """A certificate of a file.
+
+    Attributes:
+        kind: what it is for: ``server``, ``chain`` or ``client_ca``.
+        number: its place in the file, from 1 on.
+        file: the file.
+        validity: when it is valid.
+    """
+
+    kind: str
+    number: int
+    file: Path
+    validity: Validity
+
+    def trouble(self, now: datetime) -> str | None:
+        """Return what is wrong with its time, if anything is or soon will be."""
+        begin, end = self.validity
+        if now < begin:
+            said = f"is not valid before {begin:{_DATE}}; look at the clock, or use another one"
+        elif end <= now:
+            said = f"has expired, on {end:{_DATE}}; renew it, and send SIGHUP"
+        elif end - now <= SOON:
+            said = f"expires soon, on {end:{_DATE}}; renew it, and send SIGHUP"
+        else:
+            return None
+        return f"certificate {self.number} in {self.file} {said}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +94,24 @@ class Certificates:
         self.context()
         self._load(context)
 
+    def all(self) -> list[Certificate]:
+        """Return every certificate of the files; log in which of them they can't be read."""
+        found: list[Certificate] = []
+        for file, first, others in (
+            (self.chain, "server", "chain"),
+            (self.client_ca, "client_ca", "client_ca"),
+        ):
+            if file is None:
+                continue
+            try:
+                for number, validity in enumerate(validities(file.read_bytes()), 1):
+                    kind = first if number == 1 else others
+                    found.append(Certificate(kind, number, file, validity))
+            except (OSError, ValueError) as error:
+                # They may be all right still: OpenSSL has the last word.
+                logger.warning("cannot tell when certificates in %s end: %s", file, _reason(error))
+        return found
+
     def _load(self, context: ssl.SSLContext) -> None:
         try:
             # Without an answer, OpenSSL asks for the password of a key on the terminal.
@@ -70,6 +129,33 @@ class Certificates:
                     f"cannot use client CA {self.client_ca}: {_reason(error)}; "
                     "it must be a PEM file"
                 ) from error
+
+
+class Expirations:
+    """Knows when the certificates in use end, and tells it in time."""
+
+    def __init__(self) -> None:
+        self._certificates: list[Certificate] = []
+
+    def read(self, certificates: Certificates) -> None:
+        """Take notice of certificates that are used from now on, and warn of them."""
+        self._certificates = certificates.all()
+        self.warn()
+
+    def warn(self) -> None:
+        """Log which certificates are not valid, or not for much longer."""
+        now = datetime.now(UTC)
+        for certificate in self._certificates:
+            if trouble := certificate.trouble(now):
+                logger.warning(trouble)
+
+    def ends(self) -> dict[str, float]:
+        """Return when the first certificate of each kind ends, in seconds since the epoch."""
+        found: dict[str, float] = {}
+        for one in self._certificates:
+            end = one.validity.end.timestamp()
+            found[one.kind] = min(end, found.get(one.kind, end))
+        return found
 
 
 def report_refusals(context: ssl.SSLContext, refused: Callable[[str], None]) -> None:

@@ -32,6 +32,7 @@ from .batches import Hold
 from .handshake import Refusal
 from .limits import UNLIMITED, Limits
 from .ops import Answer, Visitor
+from .peers import Peer, peer_of
 
 try:
     from websockets.speedups import apply_mask
@@ -262,7 +263,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._answer_http = answer_http
         self._arrive = arrive
         self._visit: Visit | None = None
-        self._address: object = None
+        self._peer = Peer()
         self._max_size = limits.message_size
         self._most_waiting = limits.memory or sys.maxsize
         self._kept = 0
@@ -309,20 +310,18 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     @property
     def peer(self) -> str:
-        """The client's address and port."""
-        address = self._address
-        return f"{address[0]} port {address[1]}" if isinstance(address, tuple) else "nowhere"
+        """The client's address and port; of a Unix socket's client, its user and process."""
+        return str(self._peer)
 
     # asyncio.Protocol and asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._address = transport.get_extra_info("peername")
+        self._peer = peer_of(transport)
         self._connections.add(self)
         self._timer = self._loop.call_later(self._timeouts.handshake, self._abort_handshake)
         if self._arrive is not None:
-            address = self._address
-            self._visit = self._arrive(address[0] if isinstance(address, tuple) else "")
+            self._visit = self._arrive(self._peer.address)
             if self._visit is None:
                 self._abort("too many connections")
 

@@ -1,0 +1,96 @@
+"""A server that has as many descriptors open as the system lets it."""
+
+import os
+import re
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Server, StartServer
+from tests.e2e.http import ops_port, scrape
+from tests.e2e.test_server_admission import added
+from tests.e2e.wire import Wire, handshake, until
+
+MOST = 100
+"""How many descriptors the servers here may have."""
+
+PAUSED = ("ndb_accept_paused_seconds_total", ())
+
+
+def with_few(start_server: StartServer, *arguments: str) -> Server:
+    script = f'ulimit -n {MOST}; exec "$@"'
+    # Whoever waits, waits for as long as the test takes.
+    arguments += ("--handshake-timeout", "600")
+    return start_server(*arguments, through=["bash", "-c", script, "bash"])
+
+
+def lines(server: Server, what: str) -> list[str]:
+    return [line for line in server.stderr.splitlines() if what in line]
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_without_descriptors_those_there_are_served_and_others_wait(
+    start_server: StartServer, tmp_path: Path, loop: str
+) -> None:
+    auth_file = tmp_path / "credentials"
+    bearer = f"Bearer {added(auth_file, 'ada', 'admin', 'kv', 'app')}"
+    server = with_few(
+        start_server,
+        *("--loop", loop, "--ops-port", "0", "--data-dir", str(tmp_path / "data")),
+        *("--auth-file", str(auth_file)),
+    )
+    operators = ops_port(server.stderr)
+    with ExitStack() as stack:
+        first = stack.enter_context(Wire(server.port))
+        first.send(handshake(Authorization=bearer))
+        assert first.head()[0] == 101
+        # The system takes up connections before the server does.
+        waiting = [stack.enter_context(Wire(server.port)) for _ in range(2 * MOST)]
+        until(lambda: lines(server, "no connections are accepted"))
+        # What the server does for itself, it can do still: it kept some descriptors.
+        assert first.request("KV_SET", keys={"a": 1})["st"] == 1
+        assert first.request("KV_SAVE", name="evening")["st"] == 121
+        os.kill(server.pid, signal.SIGHUP)
+        until(lambda: lines(server, "were read again"))
+        samples = scrape(operators, Authorization=bearer)
+        assert samples["ndb_process_open_fds", ()] < MOST
+        until(lambda: scrape(operators, Authorization=bearer)[PAUSED] > samples[PAUSED])
+        # Whoever comes last waits until others have gone.
+        last = waiting.pop()
+        last.send(handshake(Authorization=bearer))
+        for one in waiting:
+            one.socket.close()
+        assert last.head()[0] == 101
+        assert last.request("KV_GET", keys=["a"])["keys"] == {"a": 1}
+        until(lambda: lines(server, "connections are accepted again"))
+    [begin] = lines(server, "no connections are accepted")
+    assert " WARNING ndb_server.accepting: " in begin
+    # A quarter is the server's own.
+    assert f"{MOST * 3 // 4} descriptors are in use" in begin
+    assert "ulimit -n" in begin
+    assert len(lines(server, "connections are accepted again")) == 1
+    total = scrape(operators, Authorization=bearer)[PAUSED]
+    assert scrape(operators, Authorization=bearer)[PAUSED] == total
+    server.stop()
+
+
+def test_too_few_descriptors_for_what_the_options_promise_are_told_at_the_start(
+    start_server: StartServer,
+) -> None:
+    server = with_few(start_server)
+    [line] = lines(server, "descriptors")
+    assert " WARNING " in line
+    assert re.search(rf"have {MOST} descriptors .*--max-connections 10000 .* 103[0-9]{{2}}", line)
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_server_out_of_descriptors_stops_as_ever(start_server: StartServer, loop: str) -> None:
+    server = with_few(start_server, "--loop", loop)
+    with ExitStack() as stack:
+        for _ in range(2 * MOST):
+            stack.enter_context(Wire(server.port))
+        until(lambda: lines(server, "no connections are accepted"))
+        server.stop()
+    assert len(lines(server, "no connections are accepted")) == 1
