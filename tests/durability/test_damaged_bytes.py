@@ -21,8 +21,9 @@ from ndb_server.edits import MapChange
 from ndb_server.errors import StoreError
 from ndb_server.rows import row_of
 from ndb_server.salvage import salvage
+from ndb_server.schema import FILE
 from ndb_server.sessions import Session
-from ndb_server.store import FILE, Store
+from ndb_server.store import Store
 from ndb_server.tables import READ_ERRORS, DamageError
 
 from tests.server.durable import START, OnDisk, content, raw, write

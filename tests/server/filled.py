@@ -10,8 +10,8 @@ from ndb_protocol.messages import Expiry
 from ndb_server import cli
 from ndb_server.importing import KeyEntry, SessionEntry, bring_in
 from ndb_server.packing import pack
+from ndb_server.schema import FILE
 from ndb_server.sessions import NEVER, Session, settings
-from ndb_server.store import FILE
 
 FAR = 4_000_000_000_000
 """A time in ms that does not come while a test runs."""

@@ -24,7 +24,7 @@ from ndb_server.lines import read_lines
 from ndb_server.looking import looking
 from ndb_server.records import IN_LOG, Record, encode
 from ndb_server.rows import log_checksum
-from ndb_server.store import FILE
+from ndb_server.schema import FILE
 
 from tests.conftest import Server, StartServer
 from tests.e2e.wire import BOUND, Wire, opened

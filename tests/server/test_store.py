@@ -16,8 +16,9 @@ from ndb_server.batches import Changed
 from ndb_server.edits import MapChange
 from ndb_server.errors import StoreError
 from ndb_server.rows import Row, row_of
+from ndb_server.schema import FILE
 from ndb_server.sessions import NEVER, Session
-from ndb_server.store import FILE, Store
+from ndb_server.store import Store
 
 from tests.server.durable import START, OnDisk, content, on_disk, raw, write
 
@@ -443,7 +444,7 @@ def test_a_steady_small_change_does_not_make_the_write_ahead_log_grow(
 ) -> None:
     """Each is a page of it: two thousand are eight times what it is folded after."""
     monkeypatch.setattr("ndb_server.store._WAL_SIZE", 2**20)
-    monkeypatch.setattr("ndb_server.store._WAL_LOOK", 2**18)
+    monkeypatch.setattr("ndb_server.walog.LOOK", 2**18)
     opened = Opened(folder)
     largest = 0
     for number in range(2000):

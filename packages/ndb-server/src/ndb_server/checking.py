@@ -10,7 +10,7 @@ from .datasets import DatasetError, recognize_dataset
 from .errors import StoreError
 from .looking import looking
 from .records import read_log
-from .store import FILE, VersionError, read_anchor, recognize
+from .schema import FILE, VersionError, read_anchor, recognize
 from .tables import (
     ORPHANS,
     READ_ERRORS,

@@ -21,7 +21,7 @@ from .lines import key_lines, read_lines, session_line
 from .looking import looking, read_folded
 from .nemesis import read_dataset
 from .parameters import Text
-from .store import FILE, read_anchor, recognize
+from .schema import FILE, read_anchor, recognize
 
 DAMAGED = 1
 """Exit status when a part of what was asked for is damaged."""

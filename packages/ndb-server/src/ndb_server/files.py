@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import sqlite3
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -23,9 +24,6 @@ _OF_THE_DISK = {
 
 _LITTLE = 2**20
 """Bytes that are too few for SQLite to begin with."""
-
-_WAL_MAGIC = 0x377F0682
-_WAL_HEADER, _FRAME_HEADER = 32, 24
 
 
 def sync(path: Path) -> None:
@@ -105,41 +103,6 @@ def _cause(folder: Path) -> str | None:
         return error.strerror
 
 
-def identity(path: Path) -> tuple[int, int]:
-    """Return what no other file or folder has as long as this one is there.
-
-    Raises:
-        OSError: there is none.
-    """
-    found = path.stat()
-    return found.st_dev, found.st_ino
-
-
-def wal_size(path: Path) -> int | None:
-    """Return how many bytes of a write-ahead log of SQLite are in use; None if it is none.
-
-    Frames of before it was begun anew are still behind those in use, with another salt
-    (https://www.sqlite.org/fileformat2.html, 4.1).
-
-    Raises:
-        OSError: it can't be read.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        header = os.pread(descriptor, _WAL_HEADER, 0)
-        if int.from_bytes(header[:4], "big") & ~1 != _WAL_MAGIC:
-            return None
-        frame = _FRAME_HEADER + int.from_bytes(header[8:12], "big")
-        first, behind = 0, (os.fstat(descriptor).st_size - _WAL_HEADER) // frame
-        while first < behind:
-            middle = (first + behind) // 2
-            salt = os.pread(descriptor, 8, _WAL_HEADER + middle * frame + 8)
-            first, behind = (middle + 1, behind) if salt == header[16:24] else (first, middle)
-        return _WAL_HEADER + first * frame
-    finally:
-        os.close(descriptor)
-
-
 def replace_store(path: Path, new: Path, was: str) -> Path | None:
     """Put `new` where `path` is, and that, with its write-ahead log, under a name that is free.
 
@@ -170,3 +133,75 @@ def replace_store(path: Path, new: Path, was: str) -> Path | None:
     new.replace(path)
     sync(path.parent)
     return kept_as
+
+
+class OpenedFiles:
+    """Files that this process has opened, by which it knows whether they are others by now.
+
+    Args:
+        main: the file that nobody but this process may write.
+        others: files and folders that may change, but must not be replaced.
+
+    Raises:
+        OSError: one of them is not there.
+    """
+
+    def __init__(self, main: Path, *others: Path) -> None:
+        self._main = main
+        self._paths = (main, *others)
+        self._identities = [*map(_identity, self._paths)]
+        self._left = _state(main)
+
+    @property
+    def size(self) -> int:
+        """How large the main file was when this process wrote it last, in bytes."""
+        return self._left[0]
+
+    def are_there(self) -> bool:
+        """Tell whether they are those that were opened, and nobody else has written `main`."""
+        try:
+            now = [*map(_identity, self._paths)], _state(self._main)
+        except OSError:
+            return False
+        return now == (self._identities, self._left)
+
+    def written(self) -> None:
+        """Take note that this process has written the main one."""
+        # That it is another one by now is for `are_there` to find out.
+        with suppress(OSError):
+            self._left = _state(self._main)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what no other file or folder has as long as this one is there."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Return the size of a file, and when it was written last, in ns."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def has_at(descriptor: int, path: Path) -> bool:
+    """Tell whether what is open as `descriptor` is what is at `path`."""
+    held = os.fstat(descriptor)
+    try:
+        return _identity(path) == (held.st_dev, held.st_ino)
+    except OSError:
+        return False
+
+
+def check_room(folder: Path, size: int) -> None:
+    """See that a file of `size` bytes can be made in `folder`, which is made if it is not there.
+
+    Raises:
+        OSError: it can't.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    there = os.statvfs(folder)
+    if there.f_bavail * there.f_frsize < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with TemporaryFile(dir=folder):
+        pass

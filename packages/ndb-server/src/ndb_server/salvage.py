@@ -14,7 +14,8 @@ from .files import lock, replace_store
 from .lines import session_line
 from .pages import Cell, Pages, Value
 from .records import Part, Unfolded, part_of_load, part_of_log
-from .store import FILE, LOCK, Store, anchor_of
+from .schema import FILE, anchor_of
+from .store import LOCK, Store
 from .tables import ORPHANS, DamageError, key_of, read_keys, session_of
 
 _PUT = {

@@ -14,7 +14,6 @@ import logging
 import os
 import queue
 import sqlite3
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,87 +22,51 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Literal
 
-import msgspec
 from msgspec import Raw
 
-from . import records, tables
 from .batches import Changed
 from .clock import Anchor, wall_ms
 from .errors import StoreError, trace_of
 from .files import (
-    identity,
+    OpenedFiles,
+    check_room,
+    has_at,
     is_of_the_disk,
     lock,
     reason_of,
     replace_store,
     sync,
-    wal_size,
 )
 from .folding import Folding, transaction
 from .packing import Packed
 from .records import IN_LOG, Part, Record, Unfolded, encode, read_log, records_of
-from .rows import Row, clock_checksum, log_checksum, signed
-from .tables import (
-    READ_ERRORS,
-    DamageError,
-    check_schema,
-    connect,
-    put_keys,
-    put_sessions,
-    read_keys,
-    read_sessions,
-    verdict_of,
+from .rows import Row, log_checksum
+from .schema import (
+    FILE,
+    check_structure,
+    is_new,
+    make_tables,
+    put_anchor,
+    read_anchor,
+    recognize,
+    write_complete,
 )
+from .tables import READ_ERRORS, DamageError, connect, read_keys, read_sessions
+from .walog import WriteAheadLog
 
 logger = logging.getLogger(__name__)
 
 Durability = Literal["strict", "relaxed"]
 
-FILE = "ndb.sqlite"
 LOCK = "ndb.lock"
-
-APPLICATION_ID = 0x4E444231
-"""``NDB1``: what tells the file from others that SQLite wrote (``PRAGMA application_id``)."""
-
-VERSION = 2
-"""The version of the tables (``PRAGMA user_version``)."""
-
-_TABLES = f"""
-{tables.TABLES}
-{records.TABLES}
-CREATE TABLE clock (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    time INTEGER NOT NULL,
-    wall INTEGER NOT NULL,
-    checksum INTEGER NOT NULL
-);
-CREATE VIEW readable_sessions AS
-    SELECT printf('%u', tkn) AS tkn, duration,
-        flags & 1 AS deleteSession, flags >> 1 & 1 AS extendOnSetAdd, flags >> 2 & 1 AS extendOnGet,
-        strftime(
-            '%Y-%m-%d %H:%M:%f',
-            (deadline + (SELECT wall - time FROM clock)) / 1000.0,
-            'unixepoch'
-        ) AS deadline,
-        keys
-    FROM sessions;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {VERSION};
-"""  # noqa: S608
 
 _INSERT = "INSERT INTO log VALUES (:seq, CAST(:changes AS TEXT), :checksum)"
 _INSERT_PART = "INSERT INTO loading VALUES (:seq, :load, CAST(:changes AS TEXT), :checksum)"
 
 _WAL_SIZE = 16 * 2**20
 """Bytes of write-ahead log after which the log is folded."""
-
-_WAL_LOOK = 2**20
-"""Bytes of write-ahead log that may be written between two looks at how large it is."""
-
-_WAL_PAGE = 4096 + 24
 
 _IDLE = 1.0
 """Seconds without a change after which the log is folded, however short, and files are synced; and
@@ -116,57 +79,6 @@ _BUSY = 1000
 """Milliseconds that a change waits for another process that has locked the file."""
 
 _LOST = "the data folder or a file of the store was removed or replaced"
-
-
-class VersionError(StoreError):
-    """The store is of a version that this server does not know."""
-
-
-def recognize(database: sqlite3.Connection, path: Path) -> None:
-    """Check that `database` has our tables.
-
-    Raises:
-        StoreError: it is something else, or of another version.
-        DamageError: its tables are not as they were made.
-        sqlite3.Error: it can't be read.
-    """
-    [(application,)] = database.execute("PRAGMA application_id")
-    [(version,)] = database.execute("PRAGMA user_version")
-    if application != APPLICATION_ID:
-        raise StoreError(f"{path} is not a store of NDB")
-    if version != VERSION:
-        raise VersionError(
-            f"{path} has version {version} of the tables; this server knows {VERSION}"
-        )
-    check_schema(database, _TABLES)
-
-
-def read_anchor(database: sqlite3.Connection) -> Anchor:
-    """Return the moment that ties the time of the store to the wall clock.
-
-    Raises:
-        sqlite3.Error: it can't be read.
-        DamageError: it isn't what was written.
-    """
-    row = database.execute("SELECT time, wall, checksum FROM clock").fetchone()
-    if row is None:
-        raise DamageError("the row of the clock is missing")
-    return anchor_of(row)
-
-
-def anchor_of(columns: Sequence[object]) -> Anchor:
-    """Return the moment that the columns of the clock are: `time`, `wall` and `checksum`.
-
-    Raises:
-        DamageError: they aren't what was written.
-    """
-    try:
-        at, wall, checksum = msgspec.convert(columns, tuple[int, int, int])
-        if checksum == clock_checksum(at, wall):
-            return Anchor(at, wall)
-    except (msgspec.ValidationError, struct.error):
-        pass
-    raise DamageError("the checksum of the row of the clock is wrong")
 
 
 class Store:
@@ -198,7 +110,8 @@ class Store:
         self._tell_lost = lost
         self._folder = folder.absolute()
         self.path = self._folder / FILE
-        self._wal = Path(f"{self.path}-wal")
+        self._wal_path = Path(f"{self.path}-wal")
+        self._partial = Path(f"{self.path}.partial")
         self._synced = 0
         self._synced_at = self._looked_at = time.monotonic()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -209,6 +122,8 @@ class Store:
             self._lock = lock(folder / LOCK)
             held.callback(lambda: os.close(self._lock))
             try:
+                # What a server that was killed meanwhile has left.
+                self._partial.unlink(missing_ok=True)
                 self._open()
                 held.callback(self._database.close)
                 self.fold()
@@ -238,26 +153,15 @@ class Store:
         # The load that is being staged, and its parts.
         self._staged: tuple[int, list[Part]] = (0, [])
         self._parts = 0
-        # Bytes of write-ahead log: at the last look, when it was folded, and since the last look.
-        self._wal_size = self._wal_folded = self._unlooked = 0
-        # How long the write-ahead log is at least.
-        self._wal_least = 0
-        # Which files are ours, and how the main one was when it was written last.
-        self._opened = self._identities()
-        self._left = _state(self.path)
+        self._wal = WriteAheadLog(self._wal_path)
+        self._files = OpenedFiles(self.path, self._wal_path, self._folder, self._folder / LOCK)
 
     def _prepare(self, database: sqlite3.Connection) -> None:
-        if _is_new(database):
-            # Before the first table: neither can be changed later.
-            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            database.execute("PRAGMA journal_mode = WAL")
-            _make_tables(database, Anchor(now := wall_ms(), now))
+        if is_new(database):
+            make_tables(database, Anchor(now := wall_ms(), now))
         else:
             recognize(database, self.path)
-            # The checksums say that a row is what was written, not that none is missing.
-            [(verdict,)] = database.execute("PRAGMA quick_check(1)")
-            if found := verdict_of(verdict):
-                raise DamageError(found)
+            check_structure(database)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute(f"PRAGMA synchronous = {'FULL' if self._strict else 'NORMAL'}")
         # Checkpoints follow a fold: most of what the log was need not go to the file at all.
@@ -445,7 +349,7 @@ class Store:
             if self._folding is not None:
                 if next(self._folding, _FOLDED) is _FOLDED:
                     self._folding = None
-            elif is_idle or self._unfolded.size >= _WAL_SIZE or self._grown() >= _WAL_SIZE:
+            elif is_idle or self._unfolded.size >= _WAL_SIZE or self._wal.grown() >= _WAL_SIZE:
                 self._folding = self._fold()
             if not self._strict:
                 self._sync()
@@ -524,9 +428,7 @@ class Store:
                 "checksum": log_checksum(load, seq, text),
             },
         )
-        # It takes one more page as a rule, and one for what is left over.
-        self._unlooked += _WAL_PAGE * (2 + len(text) // 4092)
-        self._wal_least = self._wal_size or _WAL_PAGE
+        self._wal.wrote(len(text))
         return len(text)
 
     def _begin_load(self, load: int) -> None:
@@ -554,7 +456,7 @@ class Store:
         if self._kept_anchor != self.anchor:
             # Where that can't be, nothing else can be written: whoever tries will say so.
             with suppress(sqlite3.Error, MemoryError):
-                _put_anchor(self._database, self.anchor)
+                put_anchor(self._database, self.anchor)
                 self._kept_anchor = self.anchor
 
     # Folding
@@ -567,7 +469,7 @@ class Store:
             self._since = [since]
             try:
                 for _ in self._tables.steps(unfolded):
-                    if self._grown(look=True) >= 2 * _WAL_SIZE:
+                    if self._wal.grown(look=True) >= 2 * _WAL_SIZE:
                         self._checkpoint()
                     yield
                 self._unfolded = since
@@ -579,9 +481,9 @@ class Store:
                 # Python 3.11's `execute` ends such a statement after its first page.
                 database.executescript(f"PRAGMA incremental_vacuum({_VACUUM})")
                 yield
-        elif not self._unlooked:
+        elif self._wal.is_idle:
             return
-        self._grown(look=True)
+        self._wal.grown(look=True)
         self._checkpoint()
 
     def _is_wasteful(self) -> bool:
@@ -589,47 +491,25 @@ class Store:
         [(pages,)] = self._database.execute("PRAGMA page_count")
         return bool(free > max(_VACUUM, pages // 4))
 
-    def _grown(self, *, look: bool = False) -> int:
-        """Return how many bytes of write-ahead log have come since the last checkpoint."""
-        if look or self._unlooked >= _WAL_LOOK:
-            self._wal_size = wal_size(self._wal) or 0
-            self._unlooked = 0
-        return self._wal_size - self._wal_folded
-
     def _checkpoint(self) -> None:
         # It would write into whatever file is there.
         self._check_files()
         try:
             [(_, pages, done)] = self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
         finally:
-            # Even one that fails may have written. That it is another file is found out elsewhere.
-            with suppress(OSError):
-                self._left = _state(self.path)
+            # Even one that fails may have written.
+            self._files.written()
         # If all of it is in the file, it begins anew; who reads an older state prevents that.
-        self._wal_folded = self._wal_size = 0 if pages == done else self._wal_size
+        self._wal.checkpoint(begins_anew=pages == done)
 
     def _sync(self) -> None:
         """Have what was committed survive a power cut, if the last time is a second ago."""
         now = time.monotonic()
         if self._synced < self._seq and now - self._synced_at >= _IDLE:
-            sync(self._wal)
+            sync(self._wal_path)
             self._synced, self._synced_at = self._seq, now
 
     # Files that are not there any more
-
-    def _identities(self) -> list[tuple[int, int]]:
-        return [*map(identity, (self._folder, self.path, self._wal, self._folder / LOCK))]
-
-    def _are_ours(self) -> bool:
-        """Tell whether the files are those that were opened, and nobody else has written them."""
-        try:
-            return (
-                self._identities() == self._opened
-                and _state(self.path) == self._left
-                and self._wal.stat().st_size >= self._wal_least
-            )
-        except OSError:
-            return False
 
     def _look_at_files(self) -> None:
         """Find out whether the files are those that were opened, if it is time to look."""
@@ -646,7 +526,7 @@ class Store:
             OSError: they are not.
         """
         if not self._lost:
-            if self._are_ours():
+            if self._files.are_there() and self._wal_path.stat().st_size >= self._wal.least:
                 return
             self._lost = True
             self._folding = None
@@ -663,20 +543,11 @@ class Store:
             StoreError: another server has the folder.
         """
         self.incomplete = False
-        self._folder.mkdir(parents=True, exist_ok=True)
-        there = os.statvfs(self._folder)
-        if there.f_bavail * there.f_frsize < self._left[0]:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with TemporaryFile(dir=self._folder):
-            pass
-        held = os.fstat(self._lock)
-        with suppress(OSError):
-            if identity(self._folder / LOCK) == (held.st_dev, held.st_ino):
-                self.incomplete = True
-                return
-        taken = lock(self._folder / LOCK)
-        os.close(self._lock)
-        self._lock = taken
+        check_room(self._folder, self._files.size)
+        if not has_at(self._lock, self._folder / LOCK):
+            taken = lock(self._folder / LOCK)
+            os.close(self._lock)
+            self._lock = taken
         self.incomplete = True
 
     def _rebuild(self, changed: Changed) -> None:
@@ -688,22 +559,13 @@ class Store:
         self._look_for_room()
         if not changed.complete:
             raise OSError(errno.ESTALE, _LOST)
-        partial_ = self.path.with_suffix(".partial")
-        partial_.unlink(missing_ok=True)
+        new = self._partial
+        new.unlink(missing_ok=True)
         try:
-            with closing(connect(partial_)) as database:
-                # It is of use only when complete: it needs no journal, only a sync.
-                database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-                database.execute("PRAGMA journal_mode = OFF")
-                database.execute("PRAGMA synchronous = OFF")
-                _make_tables(database, self.anchor)
-                with transaction(database):
-                    put_sessions(database, changed.rows)
-                    for token, change in changed.maps.items():
-                        put_keys(database, signed(token), change.put.items())
-            kept_as = replace_store(self.path, partial_, "replaced")
+            write_complete(new, changed, self.anchor)
+            kept_as = replace_store(self.path, new, "replaced")
         finally:
-            partial_.unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
         before = self._database
         self._open()
         # Only now: SQLite would delete the log of a file that still had its name.
@@ -711,31 +573,6 @@ class Store:
         self._lost = self.incomplete = False
         kept = f"; what was there is kept as {kept_as}" if kept_as else ""
         logger.warning("the store was written anew from memory: %s%s", self.path, kept)
-
-
-def _is_new(database: sqlite3.Connection) -> bool:
-    """Tell whether there is nothing in the file yet."""
-    [(tables,)] = database.execute("SELECT count(*) FROM sqlite_master")
-    [(pages,)] = database.execute("PRAGMA page_count")
-    [(application,)] = database.execute("PRAGMA application_id")
-    return not tables and not application and pages <= 1
-
-
-def _make_tables(database: sqlite3.Connection, anchor: Anchor) -> None:
-    # What executes several statements commits first: it begins and ends its transaction itself.
-    database.executescript(f"BEGIN; {_TABLES}")
-    _put_anchor(database, anchor)
-    database.execute("COMMIT")
-
-
-def _put_anchor(database: sqlite3.Connection, anchor: Anchor) -> None:
-    database.execute("REPLACE INTO clock VALUES (1, ?, ?, ?)", (*anchor, clock_checksum(*anchor)))
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """Return the size of a file, and when it was written last, in ns."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
 
 
 _FOLDED = object()
