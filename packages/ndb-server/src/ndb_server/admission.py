@@ -60,6 +60,10 @@ class Policy:
     proxied: bool = False
 
 
+def _nothing() -> None:
+    """The first thing that a thread does."""
+
+
 class Crowd:
     """The connections there are, as they are counted.
 
@@ -144,6 +148,14 @@ class Door:
             self._judging[offer] = verdict
             verdict.add_done_callback(lambda _: self._judging.pop(offer))
         return verdict
+
+    def start(self) -> None:
+        """Start the thread that judges: later there may be no room for it.
+
+        Raises:
+            RuntimeError: it can't be started.
+        """
+        self._judges.submit(_nothing)
 
     def close(self) -> None:
         """Judge no more."""

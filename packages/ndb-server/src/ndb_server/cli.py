@@ -5,6 +5,7 @@ import logging
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -15,22 +16,23 @@ from cyclopts import App, CoercionError, CycloptsError, Parameter, Token
 from cyclopts.config import Dict, Env
 from cyclopts.validators import Number
 from ndb_protocol import DEFAULT_PORT
+from ndb_protocol.stdio import OutputError, all_output, open_missing_descriptors
 
 from . import auth_command, data_commands
 from .credentials import CredentialsError
-from .errors import DataError
+from .errors import DataError, trace_of
 from .handshake import parse_host, parse_origin
 from .limits import Limits, raise_file_limit
 from .logs import LogFormat, log_to_stderr
 from .parameters import Text
 from .salvage import salvage as salvage_store
-from .server import VERSION, Options, StartError, serve
+from .server import NO_MEMORY, VERSION, BrokenError, Options, StartError, serve
 from .store import Durability, StoreError
 from .tls import Certificates
 from .transport import Timeouts
 
 FAILED = 1
-"""Exit status when data can't be read or imported."""
+"""Exit status when data can't be read or imported, or the server fails while it runs."""
 
 logger = logging.getLogger(__name__)
 
@@ -337,14 +339,22 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: the command line; by default that of the process.
     """
     try:
-        app.meta(arguments, exit_on_error=False, print_error=False)
+        open_missing_descriptors()
+        with all_output():
+            app.meta(arguments, exit_on_error=False, print_error=False)
     except (CycloptsError, StartError, StoreError, CredentialsError) as error:
         _fail(error, USAGE_ERROR)
-    except DataError as error:
+    except (DataError, OutputError, BrokenError) as error:
         _fail(error, FAILED)
+    except MemoryError:
+        _fail(NO_MEMORY, FAILED)
+    except Exception as error:  # Nobody has thought of it; whoever is to find it has the trace.
+        logger.critical("unexpected\n%s", trace_of(error))
+        _fail(f"{type(error).__name__}, which nobody has thought of; the log has it", FAILED)
 
 
-def _fail(error: Exception, status: int) -> NoReturn:
-    # An error of cyclopts can have several lines.
-    print("ndb-server:", " ".join(str(error).split()), file=sys.stderr)
+def _fail(error: object, status: int) -> NoReturn:
+    # An error of cyclopts can have several lines. One that can't be said still has its status.
+    with suppress(OSError):
+        print("ndb-server:", " ".join(str(error).split()), file=sys.stderr)
     sys.exit(status)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -255,6 +255,10 @@ def read_keys(folder: Folder, name: str) -> dict[str, Raw]:
         return tables.read_keys(database)
 
 
+def _nothing() -> None:
+    """What the thread does to show that it has done all before."""
+
+
 class Datasets:
     """The commands that save and load.
 
@@ -267,6 +271,7 @@ class Datasets:
 
     Attributes:
         handlers: runs each command, by its name.
+        started: whether there is the thread.
     """
 
     def __init__(
@@ -286,6 +291,7 @@ class Datasets:
         self._thread = ThreadPoolExecutor(
             max_workers=1, thread_name_prefix="datasets", initializer=_be_modest
         )
+        self.started = False
         self.handlers = {
             "SH_SAVE": self._save_sessions,
             "SH_LOAD": self._load_sessions,
@@ -293,8 +299,21 @@ class Datasets:
             "KV_LOAD": self._load_keys,
         }
 
+    def start(self) -> None:
+        """Start the thread: later there may be no room for it.
+
+        Raises:
+            RuntimeError: it can't be started.
+        """
+        self._thread.submit(_nothing)
+        self.started = True
+
+    async def finish(self, last: Callable[[], None] = _nothing) -> None:
+        """Wait until the thread has done what it was given, and `last`."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, last)
+
     def close(self) -> None:
-        """Wait for the thread."""
+        """Wait for the thread, and end it."""
         self._thread.shutdown()
 
     def _to_save(self) -> Folder:
@@ -317,6 +336,8 @@ class Datasets:
             return await loop.run_in_executor(self._thread, work, *arguments)
         except DatasetError as error:
             raise RefusedError(status, str(error)) from error
+        except MemoryError as error:
+            raise RefusedError(status, "the server's memory ran out") from error
 
     # What is saved from memory is of the moment of the request. What is saved from disk is of a
     # moment between the request and the reply: other clients go on meanwhile.
@@ -401,8 +422,8 @@ class Datasets:
                 await journal.flush()
                 if journal.undone != before:
                     raise RefusedError(Status.LOAD_ERROR, f"not durable: {journal.trouble}")
-        except (RefusedError, asyncio.CancelledError):
-            # Cancelled when the server stops: half of it would be there at the next start.
+        except BaseException:
+            # Cancelled when the server stops, or out of memory: half of it would be there still.
             take_back()
             raise
 
@@ -429,7 +450,9 @@ class Datasets:
 def _be_modest() -> None:
     """Let this thread use what processor time the others leave."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        # Where it may not be, it competes with the others.
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _milliseconds_since(begin: float) -> int:

@@ -7,7 +7,6 @@ machine. In the first case nothing here costs a coroutine.
 import logging
 import secrets
 import sys
-import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -23,11 +22,11 @@ from ndb_protocol import (
     with_text_tokens,
 )
 from ndb_protocol.messages import DONE, Reply
-from ndb_protocol.replies import encode_body, reply_opening
+from ndb_protocol.replies import encode_body_into, reply_opening
 from ndb_protocol.requests import BEGINNING, NO_COMMAND, SHORT_WAY, UNREADABLE
 
 from .batches import Batch, Hold
-from .errors import RefusedError
+from .errors import RefusedError, trace_of
 from .journal import Journal
 from .nesting import nests_deeper
 from .queries import Steps
@@ -102,6 +101,7 @@ class Dispatcher:
 
     Attributes:
         too_deep: how many messages nested deeper.
+        out_of_memory: how many requests failed as there was no memory.
     """
 
     def __init__(
@@ -120,7 +120,9 @@ class Dispatcher:
         self._amend = amend
         self._depth = depth
         self._steps = Steps() if steps is None else steps
+        self._body = bytearray()
         self.too_deep = 0
+        self.out_of_memory = 0
         self._rows = {
             name: (
                 handler,
@@ -167,6 +169,7 @@ class Dispatcher:
         first = 0
         size = 0
         short_way = self._short_way
+        body = self._body
         steps = self._steps
         steps_until = steps.spent + MUCH
         # A shorter one can't nest as deep: what begins has to end.
@@ -200,12 +203,13 @@ class Dispatcher:
                     status = reply.st
                     if text_tokens:
                         reply = with_text_tokens(reply)
-                    text = opening + encode_body(reply) + b"}"
+                    encode_body_into(reply, body)
+                    text = opening + body + b"}"
                 else:
                     replies.append(self._later(command, reply, text_tokens, notes))
                     break
             except Exception as error:
-                status, text = _refusal(command, error)
+                status, text = self._refusal(command, error)
             if notes is not None:
                 notes.append(noted if status == _OK else self._note(command, status))
             if unsettled and batch is not newest:
@@ -271,35 +275,25 @@ class Dispatcher:
                 reply = with_text_tokens(reply)
             text = encode_reply(command.reply_name, reply)
         except Exception as error:
-            status, text = _refusal(command, error)
+            status, text = self._refusal(command, error)
         if notes is not None:
             notes.append(self._note(command, status))
         return text
 
+    def _refusal(self, command: Command, error: Exception) -> tuple[int, bytes]:
+        if isinstance(error, RefusedError):
+            refusal = Reply(st=error.status, m=error.message)
+        elif isinstance(error, MemoryError):
+            # Counted and not logged: there may be many.
+            self.out_of_memory += 1
+            refusal = Reply(st=Status.UNKNOWN, m="the server's memory ran out")
+        else:
+            incident = secrets.token_hex(4)
+            logger.error("internal error %s in %s\n%s", incident, command.name, trace_of(error))
+            sentence = f"internal error {incident}; the server's log has the cause"
+            refusal = Reply(st=Status.UNKNOWN, m=sentence)
+        return refusal.st, encode_reply(command.reply_name, refusal)
+
 
 def _nothing(*_: object) -> None:
     """What waits for nothing."""
-
-
-def _refusal(command: Command, error: Exception) -> tuple[int, bytes]:
-    if isinstance(error, RefusedError):
-        refusal = Reply(st=error.status, m=error.message)
-    else:
-        incident = secrets.token_hex(4)
-        logger.error("internal error %s in %s\n%s", incident, command.name, _trace(error))
-        sentence = f"internal error {incident}; the server's log has the cause"
-        refusal = Reply(st=Status.UNKNOWN, m=sentence)
-    return refusal.st, encode_reply(command.reply_name, refusal)
-
-
-def _trace(error: BaseException) -> str:
-    """Say where `error` was raised, and what led to it, without a token or a value.
-
-    An exception's message may hold one; its type and the lines of code do not.
-    """
-    lines = ["Traceback (most recent call last):\n"]
-    cause: BaseException | None = error
-    while cause is not None:
-        lines += [*traceback.format_tb(cause.__traceback__), f"{type(cause).__name__}\n"]
-        cause = cause.__cause__ or cause.__context__
-    return "".join(lines)

@@ -1,5 +1,7 @@
 """What the rooms of the server tell each other when something is refused."""
 
+import traceback
+
 from ndb_protocol import Status
 
 
@@ -19,3 +21,16 @@ class RefusedError(Exception):
 
 class DataError(Exception):
     """What is to be read, imported or checked can't be; says what is wrong with it."""
+
+
+def trace_of(error: BaseException) -> str:
+    """Say where `error` was raised, and what led to it, without a token or a value.
+
+    An exception's message may hold one; its type and the lines of code do not.
+    """
+    lines = ["Traceback (most recent call last):\n"]
+    cause: BaseException | None = error
+    while cause is not None:
+        lines += [*traceback.format_tb(cause.__traceback__), f"{type(cause).__name__}\n"]
+        cause = cause.__cause__ or cause.__context__
+    return "".join(lines)

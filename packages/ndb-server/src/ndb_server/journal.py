@@ -149,7 +149,10 @@ class Journal:
         if self._writing is None and (self._open or self.trouble):
             batch, self._open = self._open, Batch()
             self._writing = batch
-            self._write(batch.changed(*self.memory.everything()), self._written)
+            try:
+                self._write(batch.changed(*self.memory.everything()), self._written)
+            except MemoryError:
+                self._written("memory ran out")
 
     def _written(self, trouble: str | None) -> None:
         batch, self._writing = self._writing, None

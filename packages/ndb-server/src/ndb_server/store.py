@@ -28,6 +28,7 @@ from ndb_protocol import NO_TOKEN
 
 from .batches import Changed
 from .edits import MapChange
+from .errors import trace_of
 from .packing import Packed
 from .rows import Row, signed
 from .tables import (
@@ -120,7 +121,7 @@ class _Record(Struct, omit_defaults=True, gc=False):
 
 _NULL = Raw(b"null")
 _number = itemgetter(0)
-_encode = msgspec.json.Encoder().encode
+_encode_into = msgspec.json.Encoder().encode_into
 _decode = msgspec.json.Decoder(_Record).decode
 
 
@@ -210,6 +211,10 @@ class Store:
         durability: whether a batch is synced before it counts as written (`strict`), or within a
             second (`relaxed`).
 
+    Attributes:
+        failed: called in the store's thread if it ends by an error that it can't go on after. What
+            it was given to write, and was not said to be written, may be on disk or not.
+
     Raises:
         StoreError: another server has the folder, or the file can't be used.
     """
@@ -225,6 +230,8 @@ class Store:
         self._folding: Iterator[object] | None = None
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._trouble: str | None = None
+        self._text = bytearray()
+        self.failed: Callable[[], object] = _nothing
         with ExitStack() as held:
             self._lock = lock(folder / LOCK)
             held.callback(os.close, self._lock)
@@ -287,7 +294,8 @@ class Store:
         Blocking: to be called from another thread.
 
         Raises:
-            sqlite3.Error: the tables can't be brought up to date, or what `work` raises.
+            sqlite3.Error: the tables can't be brought up to date.
+            Exception: what `work` raises.
         """
         done: Future[None] = Future()
 
@@ -295,7 +303,7 @@ class Store:
             try:
                 self.fold()
                 work()
-            except sqlite3.Error as error:
+            except Exception as error:  # Whoever waits is told, whatever it is.
                 done.set_exception(error)
             else:
                 done.set_result(None)
@@ -360,6 +368,15 @@ class Store:
     # The thread
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # Whoever waits for the thread would wait for ever.
+            logger.critical("the store failed\n%s", trace_of(error))
+            self.failed()
+        finally:
+            self._end()
+
+    def _work(self) -> None:
         while True:
             try:
                 job = self._jobs.get(block=self._folding is None, timeout=_IDLE)
@@ -376,17 +393,17 @@ class Store:
                     self._folding = self._fold()
                 if not self._strict:
                     self._sync()
-            except (sqlite3.Error, OSError) as error:
+            except _TROUBLES as error:
                 # Nothing is lost: the log has it.
                 self._folding = None
-                if str(error) != self._trouble:
-                    self._trouble = str(error)
-                    logger.warning("the log could not be folded, or synced: %s", error)
+                reason = _reason(error)
+                if reason != self._trouble:
+                    self._trouble = reason
+                    logger.warning("the log could not be folded, or synced: %s", reason)
         try:
             self.fold()
-        except sqlite3.Error as error:
-            logger.warning("the log could not be folded: %s", error)
-        self._end()
+        except _TROUBLES as error:
+            logger.warning("the log could not be folded: %s", _reason(error))
 
     def _end(self) -> None:
         self._database.close()
@@ -396,30 +413,38 @@ class Store:
         written(self._commit(changed))
 
     def _commit(self, changed: Changed) -> str | None:
-        record = _Record(
-            all_ended=changed.all_ended,
-            ended=[signed(token) for token in changed.ended],
-            rows=changed.rows,  # type: ignore[arg-type]
-            maps=[
-                _Map(signed(token), change.clear, list(change.removed), change.put)
-                for token, change in changed.maps.items()
-            ],
-        )
         try:
-            self._append(record, changed.rows)
-        except sqlite3.Error as error:
+            record = _Record(
+                all_ended=changed.all_ended,
+                ended=[signed(token) for token in changed.ended],
+                rows=changed.rows,  # type: ignore[arg-type]
+                maps=[
+                    _Map(signed(token), change.clear, list(change.removed), change.put)
+                    for token, change in changed.maps.items()
+                ],
+            )
+            size = self._append(record)
+        except _TROUBLES as error:
             # If it was written and could not be synced, a crash would bring it back.
-            with suppress(sqlite3.Error):
-                self._append(_Record(), [])
-            return str(error)
+            with suppress(*_TROUBLES):
+                self._took(_Record(), [], self._append(_Record()))
+            return _reason(error)
+        self._took(record, changed.rows, size)
         return None
 
-    def _append(self, record: _Record, rows: list[Row]) -> None:
-        text = _encode(record)
+    def _append(self, record: _Record) -> int:
+        """Write a record; return its size."""
+        # Where memory runs out, `encode` ends the process.
+        text = self._text
+        _encode_into(record, text)
         self._database.execute("INSERT INTO log VALUES (?, CAST(? AS TEXT))", (self._seq + 1, text))
+        return len(text)
+
+    def _took(self, record: _Record, rows: list[Row], size: int) -> None:
+        """Note what the log has taken."""
         self._seq += 1
         for unfolded in (self._unfolded, *self._since):
-            unfolded.add(self._seq, len(text), record, rows)
+            unfolded.add(self._seq, size, record, rows)
 
     def _fold(self) -> Iterator[None]:
         """Bring the tables up to date and empty the log, a transaction at a time."""
@@ -499,6 +524,13 @@ class Store:
 
 
 _FOLDED = object()
+
+_TROUBLES = (sqlite3.Error, OSError, MemoryError)
+"""What may be over in a moment. SQLite's own lack of memory is a `MemoryError`."""
+
+
+def _reason(error: BaseException) -> str:
+    return "memory ran out" if isinstance(error, MemoryError) else str(error)
 
 
 def sync(path: Path) -> None:

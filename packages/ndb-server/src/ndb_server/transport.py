@@ -336,20 +336,23 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._heard = True
         self._traffic.received += len(data)
         pending = self._pending
-        if self._turn is not None:
-            pending += data
-        elif not pending:
-            consumed = self._process(data)
-            if consumed < len(data):
-                pending += memoryview(data)[consumed:]
-        else:
-            pending += data
-            if len(pending) >= self._needed:
-                self._process_pending()
-        if pending or self._kept:
-            self._keep()
-        if self._waits:
-            self._proceed()
+        try:
+            if self._turn is not None:
+                pending += data
+            elif not pending:
+                consumed = self._process(data)
+                if consumed < len(data):
+                    pending += memoryview(data)[consumed:]
+            else:
+                pending += data
+                if len(pending) >= self._needed:
+                    self._process_pending()
+            if pending or self._kept:
+                self._keep()
+            if self._waits:
+                self._proceed()
+        except MemoryError:
+            self._give_up()
 
     def eof_received(self) -> bool:
         # Whoever has asked may end its side, and be answered still.
@@ -423,8 +426,16 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def _go_on(self) -> None:
         # Where it is the others' turn, this goes on behind them.
         if not self._transport.is_closing() and self._turn is None:
-            self._process_pending()
-            self._proceed()
+            try:
+                self._process_pending()
+                self._proceed()
+            except MemoryError:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """End the connection: there is no memory for what comes, or for what is to be said."""
+        self._reached("process_memory")
+        self._abort("the server's memory ran out")
 
     def _process_pending(self) -> None:
         if self._pending:
@@ -712,6 +723,14 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def settled(self) -> None:
         """Send the replies that nothing holds any more."""
+        try:
+            self._send_settled()
+        except MemoryError:
+            self._give_up()
+        # Not before everyone has been told what became of the batch.
+        self._loop.call_soon(self._go_on)
+
+    def _send_settled(self) -> None:
         held, now = self._held, self._clock()
         while held:
             texts, sent, hold = held[0]
@@ -723,8 +742,6 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             held.popleft()
             if not self.closed.done():
                 self._send(texts[sent:])
-        # Not before everyone has been told what became of the batch.
-        self._loop.call_soon(self._go_on)
 
     def _send(self, texts: Sequence[bytes]) -> None:
         chunks: list[bytes] = []
