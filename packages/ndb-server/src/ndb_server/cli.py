@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import os
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,11 @@ from ndb_protocol import DEFAULT_PORT
 from ndb_protocol.stdio import OutputError, all_output, open_missing_descriptors
 
 from . import auth_command, data_commands
+from .combinations import contradiction, remarks
 from .credentials import CredentialsError
+from .environment import PREFIX, Strangers, set_aside
 from .errors import DataError, trace_of
-from .handshake import parse_host, parse_origin
+from .handshake import parse_allowed_host, parse_origin
 from .limits import Limits, raise_file_limit
 from .logs import LogFormat, log_to_stderr
 from .parameters import Text
@@ -49,7 +52,7 @@ app = App(
     ),
 )
 
-_ENVIRONMENT = Env("NDB_", command=False)
+_ENVIRONMENT = Env(PREFIX, command=False)
 app.config = app.meta.config = [_ENVIRONMENT]
 app.command(data_commands.datasets)
 app.command(data_commands.check)
@@ -91,7 +94,7 @@ Count = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=0
 Some = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=1))]
 Size = Annotated[int, Parameter(converter=_size, validator=Number(gte=0))]
 Origins = Annotated[tuple[str, ...], Parameter(negative=(), validator=_all(parse_origin))]
-Hosts = Annotated[tuple[str, ...], Parameter(negative=(), validator=_all(parse_host))]
+Hosts = Annotated[tuple[str, ...], Parameter(negative=(), validator=_all(parse_allowed_host))]
 Flag = Annotated[bool, Parameter(negative=())]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Loop = Literal["auto", "uvloop", "asyncio"]
@@ -188,7 +191,6 @@ def run(
         handshake_timeout: Seconds in which a connection has to open.
         idle_timeout: Seconds after which a connection without a request is closed; 0 for never.
     """
-    log_to_stderr(log_level, log_format)
     folder = None if data_dir is None else _prepare(Path(data_dir))
     if salvage and folder is not None:
         for line in salvage_store(folder):
@@ -220,7 +222,7 @@ def run(
         auth_file=None if auth_file is None else Path(auth_file),
         certificates=_certificates(tls_cert, tls_key, tls_client_ca),
         origins=frozenset(map(parse_origin, allow_origin)),
-        hosts=frozenset(map(parse_host, allow_host)),
+        hosts=frozenset(map(parse_allowed_host, allow_host)),
         behind_proxy=behind_proxy,
         insecure=insecure,
     )
@@ -328,8 +330,51 @@ def configure(
             _read(Path(config)), source=config, use_commands_as_keys=False, allow_unknown=True
         )
         app.config = [_ENVIRONMENT, file]
+    strangers = set_aside(os.environ, _variables())
+    if app.parse_commands(arguments)[0]:
+        for line in strangers.unknown:
+            print("ndb-server:", line, file=sys.stderr)
+    command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    if command is run:
+        _prepare_run(bound.arguments, strangers)
     status: int | None = app(arguments, exit_on_error=False, print_error=False)
     return status
+
+
+def _prepare_run(given: Mapping[str, Any], strangers: Strangers) -> None:
+    """Begin to log, and say which options and variables have no effect.
+
+    Raises:
+        StartError: what is asked for can't be had.
+    """
+    log_to_stderr(given.get("log_level", "info"), given.get("log_format", "text"))
+    if strangers.of_services:
+        logger.log(
+            logging.WARNING if strangers.hidden else logging.INFO,
+            "variables that Kubernetes or Docker have made for a Service have no effect here: %s; "
+            "set options of their names otherwise",
+            ", ".join(strangers.of_services),
+        )
+    for line in strangers.unknown:
+        logger.warning(line)
+    reason = contradiction(given)
+    if reason is not None:
+        raise StartError(reason)
+    for line in remarks(given):
+        logger.warning(line)
+
+
+def _variables() -> set[str]:
+    """Return the names of the variables that are options, of the server or of a command."""
+    apps = [app, *(app[name] for name in ("datasets", "check", "export", "import"))]
+    apps += [auth_command.app[name] for name in ("add", "remove", "list")]
+    named = {
+        name
+        for one in apps
+        for argument in one.assemble_argument_collection()
+        for name in argument.names
+    }
+    return {PREFIX + name.strip("-").upper().replace("-", "_") for name in {*named, "--config"}}
 
 
 def main(arguments: list[str] | None = None) -> None:

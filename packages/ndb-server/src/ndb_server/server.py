@@ -138,6 +138,9 @@ class Options:
     insecure: bool = False
 
 
+_DEFAULTS = Options()
+
+
 class Server:
     """Accepts connections and answers them.
 
@@ -172,6 +175,8 @@ class Server:
         self._guesses = Guesses(self._engine, self._loop.time, self._clock)
         self._door = Door(_policy(options), options.limits, self._respond_for)
         self._tls: ssl.SSLContext | None = None
+        # Whether it is said to be insecure, and is not.
+        self._needless = False
         self._reported: Counter[str] = Counter()
         self._connections: set[Connection] = set()
         self._traffic = Traffic()
@@ -380,6 +385,7 @@ class Server:
         except (CredentialsError, TlsError) as error:
             raise StartError(str(error)) from error
         certificates = options.certificates
+        self._needless = options.insecure and not options.behind_proxy
         for host in [_host(one) for one in passed] or [options.host]:
             reason = check_exposure(
                 host,
@@ -387,10 +393,11 @@ class Server:
                 guarded=options.auth_file is not None
                 or (certificates is not None and certificates.client_ca is not None),
                 encrypted=certificates is not None,
-                waived=options.behind_proxy or options.insecure,
+                waived=options.behind_proxy,
             )
-            if reason is not None:
+            if reason is not None and not options.insecure:
                 raise StartError(reason)
+            self._needless &= reason is None
         if has_fixed_hashes():
             logger.warning(FIXED_HASHES)
 
@@ -431,6 +438,10 @@ class Server:
             raise StartError(f"{error}; look at the ListenStream= of the socket unit") from error
         for_operators = [one for name, one in passed if name == OPS_SOCKET]
         for_clients = [one for name, one in passed if name != OPS_SOCKET]
+        if for_clients and (options.host, options.port) != (_DEFAULTS.host, _DEFAULTS.port):
+            logger.warning("--host and --port have no effect: a socket was passed to listen on")
+        if for_operators and options.ops_port is not None:
+            logger.warning("--ops-port has no effect: a socket was passed for health and metrics")
         await self._protect(for_clients)
         if for_operators or options.ops_port is not None:
             # Before anything else: that the server is starting is worth knowing.
@@ -460,6 +471,11 @@ class Server:
                     "duration_ms": duration,
                     **restored._asdict(),
                 },
+            )
+        if self._needless:
+            logger.warning(
+                "--insecure has no effect: what is listened on is protected, or of this machine "
+                "alone; leave it out, before it lets in somebody one day"
             )
         self._state = None
         self._reap()
