@@ -10,10 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import Any, cast
 
 _STREAMS = (
     # The wrong way round, so that reading and writing fail as they do on a closed descriptor.
@@ -60,7 +57,7 @@ def open_missing_descriptors() -> None:
 
 
 class _Output(io.FileIO):
-    def write(self, data: "ReadableBuffer", /) -> int:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
