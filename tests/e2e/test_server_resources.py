@@ -251,9 +251,42 @@ def test_a_server_that_fails_ends_and_lets_go_of_its_folder(
 
 def test_a_signal_ends_a_server_that_fails_at_its_start(tmp_path: Path) -> None:
     """It was ignored by then, and the store's thread held the process."""
-    script = FAILING.replace(
-        "raise AttributeError", "os.kill(os.getpid(), 15)\n    raise ValueError"
-    )
+    told = "os.kill(os.getpid(), 15)\n    raise ValueError"
+    script = FAILING.replace("raise AttributeError", told)
     done = run("-c", "import os\n" + script, str(tmp_path), "fail_to_tell", status=1)
     assert "ValueError" in done.stderr
     os.close(lock(tmp_path / LOCK))
+
+
+PROGRAM = """
+import gc, sys
+from ndb_server import cli
+from ndb_server.batches import Changed
+from ndb_server.store import Store
+
+def break_the_store():
+    [store] = [one for one in gc.get_objects() if isinstance(one, Store)]
+    store.write(Changed(False, [], [object()], {}), lambda _: None)
+
+def fail():
+    raise LookupError
+
+gc.freeze = globals()[sys.argv[1]]
+cli.main(["--port=0", f"--data-dir={sys.argv[2]}"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "said", "trace"),
+    [
+        ("break_the_store", "the store failed; the log has the cause", "TypeError"),
+        ("fail", "LookupError, which nobody has thought of; the log has it", "LookupError"),
+    ],
+)
+def test_a_program_that_fails_says_so_in_a_line_behind_where_it_was(
+    tmp_path: Path, way: str, said: str, trace: str
+) -> None:
+    done = run("-c", PROGRAM, way, str(tmp_path), status=1)
+    *log, line = done.stderr.splitlines()
+    assert line == f"ndb-server: {said}"
+    assert {"Traceback (most recent call last):", trace} <= set(log)

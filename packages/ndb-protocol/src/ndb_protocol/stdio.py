@@ -52,8 +52,10 @@ def open_missing_descriptors() -> None:
         except OSError:
             # The lowest number that is free: this one. Programs that are started have it too.
             os.set_inheritable(os.open(os.devnull, flags), True)
-            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - it stays
-            setattr(sys, name, stream)
+            stream = io.FileIO(number, mode, closefd=False)
+            buffered = io.BufferedReader(stream) if mode == "r" else io.BufferedWriter(stream)
+            text = io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace")
+            setattr(sys, name, text)
 
 
 class _Output(io.FileIO):

@@ -777,6 +777,8 @@ async def serve(options: Options, ready: Callable[[str], Any] = _print) -> None:
             ended = await server.stop()
         except Exception as error:  # As above.
             ended, failure = False, failure or error
+        if server.broken.done():
+            failure = failure or server.broken.result()
         if not ended:
             _leave(failure)
         if failure is not None:

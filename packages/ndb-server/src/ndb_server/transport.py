@@ -330,7 +330,12 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         return _read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(_read_buffer[:nbytes]))
+        try:
+            data = bytes(_read_buffer[:nbytes])
+        except MemoryError:
+            self._give_up()
+        else:
+            self.data_received(data)
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
