@@ -1,5 +1,6 @@
 """A server for which threads or memory run out, and one that fails as nobody has thought of."""
 
+import json
 import os
 import resource
 import subprocess
@@ -188,6 +189,27 @@ def test_a_reply_that_there_is_no_memory_for_ends_nobody_elses_connection(
         greedy.send(text({"KV_GET": {"keys": names}}))
         assert greedy.reply()["KV_GET_RSP"] == {"st": 1000, "m": "the server's memory ran out"}
         assert other.request("KV_COUNT")["cnt"] == len(names)
+
+
+@LOOPS
+def test_credentials_that_there_is_no_memory_to_check_are_refused_at_once(
+    start_server: StartServer, tmp_path: Path, loop: str
+) -> None:
+    # This one takes 256 MB to check.
+    entry = {"name": "shop", "roles": ["app"], "key": "key"}
+    entry["hash"] = f"$scrypt$ln=18,r=8,p=1${'A' * 22}${'A' * 43}"
+    (tmp_path / "auth").write_text(f"{json.dumps(entry)}\n")
+    server = start_server(f"--loop={loop}", f"--auth-file={tmp_path / 'auth'}")
+    leave_room(server, 2**20)
+    for _ in range(2):
+        with Wire(server.port) as client:
+            client.send(handshake(Authorization="Bearer key.secret"))
+            assert client.head()[0] == 503
+    # The trace is said once; a server's log with one is no reason to fail here.
+    server.process.terminate()
+    assert server.process.wait(BOUND) == 0
+    assert server.stderr.count("Traceback") == 1
+    server.killed = True
 
 
 RESTORE = """

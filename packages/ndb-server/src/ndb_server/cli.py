@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -366,15 +366,19 @@ def _prepare_run(given: Mapping[str, Any], strangers: Strangers) -> None:
 
 def _variables() -> set[str]:
     """Return the names of the variables that are options, of the server or of a command."""
-    apps = [app, *(app[name] for name in ("datasets", "check", "export", "import"))]
-    apps += [auth_command.app[name] for name in ("add", "remove", "list")]
-    named = {
-        name
-        for one in apps
-        for argument in one.assemble_argument_collection()
-        for name in argument.names
-    }
-    return {PREFIX + name.strip("-").upper().replace("-", "_") for name in {*named, "--config"}}
+    named = {"--config"}
+    for one in _programs(app):
+        named |= {name for each in one.assemble_argument_collection() for name in each.names}
+    return {PREFIX + name.lstrip("-").upper().replace("-", "_") for name in named}
+
+
+def _programs(one: App) -> Iterator[App]:
+    """Yield what can be run: the server and each command."""
+    if one.default_command is not None:
+        yield one
+    for name in one:
+        if not name.startswith("-"):
+            yield from _programs(one[name])
 
 
 def main(arguments: list[str] | None = None) -> None:
