@@ -17,6 +17,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol, cast
@@ -634,8 +635,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             return
         self._decide(response, decision)
         self._write_protocol()
-        self._process_pending()
-        self._proceed()
+        self._go_on()
 
     def _open(self, response: Response) -> None:
         self._ws.send_response(response)
@@ -789,7 +789,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if self._ws.eof_sent and self._transport.can_write_eof():
             # Half a close: the client reads our last frames before it sees the end, and what it
             # still sends is read, so that no reset overtakes them.
-            self._transport.write_eof()
+            # A client that has reset the connection meanwhile has no end to see.
+            with suppress(OSError):
+                self._transport.write_eof()
         elif self._ws.eof_sent:
             # With TLS there are no halves; what is written leaves before the end.
             self._transport.close()
