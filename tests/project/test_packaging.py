@@ -31,3 +31,12 @@ def test_the_alerts_ask_for_metrics_that_there_are() -> None:
     parts = {f"{name}{part}" for name in shown for part in ("_bucket", "_sum", "_count")}
     assert asked
     assert asked <= shown | parts
+
+
+def test_a_unit_lets_the_server_call_what_it_calls() -> None:
+    """systemd ends a process at a call that is not allowed; of a list, the last line counts."""
+    unit = (PACKAGING / "systemd" / "ndb-server.service").read_text()
+    *_, without, last = re.findall("^SystemCallFilter=(.*)", unit, re.M)
+    assert "@resources" in without
+    # What raises the limit of files, and what has a thread give way to others (os.setpriority).
+    assert set(last.split()) == {"setrlimit", "prlimit64", "setpriority"}

@@ -27,6 +27,20 @@ async def answer(handler: Handler, message: bytes = MESSAGE, *, text: bool = Fal
     return (await reply if isinstance(reply, Awaitable) else reply).decode()
 
 
+def test_a_request_that_there_is_no_memory_for_is_refused_and_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def needs_too_much(_: Any, __: int) -> Reply:
+        raise MemoryError
+
+    dispatcher = Dispatcher({"SH_SET": needs_too_much})
+    for _ in range(2):
+        [reply], _ = dispatcher.dispatch([MESSAGE], 0)
+        assert reply == b'{"SH_SET_RSP":{"st":1000,"m":"the server\'s memory ran out"}}'
+    assert dispatcher.out_of_memory == 2
+    assert caplog.messages == []
+
+
 def fails_at_once(params: Any, _: int) -> Reply:
     raise KeyError(params.tkn, params.keys)
 

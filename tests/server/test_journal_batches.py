@@ -199,6 +199,25 @@ def test_while_nothing_can_be_written_it_is_tried_again_once_at_a_time(
     assert len(durable.disk.retries) == 1
 
 
+def test_changes_that_there_is_no_memory_to_write_are_undone_and_nobody_waits(
+    durable: Durable, token: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, hold = durable.ask_held("SH_SET", tkn=token, keys={"a": 1})
+
+    def no_memory() -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as short:
+        short.setattr(durable.engine, "everything", no_memory)
+        durable.disk.end_turn()
+    assert instead(durable, hold)["st"] == 202
+    assert durable.journal.trouble == "memory ran out"
+    durable.disk.retry()
+    durable.settle()
+    assert durable.ask("SH_GET", tkn=token, keys=["a"])["keys"] == {}
+    assert durable.ask("SH_SET", tkn=token, keys={"b": 1})["st"] == 1
+
+
 def test_trouble_is_logged_once_and_its_end_too(
     durable: Durable, token: int, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,12 +1,16 @@
-"""Connections that come just as the server stops."""
+"""Connections that come just as the server stops, and a server that can't go on."""
 
 import asyncio
+import os
 import socket
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ndb_server.files import lock
 from ndb_server.server import Options, Server
+from ndb_server.store import LOCK
 
 from tests.e2e.wire import BOUND
 from tests.server.test_transport import turns
@@ -43,3 +47,47 @@ async def test_a_connection_that_comes_as_the_server_stops_is_ended_in_order(
             with suppress(OSError):
                 assert await loop.sock_recv(client, 1) == b""
     assert troubles == []
+
+
+def fail() -> None:
+    raise LookupError
+
+
+async def test_a_server_whose_journal_fails_is_broken_and_stops(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(Options(port=0, data_dir=tmp_path))
+    await server.start()
+    server._later(0, fail)
+    server._later(0, fail)
+    async with asyncio.timeout(BOUND):
+        assert str(await server.broken) == "the journal failed; the log has the cause"
+    assert await server.stop()
+    assert [said for said in caplog.messages if said.startswith("the journal failed\nTraceback")]
+    os.close(lock(tmp_path / LOCK))
+
+
+async def test_what_is_done_now_and_then_is_done_again_after_it_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server(Options(port=0))
+    await server.start()
+    server._run_due(0, fail)
+    assert not server._timers[fail].cancelled()
+    assert await server.stop()
+    assert server._timers[fail].cancelled()
+    assert caplog.messages[-1].startswith("what is done now and then failed\nTraceback")
+
+
+async def test_a_server_whose_connections_cannot_be_ended_closes_its_files_still(
+    tmp_path: Path,
+) -> None:
+    server = Server(Options(port=0, data_dir=tmp_path))
+    await server.start()
+    # What was closed already can't be closed.
+    server._guesses.close()
+    with pytest.raises(asyncio.InvalidStateError):
+        await server.stop()
+    os.close(lock(tmp_path / LOCK))
+    for acceptor in server._acceptors:
+        await acceptor.stop()

@@ -4,9 +4,11 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import Raw
@@ -15,11 +17,13 @@ from ndb_protocol.messages import Expiry
 from ndb_server.batches import Changed
 from ndb_server.edits import MapChange
 from ndb_server.errors import StoreError
+from ndb_server.files import lock
 from ndb_server.rows import Row, row_of
 from ndb_server.schema import FILE
 from ndb_server.sessions import NEVER, Session
-from ndb_server.store import Store
+from ndb_server.store import LOCK, Store
 
+from tests.e2e.wire import BOUND
 from tests.server.durable import START, OnDisk, content, on_disk, raw, write
 
 SLIDING = Expiry(duration=60, deleteSession=True, extendOnSetAdd=True, extendOnGet=True)
@@ -414,6 +418,46 @@ def test_free_pages_are_given_back_a_thousand_in_a_transaction(opened: Opened) -
     opened.fold()
     given_back = [each for each in statements if "incremental_vacuum" in each]
     assert 0 < len(given_back) <= pages // 1024
+
+
+def test_whoever_waits_for_work_at_rest_is_told_that_it_failed(opened: Opened) -> None:
+    def work() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        opened.store.at_rest(work)
+    opened.write(changed(packed(1)))
+
+
+def test_a_batch_that_there_is_no_memory_for_is_refused_and_the_next_is_written(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("ndb_server.store._encode_into", no_memory)
+    assert write(opened.store, changed(packed(1))) == "memory ran out"
+    monkeypatch.undo()
+    opened.write(changed(packed(2)))
+    sessions, _ = opened.after_a_crash()
+    assert set(sessions) == {2}
+
+
+def test_a_store_that_fails_says_so_and_lets_go_of_its_folder(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(folder)
+    failed = threading.Event()
+    store.failed = failed.set
+    store.start()
+    no_row: Any = object()
+    store.write(changed(no_row), lambda _: None)
+    assert failed.wait(BOUND)
+    store.close()
+    os.close(lock(folder / LOCK))
+    [said] = caplog.messages
+    assert said.startswith("the store failed\nTraceback")
+    assert said.endswith("TypeError\n")
 
 
 def test_the_files_stay_small_while_sessions_come_and_go(

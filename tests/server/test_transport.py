@@ -2,15 +2,18 @@
 
 import asyncio
 import fcntl
+import gc
 import json
 import logging
 import select
 import socket
+import struct
 import termios
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from ndb_protocol.messages import Reply
 from ndb_server.admission import Door, Policy
 from ndb_server.dispatch import NOT_TEXT, Dispatcher
 from ndb_server.engine import Engine
+from ndb_server.handshake import Refusal
 from ndb_server.limits import UNLIMITED
 from ndb_server.transport import (
     MAX_MESSAGE_SIZE,
@@ -801,3 +805,46 @@ async def test_shutting_down_cuts_off_a_client_that_does_not_answer_the_close_fr
 def test_a_text_frame_is_what_the_authority_makes_of_it(length: int) -> None:
     payload = b"x" * length
     assert text_header(length) + payload == Frame(Opcode.TEXT, payload).serialize(mask=False)
+
+
+class Hasty(Connection):
+    """A connection whose client is gone in the moment in which it has the answer."""
+
+    client: socket.socket
+
+    def _write(self, chunks: list[bytes]) -> None:
+        super()._write(chunks)
+        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.client.close()
+
+
+async def test_a_client_that_is_gone_before_the_server_ends_its_side_is_no_error() -> None:
+    loop = asyncio.get_running_loop()
+    troubles: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: troubles.append(context))
+    met: list[Hasty] = []
+
+    def meet() -> Hasty:
+        met.append(Hasty(unheard, lambda: 0, NOT_TEXT, set(), TIMEOUTS, answer_http=refused_later))
+        met[0].client = client
+        return met[0]
+
+    server = await loop.create_server(meet, "127.0.0.1", 0)
+    with socket.create_connection(server.sockets[0].getsockname()) as client:
+        client.send(handshake())
+        await until(lambda: bool(met))
+        async with asyncio.timeout(BOUND):
+            await met[0].closed
+    server.close()
+    await turns(2)
+    del met[:]
+    gc.collect()
+    assert troubles == []
+
+
+async def refused_later(*_: object) -> Refusal:
+    return Refusal(HTTPStatus.FORBIDDEN, "role", "not you")
+
+
+def unheard(messages: Sequence[bytes], _: int, __: bool) -> tuple[list[bytes], None]:
+    raise AssertionError(messages)

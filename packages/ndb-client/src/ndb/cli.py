@@ -1,7 +1,10 @@
 """The command line ``ndb``."""
 
 import sys
+from contextlib import suppress
 from typing import NoReturn
+
+from ndb_protocol.stdio import OutputError, all_output, open_missing_descriptors
 
 from .bench import BenchError, Unreachable
 from .errors import NdbException
@@ -19,6 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: the command line; by default that of the process.
     """
+    open_missing_descriptors()
     try:
         # Here: who only needs the client has neither.
         from cyclopts import CycloptsError  # noqa: PLC0415
@@ -29,14 +33,16 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _fail("the command line is an extra: pip install 'ndb-client[cli]'", USAGE_ERROR)
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        with all_output():
+            app(arguments, exit_on_error=False, print_error=False)
     except (CycloptsError, Unreachable) as error:
         _fail(error, USAGE_ERROR)
-    except (BenchError, NdbException) as error:
+    except (BenchError, NdbException, OutputError) as error:
         _fail(error, FAILED)
 
 
 def _fail(error: object, status: int) -> NoReturn:
-    # An error of cyclopts can have several lines.
-    print("ndb:", " ".join(str(error).split()), file=sys.stderr)
+    # An error of cyclopts can have several lines. One that can't be said still has its status.
+    with suppress(OSError):
+        print("ndb:", " ".join(str(error).split()), file=sys.stderr)
     sys.exit(status)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from .asyncapi import asyncapi
 from .schema import json_schema
+from .stdio import OutputError, all_output, open_missing_descriptors
 
 DOCUMENTS = {"schema": json_schema, "asyncapi": asyncapi}
 
@@ -22,8 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         choices=DOCUMENTS,
         help="schema: JSON Schema 2020-12 of every message; asyncapi: AsyncAPI 3 document",
     )
-    document = DOCUMENTS[parser.parse_args(arguments).document]()
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    open_missing_descriptors()
+    try:
+        with all_output():
+            document = DOCUMENTS[parser.parse_args(arguments).document]()
+            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    except OutputError as error:
+        parser.exit(1, f"ndb_protocol: {error}\n")
 
 
 if __name__ == "__main__":

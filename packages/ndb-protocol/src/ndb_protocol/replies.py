@@ -7,8 +7,13 @@ from msgspec import Raw
 
 from .messages import ExistReply, InfoReply, Reply, TokenReply
 
-encode_body = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
+
+encode_body = _encoder.encode
 """Returns the JSON text of a reply: what stands between its opening and a closing brace."""
+
+encode_body_into = _encoder.encode_into
+"""Puts that text into a `bytearray`. Where memory runs out, `encode_body` ends the process."""
 
 
 def reply_opening(name: str) -> bytes:

@@ -6,6 +6,7 @@ nobody else waiting.
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from websockets.headers import build_www_authenticate_basic
 from websockets.http11 import Request
 
 from .credentials import Credentials, Entry
+from .errors import trace_of
 from .handshake import (
     Offer,
     Refusal,
@@ -29,6 +31,8 @@ from .handshake import (
 from .limits import CONNECTIONS_BEYOND, Limits
 from .throttle import GrowingDelays
 from .transport import Respond
+
+logger = logging.getLogger(__name__)
 
 JUDGED_AT_ONCE = 32
 """Secrets that may wait to be judged; one takes some 40 ms."""
@@ -58,6 +62,10 @@ class Policy:
     origins: frozenset[str] = frozenset()
     hosts: frozenset[str] | None = frozenset()
     proxied: bool = False
+
+
+def _nothing() -> None:
+    """The first thing that a thread does."""
 
 
 class Crowd:
@@ -118,6 +126,7 @@ class Door:
         self.clients = Crowd()
         # However many clients there are, operators are told so.
         self.operators = Crowd()
+        self._trouble: type[Exception] | None = None
         self._judging: dict[Offer, asyncio.Future[Entry | None]] = {}
         # One: whoever sends many secrets keeps one core busy at the most.
         self._judges = ThreadPoolExecutor(1, thread_name_prefix="credentials")
@@ -144,6 +153,20 @@ class Door:
             self._judging[offer] = verdict
             verdict.add_done_callback(lambda _: self._judging.pop(offer))
         return verdict
+
+    def start(self) -> None:
+        """Start the thread that judges: later there may be no room for it.
+
+        Raises:
+            RuntimeError: it can't be started.
+        """
+        self._judges.submit(_nothing)
+
+    def say_once(self, error: Exception) -> None:
+        """Log why a secret can't be judged, unless it is as before."""
+        if type(error) is not self._trouble:
+            self._trouble = type(error)
+            logger.error("credentials can't be checked\n%s", trace_of(error))
 
     def close(self) -> None:
         """Judge no more."""
@@ -257,7 +280,15 @@ class Visit:
         verdict = door.judge(credentials, offer)
         if verdict is None:
             return _too_many(0)
-        entry = await verdict
+        try:
+            entry = await verdict
+        except Exception as error:  # It is not the client's fault, whatever it is.
+            door.say_once(error)
+            return Refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "unavailable",
+                "the server can't check credentials at the moment; try again later",
+            )
         # The credentials may have been replaced meanwhile.
         if entry is not None and entry in (door.credentials or ()):
             return self._known(entry)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 from ndb_protocol.commands import Role
+from ndb_protocol.stdio import OutputError
 
 from .credentials import add_entry, check_name, read_entries, remove_entry
 
@@ -28,7 +29,12 @@ def add(
         auth_file: File of credentials, made if it does not exist.
     """
     secret = add_entry(auth_file, name, role)
-    print(f"{name} may come in with the secret {secret}")
+    try:
+        print(f"{name} may come in with the secret {secret}", flush=True)
+    except OutputError:
+        # Nobody has seen it, and nobody ever will.
+        remove_entry(auth_file, name)
+        raise
 
 
 @app.command(help_epilogue=_AGAIN)

@@ -6,7 +6,8 @@ import os
 import shlex
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -17,22 +18,25 @@ from cyclopts import App, CoercionError, CycloptsError, Parameter, Token
 from cyclopts.config import Dict, Env
 from cyclopts.validators import Number
 from ndb_protocol import DEFAULT_PORT
+from ndb_protocol.stdio import OutputError, all_output, open_missing_descriptors
 
 from . import auth_command, data_commands
+from .combinations import contradiction, remarks
 from .credentials import CredentialsError
-from .errors import DataError, StoreError
-from .handshake import parse_host, parse_origin
+from .environment import PREFIX, Strangers, set_aside
+from .errors import DataError, StoreError, trace_of
+from .handshake import parse_allowed_host, parse_origin
 from .limits import Limits, raise_file_limit
 from .logs import LogFormat, log_to_stderr
 from .parameters import Text, not_empty
 from .salvage import salvage as salvage_store
-from .server import LOOPBACK, VERSION, Options, StartError, serve
+from .server import LOOPBACK, NO_MEMORY, VERSION, BrokenError, Options, StartError, serve
 from .store import Durability
 from .tls import Certificates
 from .transport import Timeouts
 
 FAILED = 1
-"""Exit status when data can't be read or imported."""
+"""Exit status when data can't be read or imported, or the server fails while it runs."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +56,7 @@ app = App(
     ),
 )
 
-_ENVIRONMENT = Env("NDB_", command=False)
+_ENVIRONMENT = Env(PREFIX, command=False)
 app.config = app.meta.config = [_ENVIRONMENT]
 app.command(data_commands.datasets)
 app.command(data_commands.check)
@@ -103,7 +107,7 @@ Addresses = Annotated[
     ),
 ]
 Origins = Annotated[tuple[str, ...], Parameter(negative=(), validator=_all(parse_origin))]
-Hosts = Annotated[tuple[str, ...], Parameter(negative=(), validator=_all(parse_host))]
+Hosts = Annotated[tuple[str, ...], Parameter(negative=(), validator=_all(parse_allowed_host))]
 Flag = Annotated[bool, Parameter(negative=())]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Loop = Literal["auto", "uvloop", "asyncio"]
@@ -204,7 +208,6 @@ def run(
         handshake_timeout: Seconds in which a connection has to open.
         idle_timeout: Seconds after which a connection without a request is closed; 0 for never.
     """
-    log_to_stderr(log_level, log_format)
     folder = None if data_dir is None else _prepare(Path(data_dir))
     if salvage and folder is not None:
         for line in salvage_store(folder):
@@ -237,7 +240,7 @@ def run(
         auth_file=None if auth_file is None else Path(auth_file),
         certificates=_certificates(tls_cert, tls_key, tls_client_ca),
         origins=frozenset(map(parse_origin, allow_origin)),
-        hosts=frozenset(map(parse_host, allow_host)),
+        hosts=frozenset(map(parse_allowed_host, allow_host)),
         behind_proxy=behind_proxy,
         insecure=insecure,
     )
@@ -354,8 +357,55 @@ def configure(
             _read(Path(config)), source=config, use_commands_as_keys=False, allow_unknown=True
         )
         app.config = [_ENVIRONMENT, file]
+    strangers = set_aside(os.environ, _variables())
+    if app.parse_commands(arguments)[0]:
+        for line in strangers.unknown:
+            print("ndb-server:", line, file=sys.stderr)
+    command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    if command is run:
+        _prepare_run(bound.arguments, strangers)
     status: int | None = app(arguments, exit_on_error=False, print_error=False)
     return status
+
+
+def _prepare_run(given: Mapping[str, Any], strangers: Strangers) -> None:
+    """Begin to log, and say which options and variables have no effect.
+
+    Raises:
+        StartError: what is asked for can't be had.
+    """
+    log_to_stderr(given.get("log_level", "info"), given.get("log_format", "text"))
+    if strangers.of_services:
+        logger.log(
+            logging.WARNING if strangers.hidden else logging.INFO,
+            "variables that Kubernetes or Docker have made for a Service have no effect here: %s; "
+            "set options of their names otherwise",
+            ", ".join(strangers.of_services),
+        )
+    for line in strangers.unknown:
+        logger.warning(line)
+    reason = contradiction(given)
+    if reason is not None:
+        raise StartError(reason)
+    for line in remarks(given):
+        logger.warning(line)
+
+
+def _variables() -> set[str]:
+    """Return the names of the variables that are options, of the server or of a command."""
+    named = {"--config"}
+    for one in _programs(app):
+        named |= {name for each in one.assemble_argument_collection() for name in each.names}
+    return {PREFIX + name.lstrip("-").upper().replace("-", "_") for name in named}
+
+
+def _programs(one: App) -> Iterator[App]:
+    """Yield what can be run: the server and each command."""
+    if one.default_command is not None:
+        yield one
+    for name in one:
+        if not name.startswith("-"):
+            yield from _programs(one[name])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -367,14 +417,22 @@ def main(arguments: list[str] | None = None) -> None:
     # Files and folders are for this user alone, whatever makes them, SQLite among others.
     os.umask(_OF_OTHERS)
     try:
-        app.meta(arguments, exit_on_error=False, print_error=False)
+        open_missing_descriptors()
+        with all_output():
+            app.meta(arguments, exit_on_error=False, print_error=False)
     except (CycloptsError, StartError, StoreError, CredentialsError) as error:
         _fail(error, USAGE_ERROR)
-    except DataError as error:
+    except (DataError, OutputError, BrokenError) as error:
         _fail(error, FAILED)
+    except MemoryError:
+        _fail(NO_MEMORY, FAILED)
+    except Exception as error:  # Nobody has thought of it; whoever is to find it has the trace.
+        logger.critical("unexpected\n%s", trace_of(error))
+        _fail(f"{type(error).__name__}, which nobody has thought of; the log has it", FAILED)
 
 
-def _fail(error: Exception, status: int) -> NoReturn:
-    # An error of cyclopts can have several lines.
-    print("ndb-server:", " ".join(str(error).split()), file=sys.stderr)
+def _fail(error: object, status: int) -> NoReturn:
+    # An error of cyclopts can have several lines. One that can't be said still has its status.
+    with suppress(OSError):
+        print("ndb-server:", " ".join(str(error).split()), file=sys.stderr)
     sys.exit(status)

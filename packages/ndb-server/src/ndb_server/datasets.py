@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -264,6 +264,10 @@ def read(folder: Folder, name: str, kinds: Sequence[str], limits: Limits) -> Com
     return coming
 
 
+def _nothing() -> None:
+    """What the thread does to show that it has done all before."""
+
+
 class Datasets:
     """The commands that save and load.
 
@@ -277,6 +281,7 @@ class Datasets:
 
     Attributes:
         handlers: runs each command, by its name.
+        started: whether there is the thread.
     """
 
     def __init__(
@@ -300,6 +305,7 @@ class Datasets:
         self._thread = ThreadPoolExecutor(
             max_workers=1, thread_name_prefix="datasets", initializer=_be_modest
         )
+        self.started = False
         self.handlers = {
             "SH_SAVE": self._save_sessions,
             "SH_LOAD": self._load_sessions,
@@ -307,8 +313,21 @@ class Datasets:
             "KV_LOAD": self._load_keys,
         }
 
+    def start(self) -> None:
+        """Start the thread: later there may be no room for it.
+
+        Raises:
+            RuntimeError: it can't be started.
+        """
+        self._thread.submit(_nothing)
+        self.started = True
+
+    async def finish(self, last: Callable[[], None] = _nothing) -> None:
+        """Wait until the thread has done what it was given, and `last`."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, last)
+
     def close(self) -> None:
-        """Wait for the thread."""
+        """Wait for the thread, and end it."""
         self._thread.shutdown()
 
     def _to_save(self) -> Folder:
@@ -331,6 +350,8 @@ class Datasets:
             return await loop.run_in_executor(self._thread, work, *arguments)
         except DatasetError as error:
             raise RefusedError(status, str(error)) from error
+        except MemoryError as error:
+            raise RefusedError(status, "the server's memory ran out") from error
 
     # What is saved from memory is of the moment of the request. What is saved from disk is of a
     # moment between the request and the reply: other clients go on meanwhile.
@@ -443,7 +464,9 @@ class Datasets:
 def _be_modest() -> None:
     """Let this thread use what processor time the others leave."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        # Where it may not be, it competes with the others.
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _milliseconds_since(begin: float) -> int:

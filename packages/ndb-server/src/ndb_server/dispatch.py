@@ -23,7 +23,7 @@ from ndb_protocol import (
     with_text_tokens,
 )
 from ndb_protocol.messages import DONE, Reply
-from ndb_protocol.replies import encode_body, reply_opening
+from ndb_protocol.replies import encode_body_into, reply_opening
 from ndb_protocol.requests import BEGINNING, NO_COMMAND, SHORT_WAY, UNREADABLE
 
 from .batches import Batch, Hold
@@ -104,6 +104,7 @@ class Dispatcher:
     Attributes:
         too_deep: how many messages nested deeper.
         large_paths: how many paths were larger than each limit of theirs.
+        out_of_memory: how many requests failed as there was no memory.
     """
 
     def __init__(
@@ -122,9 +123,11 @@ class Dispatcher:
         self._amend = amend
         self._depth = depth
         self._steps = Steps() if steps is None else steps
+        self._body = bytearray()
         self.too_deep = 0
         self.large_paths: Counter[str] = Counter()
         self._handlers = handlers
+        self.out_of_memory = 0
         self._rows = {
             name: (
                 self._bounded(handler) if "path" in command.params.__struct_fields__ else handler,
@@ -184,6 +187,7 @@ class Dispatcher:
         first = 0
         size = 0
         short_way = self._short_way
+        body = self._body
         steps = self._steps
         steps_until = steps.spent + MUCH
         # A shorter one can't nest as deep: what begins has to end.
@@ -217,12 +221,13 @@ class Dispatcher:
                     status = reply.st
                     if text_tokens:
                         reply = with_text_tokens(reply)
-                    text = opening + encode_body(reply) + b"}"
+                    encode_body_into(reply, body)
+                    text = opening + body + b"}"
                 else:
                     replies.append(self._later(command, reply, text_tokens, notes))
                     break
             except Exception as error:
-                status, text = _refusal(command, error)
+                status, text = self._refusal(command, error)
             if notes is not None:
                 notes.append(noted if status == _OK else self._note(command, status))
             if unsettled and batch is not newest:
@@ -288,22 +293,25 @@ class Dispatcher:
                 reply = with_text_tokens(reply)
             text = encode_reply(command.reply_name, reply)
         except Exception as error:
-            status, text = _refusal(command, error)
+            status, text = self._refusal(command, error)
         if notes is not None:
             notes.append(self._note(command, status))
         return text
 
+    def _refusal(self, command: Command, error: Exception) -> tuple[int, bytes]:
+        if isinstance(error, RefusedError):
+            refusal = Reply(st=error.status, m=error.message)
+        elif isinstance(error, MemoryError):
+            # Counted and not logged: there may be many.
+            self.out_of_memory += 1
+            refusal = Reply(st=Status.UNKNOWN, m="the server's memory ran out")
+        else:
+            incident = secrets.token_hex(4)
+            logger.error("internal error %s in %s\n%s", incident, command.name, trace_of(error))
+            sentence = f"internal error {incident}; the server's log has the cause"
+            refusal = Reply(st=Status.UNKNOWN, m=sentence)
+        return refusal.st, encode_reply(command.reply_name, refusal)
+
 
 def _nothing(*_: object) -> None:
     """What waits for nothing."""
-
-
-def _refusal(command: Command, error: Exception) -> tuple[int, bytes]:
-    if isinstance(error, RefusedError):
-        refusal = Reply(st=error.status, m=error.message)
-    else:
-        incident = secrets.token_hex(4)
-        logger.error("internal error %s in %s\n%s", incident, command.name, trace_of(error))
-        sentence = f"internal error {incident}; the server's log has the cause"
-        refusal = Reply(st=Status.UNKNOWN, m=sentence)
-    return refusal.st, encode_reply(command.reply_name, refusal)

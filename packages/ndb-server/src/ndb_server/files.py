@@ -81,7 +81,9 @@ def reason_of(error: Exception, folder: Path) -> str:
     """
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    said = str(error) or type(error).__name__
+    if isinstance(error, MemoryError):
+        return "memory ran out"
+    said = str(error)
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY) & 0xFF
     if is_of_the_disk(error) and code not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         cause = _cause(folder)

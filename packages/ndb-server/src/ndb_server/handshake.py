@@ -9,6 +9,7 @@ Two attacks come through a browser, which opens a WebSocket to any address for a
 """
 
 import binascii
+import re
 from base64 import b64decode
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -57,11 +58,18 @@ def parse_origin(text: str) -> str:
     """
     if text == "null":
         raise ValueError("'null' is the origin of any page that is kept apart, so it names none")
+    if "*" in text:
+        raise ValueError(f"'{text}': * stands for nothing here; give each origin by itself")
     parts = urlsplit(text)
     if not parts.scheme or not parts.hostname or text.split("://", 1)[1] != parts.netloc:
         raise ValueError(f"'{text}' is no origin; one looks like https://app.example:8443")
     if parts.username is not None:
         raise ValueError("an origin has no credentials")
+    if parts.scheme in ("ws", "wss"):
+        raise ValueError(
+            f"'{text}' is where a server is; the origin of a page begins with http: or https:"
+        )
+    _check_name(parts.hostname)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     if parts.port is None or parts.port == _DEFAULT_PORTS.get(parts.scheme):
         return f"{parts.scheme}://{host}"
@@ -80,6 +88,53 @@ def parse_host(text: str) -> str:
     # A port that is none is a ValueError too.
     _ = parts.port
     return parts.hostname.rstrip(".")
+
+
+_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
+
+
+def _check_name(name: str) -> None:
+    """Refuse what no browser and no program sends as the name of a host.
+
+    Raises:
+        ValueError: it is that; says what they send instead.
+    """
+    if parse_address(name) is not None or _NAME.fullmatch(name):
+        return
+    try:
+        sent = name.encode("idna").decode()
+    except UnicodeError:
+        sent = name
+    if sent == name or not _NAME.fullmatch(sent):
+        raise ValueError(f"'{name}' is no name of a host")
+    raise ValueError(f"'{name}' is sent as {sent}; give that")
+
+
+def parse_allowed_host(text: str) -> str:
+    """Return the name or address by which clients know the server, as they send it.
+
+    Raises:
+        ValueError: it is none, or there is more to it, which would have no effect.
+    """
+    if "*" in text:
+        raise ValueError(
+            f"'{text}': * stands for nothing here; give each name by itself, or ask for "
+            "credentials (--auth-file) without --allow-host, and any name will do"
+        )
+    if "/" in text:
+        raise ValueError(f"'{text}' is more than a host; give its name alone, such as ndb.example")
+    if parse_address(text) is not None:
+        return text
+    host = parse_host(text)
+    if urlsplit(f"//{text}").port is not None:
+        raise ValueError(f"'{text}': whatever the port, it is the name that counts; give {host}")
+    _check_name(host)
+    return host
+
+
+def is_always_right(host: str) -> bool:
+    """Tell whether `host` may stand in any ``Host`` header: no DNS can make it another site's."""
+    return parse_address(host) is not None or host == "localhost" or host.endswith(".localhost")
 
 
 def parse_address(host: str) -> IPv4Address | IPv6Address | None:
@@ -127,10 +182,7 @@ def check_origin(request: Request, allowed: Collection[str]) -> Refusal | None:
 
 
 def check_host(request: Request, allowed: Collection[str] | None) -> Refusal | None:
-    """Refuse a request for a host that is none of `allowed`, if that is given.
-
-    Addresses and ``localhost`` are always right: no DNS can make them another site's.
-    """
+    """Refuse a request for a host that is none of `allowed`, if that is given."""
     hosts = request.headers.get_all("Host")
     try:
         [text] = hosts
@@ -140,13 +192,7 @@ def check_host(request: Request, allowed: Collection[str] | None) -> Refusal | N
         return Refusal(
             HTTPStatus.BAD_REQUEST, "host", "there must be one Host header, with a host in it"
         )
-    if (
-        allowed is None
-        or host in allowed
-        or parse_address(host) is not None
-        or host == "localhost"
-        or host.endswith(".localhost")
-    ):
+    if allowed is None or host in allowed or is_always_right(host):
         return None
     return Refusal(
         HTTPStatus.FORBIDDEN,

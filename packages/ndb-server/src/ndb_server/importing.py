@@ -71,7 +71,6 @@ def bring_in(folder: Path, entries: Iterable[SessionEntry | KeyEntry]) -> Import
     except sqlite3.Error as error:
         raise DataError(f"{store.path} can't be written: {error}; nothing was imported") from error
     finally:
-        store.start()
         store.close()
     return Imported(sessions, session_keys, len(keys), already_there)
 

@@ -135,8 +135,9 @@ class Journal:
         return self._seal()
 
     def _seal(self) -> Batch[Any]:
-        batch, self._open = self._open, Batch()
+        batch = self._open
         self._sealed.append((batch, batch.changed(*self.memory.everything())))
+        self._open = Batch()
         return batch
 
     # For who answers
@@ -201,12 +202,17 @@ class Journal:
         self._sending = False
         # Without any change it tells whether the trouble is over.
         if self._writing is None and (self._sealed or self._open or self.trouble):
-            if not self._sealed:
-                self._seal()
-            self._writing, changed = self._sealed.popleft()
-            if self._incomplete() and not self._sealed and not self._open:
-                changed = complete(*self.memory.everything())
-            self._write(changed, self._written)
+            try:
+                if not self._sealed:
+                    self._seal()
+                self._writing, changed = self._sealed.popleft()
+                if self._incomplete() and not self._sealed and not self._open:
+                    changed = complete(*self.memory.everything())
+                self._write(changed, self._written)
+            except MemoryError:
+                if self._writing is None:
+                    self._writing, self._open = self._open, Batch()
+                self._written("memory ran out")
 
     def _written(self, trouble: str | None) -> None:
         batch, self._writing = self._writing, None

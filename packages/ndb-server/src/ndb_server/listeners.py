@@ -4,7 +4,6 @@ A host may have several addresses, and there may be several hosts: all of them g
 was listened on first says which, where any free port will do.
 """
 
-import asyncio
 import errno
 import logging
 import os
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 from urllib.parse import quote
 
-from .handshake import parse_address
+from .addresses import look_up
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +73,12 @@ async def resolve(hosts: Iterable[str], port: int) -> list[Address]:
 
     Raises:
         ListenError: a host has none.
+        RuntimeError: no thread can be started to look a name up.
     """
     found: dict[object, Address] = {}
     for host in hosts:
         try:
-            infos = [info for text in await _look_up(host) for info in _parse(text)]
+            infos = [info for _, place in await look_up(host) for info in _parse(str(place[0]))]
         except (OSError, ValueError) as error:
             # A host that no resolver can be asked for is a ValueError.
             raise ListenError(f"cannot listen on {host} port {port}: {_reason(error)}") from error
@@ -101,15 +101,6 @@ def places(addresses: Iterable[Address], passed: Iterable[socket.socket]) -> lis
         *((address.host, str(address)) for address in addresses),
         *((str(name[0]), str(name[0])) for name in names if isinstance(name, tuple)),
     ]
-
-
-async def _look_up(host: str) -> list[str]:
-    """Return the addresses of `host`; an address has itself."""
-    if parse_address(host) is not None:
-        return [host]
-    loop = asyncio.get_running_loop()
-    infos = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(place[0]) for *_, place in infos))
 
 
 def _parse(address: str) -> list[tuple[int, int, _Place]]:

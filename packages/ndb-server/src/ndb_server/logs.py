@@ -31,6 +31,13 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
+    def handleError(self, record: logging.LogRecord) -> None:
+        # A line that there is no memory for would become a page that says so.
+        if not isinstance(sys.exc_info()[1], MemoryError):
+            super().handleError(record)
+
+
 def log_to_stderr(level: str, form: LogFormat) -> None:
     """Begin to log.
 
@@ -38,7 +45,7 @@ def log_to_stderr(level: str, form: LogFormat) -> None:
         level: the least severe level to log, such as ``info``.
         form: text or JSON.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(
         JsonFormatter()
         if form == "json"

@@ -79,7 +79,7 @@ _NULL = Raw(b"null")
 _number = itemgetter(0)
 _decode = msgspec.json.Decoder(Record).decode
 
-encode = msgspec.json.Encoder().encode
+encode_into = msgspec.json.Encoder().encode_into
 
 
 class Part(NamedTuple):

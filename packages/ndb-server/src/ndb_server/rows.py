@@ -49,7 +49,7 @@ def key_checksum(number: int, key: bytes, value: bytes | Raw) -> int:
     return crc32(value, crc32(key, crc32(_KEY(number, len(key)))))
 
 
-def log_checksum(part_of: int, seq: int, changes: bytes) -> int:
+def log_checksum(part_of: int, seq: int, changes: bytes | bytearray) -> int:
     """Return the checksum of a row of the log, or of a part of the load `part_of`."""
     return crc32(changes, crc32(_LOG(part_of, seq)))
 

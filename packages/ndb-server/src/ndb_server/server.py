@@ -8,19 +8,20 @@ import os
 import signal
 import socket
 import ssl
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ndb_protocol import DEFAULT_PORT, PROTOCOL_VERSION
 from ndb_protocol import messages as m
 from ndb_protocol.commands import Role
+from ndb_protocol.stdio import OutputError
 
 from . import jsonpath
 from .accepting import Acceptor, Encryption, Pause
@@ -31,7 +32,7 @@ from .credentials import Credentials, CredentialsError, read_entries
 from .datasets import Datasets
 from .dispatch import NOT_TEXT, Dispatcher, Handler
 from .engine import Engine
-from .errors import RefusedError, StoreError
+from .errors import RefusedError, StoreError, trace_of
 from .guesses import Guesses
 from .handshake import is_loopback, parse_address
 from .journal import Journal
@@ -87,6 +88,8 @@ _REAP_INTERVAL = 0.1
 _CLOCK_INTERVAL = 1.0
 _STEP = 60_000
 """Milliseconds by which the wall clock has to be set to be worth a line in the log."""
+_TROUBLED = 10.0
+"""Seconds after which something is done again that failed."""
 _RESTORE_SLICE = 4096
 _REAP_SLICE = 128
 _A_DAY = 86_400.0
@@ -94,6 +97,18 @@ _A_DAY = 86_400.0
 
 class StartError(Exception):
     """The server can't start; says why and what to do."""
+
+
+class BrokenError(Exception):
+    """The server failed at something that it can't go on after; the log has the cause."""
+
+
+NO_THREAD = (
+    "cannot start a thread: let the process have more of them (ulimit -u, pids.max of its control "
+    "group) or more memory"
+)
+
+NO_MEMORY = "memory ran out: let the process have more of it (ulimit -v, memory.max), or keep less"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +156,9 @@ class Options:
     insecure: bool = False
 
 
+_DEFAULTS = Options()
+
+
 class Server:
     """Accepts connections and answers them.
 
@@ -156,6 +174,7 @@ class Server:
         self._journal: Journal | None = None
         if options.data_dir is not None:
             store = Store(options.data_dir, options.durability, self._lost)
+            store.failed = self._store_failed
             self._store = store
             self._journal = Journal(self._write, self._later, lambda: store.incomplete)
         self._clock = Clock(None if self._store is None else self._store.anchor)
@@ -183,6 +202,8 @@ class Server:
         self._expirations = Expirations()
         self._descriptors = descriptor_limit()
         self._pause = Pause()
+        # Whether it is said to be insecure, and is not.
+        self._needless = False
         self._reported: Counter[str] = Counter()
         self._connections: set[Connection] = set()
         self._traffic = Traffic()
@@ -208,6 +229,8 @@ class Server:
             )
         self._operations = Operations(self._why_not_ready, page)
         self._operators: set[Connection] = set()
+        # What the server can't go on after.
+        self.broken: asyncio.Future[BrokenError] = self._loop.create_future()
         self._state: str | None = "starting"
         self._acceptors: list[Acceptor] = []
         self._ops_acceptors: list[Acceptor] = []
@@ -252,7 +275,7 @@ class Server:
 
         def done(trouble: str | None) -> None:
             self._batch_delay.observe(time.monotonic() - begin)
-            written(trouble)
+            self._step(lambda: written(trouble))
 
         def done_here(trouble: str | None) -> None:
             self._loop.call_soon_threadsafe(done, trouble)
@@ -263,7 +286,7 @@ class Server:
         assert self._journal is not None
         # A loop that is closed has nobody left to answer.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._journal.distrust, reason)
+            self._loop.call_soon_threadsafe(self._step, partial(self._journal.distrust, reason))
 
     def _follow_wall_clock(self) -> None:
         moved = self._clock.follow()
@@ -277,6 +300,10 @@ class Server:
         if moved and self._store is not None:
             self._store.tie(self._clock.anchor)
 
+    def _store_failed(self) -> None:
+        """Stop: nothing is written any more. The store's thread calls it."""
+        self._loop.call_soon_threadsafe(self._break, "the store failed; the log has the cause")
+
     def _held(self) -> Iterator[Histogram]:
         """Yield what was noted of requests whose replies wait until a change is durable."""
         if self._journal is not None:
@@ -286,9 +313,22 @@ class Server:
 
     def _later(self, delay: float, action: Callable[[], None]) -> None:
         if delay:
-            self._loop.call_later(delay, action)
+            self._loop.call_later(delay, self._step, action)
         else:
-            self._loop.call_soon(action)
+            self._loop.call_soon(self._step, action)
+
+    def _step(self, action: Callable[[], None]) -> None:
+        """Have the journal go on; where it can't, memory and disk may not be the same any more."""
+        try:
+            action()
+        except Exception as error:
+            logger.critical("the journal failed\n%s", trace_of(error))
+            self._break("the journal failed; the log has the cause")
+
+    def _break(self, reason: str) -> None:
+        """Have the server end: it can't go on."""
+        if not self.broken.done():
+            self.broken.set_result(BrokenError(reason))
 
     async def _restore(self, store: Store) -> None:
         """Go on with what is on disk."""
@@ -307,6 +347,8 @@ class Server:
         except (*READ_ERRORS, DamageError) as error:
             raise StartError(store.damaged(error)) from error
         store.tie(self._clock.anchor)
+        # All threads that there will ever be start here: later there may be no room for one.
+        self._datasets.start()
         store.start()
 
     def _respond_for(
@@ -340,6 +382,7 @@ class Server:
         found = self._engine.reached + self._door.reached
         found["steps"] = self._engine.steps.exceeded
         found["depth"] += sum(one.too_deep for one in self._dispatchers.values())
+        found["process_memory"] += sum(one.out_of_memory for one in self._dispatchers.values())
         for one in self._dispatchers.values():
             found += one.large_paths
         found["unknown_tokens"] = self._guesses.slowed
@@ -392,6 +435,7 @@ class Server:
         try:
             if options.auth_file is not None:
                 self._door.credentials = Credentials(read_entries(options.auth_file).values())
+                self._door.start()
             if options.certificates is not None:
                 self._tls = options.certificates.context()
                 report_refusals(self._tls, self._refuse_tls)
@@ -399,6 +443,7 @@ class Server:
         except (CredentialsError, TlsError) as error:
             raise StartError(str(error)) from error
         certificates = options.certificates
+        self._needless = options.insecure and not options.behind_proxy
         for host, address in where:
             reason = check_exposure(
                 host,
@@ -406,10 +451,11 @@ class Server:
                 guarded=options.auth_file is not None
                 or (certificates is not None and certificates.client_ca is not None),
                 encrypted=certificates is not None,
-                waived=options.behind_proxy or options.insecure,
+                waived=options.behind_proxy,
             )
-            if reason is not None:
+            if reason is not None and not options.insecure:
                 raise StartError(reason)
+            self._needless &= reason is None
         if has_fixed_hashes():
             logger.warning(FIXED_HASHES)
         if few := few_descriptors(self._descriptors, options.limits.connections):
@@ -422,6 +468,8 @@ class Server:
     async def start(self) -> str:
         """Restore what is on disk, load what is to be loaded, accept connections.
 
+        Whatever comes of it, `stop` has to follow.
+
         Returns:
             The server's URL; of several, the first.
 
@@ -430,10 +478,10 @@ class Server:
         """
         try:
             return await self._start()
-        except StartError:
-            if self._store is not None:
-                self._store.close()
-            raise
+        except RuntimeError as error:
+            if "thread" not in str(error):
+                raise
+            raise StartError(NO_THREAD) from error
 
     async def _start(self) -> str:
         options = self._options
@@ -443,6 +491,10 @@ class Server:
             raise StartError(f"{error}; look at the ListenStream= of the socket unit") from error
         for_operators = [one for name, one in passed if name == OPS_SOCKET]
         for_clients = [one for name, one in passed if name != OPS_SOCKET]
+        if for_clients and (options.host, options.port) != (_DEFAULTS.host, _DEFAULTS.port):
+            logger.warning("--host and --port have no effect: a socket was passed to listen on")
+        if for_operators and options.ops_port is not None:
+            logger.warning("--ops-port has no effect: a socket was passed for health and metrics")
         # Where clients have a Unix socket alone, operators have this machine.
         hosts = () if for_clients else options.host
         ops_hosts = () if for_operators or options.ops_port is None else options.host or (LOOPBACK,)
@@ -470,6 +522,11 @@ class Server:
                     "duration_ms": duration,
                     **restored._asdict(),
                 },
+            )
+        if self._needless:
+            logger.warning(
+                "--insecure has no effect: what is listened on is protected, or of this machine "
+                "alone; leave it out, before it lets in somebody one day"
             )
         self._state = None
         self._reap()
@@ -573,14 +630,24 @@ class Server:
     async def stop(self) -> bool:
         """Stop accepting, answer what has arrived, close every connection with 1001.
 
-        What has not ended after `Options.shutdown_timeout` is given up.
+        What has not ended after `Options.shutdown_timeout` is given up. Where the server is broken,
+        nobody's changes are waited for.
 
         Returns:
             Whether all has ended; if not, a thread is at work still and may never end.
         """
         self._state = "stopping"
+        try:
+            await self._end_connections()
+        finally:
+            # Whatever it was: a thread that goes on holds the process, and that the folder.
+            ended = await self._end_files()
+        return ended
+
+    async def _end_connections(self) -> None:
         self._guesses.close()
-        self._until = min(self._until, self._loop.time() + self._options.shutdown_timeout)
+        patience = _GRACE if self.broken.done() else self._options.shutdown_timeout
+        self._until = min(self._until, self._loop.time() + patience)
         await _stop_accepting(self._acceptors)
         ending = [self._loop.create_task(one.shut_down()) for one in self._connections]
         if late := await self._late(ending):
@@ -594,13 +661,18 @@ class Server:
         for timer in self._timers.values():
             timer.cancel()
         self._report()
+
+    async def _end_files(self) -> bool:
+        """Close the store and end the threads, if they do so in time; return whether they did."""
         self._door.close()
         # A thread with nothing to do needs a moment too.
         self._until = max(self._until, self._loop.time() + _GRACE)
-        lasting = await self._late([self._loop.create_task(self._close_files())])
-        if lasting:
+        closing = self._loop.create_task(self._close_files())
+        if await self._late([closing]):
             logger.warning("a save or a load did not end in time and is given up")
-        return not lasting
+            return False
+        closing.result()
+        return True
 
     def hurry(self) -> None:
         """Give up soon what `stop` still waits for, or will wait for."""
@@ -621,12 +693,19 @@ class Server:
         return [task for task in ending if not task.done()]
 
     async def _close_files(self) -> None:
-        await self._loop.run_in_executor(None, self._datasets.close)
-        if self._journal is not None and self._store is not None:
+        if self._journal is None or self._store is None:
+            return
+        if not self._datasets.started:
+            self._store.close()
+            return
+        await self._datasets.finish()
+        if not self.broken.done():
             await self._journal.flush()
             await self._journal.recover()
             self._follow_wall_clock()
-            await self._loop.run_in_executor(None, self._store.close)
+        # Its thread has nothing else to do, and a new one may not be had.
+        await self._datasets.finish(self._store.close)
+        self._datasets.close()
 
     def _again(self, delay: float, action: Callable[[], None]) -> None:
         due = time.monotonic() + delay
@@ -635,7 +714,11 @@ class Server:
     def _run_due(self, due: float, action: Callable[[], None]) -> None:
         # The event loop may run it a little early.
         self._loop_delay.observe(max(0.0, time.monotonic() - due))
-        action()
+        try:
+            action()
+        except Exception as error:  # Once it can't be done, later it can.
+            logger.error("what is done now and then failed\n%s", trace_of(error))
+            self._again(_TROUBLED, action)
 
     def _reap(self) -> None:
         # In slices, so that a million sessions expiring at once delay nobody's request for long.
@@ -697,7 +780,10 @@ def _shown(options: Options) -> m.Limits:
     )
 
 
-async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
+_print = partial(print, flush=True)
+
+
+async def serve(options: Options, ready: Callable[[str], Any] = _print) -> None:
     """Run a server until SIGINT or SIGTERM; at the second of them, wait for nothing any more.
 
     At SIGHUP it reads credentials and certificates again.
@@ -708,14 +794,16 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
 
     Raises:
         StartError: the server can't start.
+        BrokenError: it can't go on.
     """
-    stopping = asyncio.Event()
+    stopping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def told_to_stop() -> None:
         # The loop calls it, and does nothing before it is waited for the start.
-        if stopping.is_set():
+        if stopping.done():
             server.hurry()
-        stopping.set()
+        else:
+            stopping.set_result(None)
         starting.cancel()
 
     def told_to_reload() -> None:
@@ -726,18 +814,53 @@ async def serve(options: Options, ready: Callable[[str], Any] = print) -> None:
             server = Server(options)
         except StoreError as error:
             raise StartError(str(error)) from error
+        except MemoryError as error:
+            raise StartError(NO_MEMORY) from error
         starting = asyncio.create_task(server.start())
-        await asyncio.wait([starting])
-        if starting.cancelled():
-            logger.info("told to stop before connections were accepted")
-        else:
-            await _accept(server, starting.result(), ready)
-            await stopping.wait()
+        failure: Exception | None = None
+        try:
+            await _first(starting, server.broken)
+            if not server.broken.done() and not starting.cancelled():
+                _accept(starting.result(), ready)
+                await _first(stopping, server.broken)
+            elif not server.broken.done():
+                logger.info("told to stop before connections were accepted")
+        except MemoryError as error:
+            failure = StartError(NO_MEMORY)
+            failure.__cause__ = error
+        except Exception as error:  # Whatever it is, the server's threads are not to go on.
+            failure = error
+        if server.broken.done():
+            failure = server.broken.result()
+            starting.cancel()
+            await asyncio.wait([starting])
         notify("STOPPING=1")
-        if not await server.stop():
-            # Leaving as usual would wait for the thread. A save that is not done leaves no dataset.
-            logging.shutdown()
-            os._exit(0)
+        try:
+            ended = await server.stop()
+        except Exception as error:  # As above.
+            ended, failure = False, failure or error
+        if server.broken.done():
+            failure = failure or server.broken.result()
+        if not ended:
+            _leave(failure)
+        if failure is not None:
+            raise failure
+
+
+async def _first(*futures: asyncio.Future[Any]) -> None:
+    """Wait until one of them is done."""
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _leave(failure: Exception | None) -> NoReturn:
+    """End the process now: leaving as usual would wait for a thread.
+
+    A save that is not done leaves no dataset.
+    """
+    if failure is not None:
+        logger.critical("%s\n%s", failure, trace_of(failure))
+    logging.shutdown()
+    os._exit(0 if failure is None else 2 if isinstance(failure, StartError) else 1)
 
 
 @contextmanager
@@ -757,8 +880,8 @@ def _told(actions: Mapping[int, Callable[[], object]]) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
 
 
-async def _accept(server: Server, url: str, ready: Callable[[str], Any]) -> None:
-    """Tell everybody that `server` accepts connections."""
+def _accept(url: str, ready: Callable[[str], Any]) -> None:
+    """Tell everybody that connections are accepted at `url`."""
     # Each signal writes into a pipe that wakes the loop. A full one will wake it; no need to warn.
     signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
     # What is here by now stays: the collector need not walk through it. Sessions it never sees.
@@ -766,12 +889,10 @@ async def _accept(server: Server, url: str, ready: Callable[[str], Any]) -> None
     gc.freeze()
     try:
         ready(url)
-        sys.stdout.flush()
-    except OSError as error:
-        await server.stop()
-        # Python tries again to write it when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise StartError(f"cannot print the URL on standard output: {error.strerror}") from error
+    except OutputError as error:
+        # Who closed it did not want to be told.
+        if not error.closed:
+            raise StartError(f"cannot print the URL on standard output: {error.reason}") from error
     logger.info(
         "ndb-server %s accepts connections at %s",
         VERSION,

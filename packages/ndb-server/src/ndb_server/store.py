@@ -26,7 +26,7 @@ from typing import Literal
 
 from msgspec import Raw
 
-from .batches import Changed
+from .batches import Changed, Load
 from .clock import Anchor, wall_ms
 from .errors import StoreError, trace_of
 from .files import (
@@ -41,7 +41,7 @@ from .files import (
 )
 from .folding import Folding, transaction
 from .packing import Packed
-from .records import IN_LOG, Part, Record, Unfolded, encode, read_log, records_of
+from .records import IN_LOG, Part, Record, Unfolded, encode_into, read_log, records_of
 from .rows import Row, log_checksum
 from .schema import (
     FILE,
@@ -91,6 +91,8 @@ class Store:
         lost: called in the store's thread, with the reason, when the files are found to be others.
 
     Attributes:
+        failed: called in the store's thread if it ends by an error that it can't go on after. What
+            it was given to write, and was not said to be written, may be on disk or not.
         path: the file.
         anchor: ties the time of the store to the wall clock.
         incomplete: whether the next batch has to be all there is: the files are lost, and others
@@ -117,7 +119,9 @@ class Store:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._trouble: str | None = None
         self._lost = False
+        self._text = bytearray()
         self.incomplete = False
+        self.failed: Callable[[], object] = _nothing
         with ExitStack() as held:
             self._lock = lock(folder / LOCK)
             held.callback(lambda: os.close(self._lock))
@@ -241,7 +245,7 @@ class Store:
         def run() -> None:
             try:
                 work()
-            except Exception as error:
+            except Exception as error:  # Whoever waits is told, whatever it is.
                 done.set_exception(error)
             else:
                 done.set_result(None)
@@ -318,6 +322,15 @@ class Store:
     # The thread
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # Whoever waits for the thread would wait for ever.
+            logger.critical("the store failed\n%s", trace_of(error))
+            self.failed()
+        finally:
+            self._end()
+
+    def _work(self) -> None:
         while True:
             try:
                 job = self._jobs.get(block=self._folding is None, timeout=_IDLE)
@@ -335,9 +348,8 @@ class Store:
             self._keep_anchor()
             try:
                 self.fold()
-            except Exception as error:
-                logger.warning("the log could not be folded: %s", self._reason_of(error))
-        self._end()
+            except _TROUBLES as error:
+                logger.warning("the log could not be folded: %s", reason_of(error, self._folder))
 
     def _end(self) -> None:
         self._database.close()
@@ -353,10 +365,10 @@ class Store:
                 self._folding = self._fold()
             if not self._strict:
                 self._sync()
-        except Exception as error:
+        except _TROUBLES as error:
             # Nothing is lost: the log has it.
             self._folding = None
-            reason = self._reason_of(error)
+            reason = reason_of(error, self._folder)
             if reason != self._trouble and not self._lost:
                 self._trouble = reason
                 logger.warning("the log could not be folded, or synced: %s", reason)
@@ -371,46 +383,50 @@ class Store:
         try:
             if self._lost:
                 self._rebuild(changed)
-            else:
-                self._append(changed)
-        except Exception as error:
-            return self._reason_of(error)
+                return None
+            staged = self._staged_for(changed.load)
+            parts = self._write_log([*records_of(changed)])
+        except (*_TROUBLES, StoreError) as error:
+            return reason_of(error, self._folder)
+        self._took(parts, staged)
         return None
 
-    def _reason_of(self, error: Exception) -> str:
-        if not isinstance(error, OSError | sqlite3.Error | MemoryError | StoreError):
-            logger.error("internal error in the store\n%s", trace_of(error))
-        return reason_of(error, self._folder)
+    def _staged_for(self, load: Load | None) -> Sequence[Part]:
+        """Return the parts of a load that counts from now on."""
+        if load is None:
+            return ()
+        number, staged = self._staged
+        if (number, len(staged)) != (load.number, load.parts):
+            # They were in the file that was lost.
+            raise OSError(errno.ESTALE, _LOST)
+        self._staged = (0, [])
+        return staged
 
-    def _append(self, changed: Changed) -> None:
-        staged: Sequence[Part] = ()
-        if changed.load is not None:
-            number, staged = self._staged
-            if (number, len(staged)) != (changed.load.number, changed.load.parts):
-                raise OSError(errno.ESTALE, _LOST)
+    def _write_log(self, found: Sequence[tuple[Record, Sequence[Row]]]) -> list[Part]:
+        """Write records, all of them or none."""
         try:
-            self._write_log([*records_of(changed)], staged)
-            if changed.load is not None:
-                self._staged = (0, [])
-        except sqlite3.Error as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                # If it was written and could not be synced, a crash would bring it back.
-                with suppress(sqlite3.Error):
-                    self._write_log([(Record(), ())])
-                # What is in the file already need not be in the write-ahead log: that makes room.
-                with suppress(OSError, sqlite3.Error):
-                    self._checkpoint()
+            # A statement alone is a transaction.
+            with nullcontext() if len(found) == 1 else transaction(self._database):
+                return [
+                    Part(seq, self._insert(_INSERT, IN_LOG, seq, record), record, rows)
+                    for seq, (record, rows) in enumerate(found, start=self._seq + 1)
+                ]
+        except _TROUBLES as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
+                self._write_over()
             raise
 
-    def _write_log(
-        self, found: Sequence[tuple[Record, Sequence[Row]]], staged: Sequence[Part] = ()
-    ) -> None:
-        # A statement alone is a transaction.
-        with nullcontext() if len(found) == 1 else transaction(self._database):
-            parts = [
-                Part(seq, self._insert(_INSERT, IN_LOG, seq, record), record, rows)
-                for seq, (record, rows) in enumerate(found, start=self._seq + 1)
-            ]
+    def _write_over(self) -> None:
+        """Write a record that says nothing: what failed may be there, and only was not synced."""
+        seq = self._seq + 1
+        with suppress(*_TROUBLES):
+            self._took([Part(seq, self._insert(_INSERT, IN_LOG, seq, Record()), Record(), ())])
+        # What is in the file already need not be in the write-ahead log: that makes room.
+        with suppress(*_TROUBLES):
+            self._checkpoint()
+
+    def _took(self, parts: Sequence[Part], staged: Sequence[Part] = ()) -> None:
+        """Note what the log has taken."""
         for part in parts:
             self._seq = part.seq
             for unfolded in (self._unfolded, *self._since):
@@ -418,7 +434,9 @@ class Store:
 
     def _insert(self, statement: str, load: int, seq: int, record: Record) -> int:
         """Write a record; return its size in bytes."""
-        text = encode(record)
+        # Where memory runs out, `encode` ends the process.
+        text = self._text
+        encode_into(record, text)
         self._database.execute(
             statement,
             {
@@ -439,7 +457,7 @@ class Store:
     def _unstage(self) -> None:
         self._staged = (0, [])
         # Where that can't be, the next load or start does it.
-        with suppress(sqlite3.Error, MemoryError):
+        with suppress(*_TROUBLES):
             self._drop_staged()
 
     def _drop_staged(self) -> None:
@@ -455,7 +473,7 @@ class Store:
     def _keep_anchor(self) -> None:
         if self._kept_anchor != self.anchor:
             # Where that can't be, nothing else can be written: whoever tries will say so.
-            with suppress(sqlite3.Error, MemoryError):
+            with suppress(*_TROUBLES):
                 put_anchor(self._database, self.anchor)
                 self._kept_anchor = self.anchor
 
@@ -576,6 +594,9 @@ class Store:
 
 
 _FOLDED = object()
+
+_TROUBLES = (sqlite3.Error, OSError, MemoryError)
+"""What may be over in a moment. SQLite's own lack of memory is a `MemoryError`."""
 
 
 def _nothing() -> None:

@@ -17,6 +17,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol, cast
@@ -329,26 +330,34 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         return _read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(_read_buffer[:nbytes]))
+        try:
+            data = bytes(_read_buffer[:nbytes])
+        except MemoryError:
+            self._give_up()
+        else:
+            self.data_received(data)
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
         self._traffic.received += len(data)
         pending = self._pending
-        if self._turn is not None:
-            pending += data
-        elif not pending:
-            consumed = self._process(data)
-            if consumed < len(data):
-                pending += memoryview(data)[consumed:]
-        else:
-            pending += data
-            if len(pending) >= self._needed:
-                self._process_pending()
-        if pending or self._kept:
-            self._keep()
-        if self._waits:
-            self._proceed()
+        try:
+            if self._turn is not None:
+                pending += data
+            elif not pending:
+                consumed = self._process(data)
+                if consumed < len(data):
+                    pending += memoryview(data)[consumed:]
+            else:
+                pending += data
+                if len(pending) >= self._needed:
+                    self._process_pending()
+            if pending or self._kept:
+                self._keep()
+            if self._waits:
+                self._proceed()
+        except MemoryError:
+            self._give_up()
 
     def eof_received(self) -> bool:
         # Whoever has asked may end its side, and be answered still.
@@ -422,8 +431,16 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def _go_on(self) -> None:
         # Where it is the others' turn, this goes on behind them.
         if not self._transport.is_closing() and self._turn is None:
-            self._process_pending()
-            self._proceed()
+            try:
+                self._process_pending()
+                self._proceed()
+            except MemoryError:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """End the connection: there is no memory for what comes, or for what is to be said."""
+        self._reached("process_memory")
+        self._abort("the server's memory ran out")
 
     def _process_pending(self) -> None:
         if self._pending:
@@ -617,8 +634,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             return
         self._decide(response, decision)
         self._write_protocol()
-        self._process_pending()
-        self._proceed()
+        self._go_on()
 
     def _open(self, response: Response) -> None:
         self._ws.send_response(response)
@@ -711,6 +727,14 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def settled(self) -> None:
         """Send the replies that nothing holds any more."""
+        try:
+            self._send_settled()
+        except MemoryError:
+            self._give_up()
+        # Not before everyone has been told what became of the batch.
+        self._loop.call_soon(self._go_on)
+
+    def _send_settled(self) -> None:
         held, now = self._held, self._clock()
         while held:
             texts, sent, hold = held[0]
@@ -722,8 +746,6 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             held.popleft()
             if not self.closed.done():
                 self._send(texts[sent:])
-        # Not before everyone has been told what became of the batch.
-        self._loop.call_soon(self._go_on)
 
     def _send(self, texts: Sequence[bytes]) -> None:
         chunks: list[bytes] = []
@@ -766,7 +788,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if self._ws.eof_sent and self._transport.can_write_eof():
             # Half a close: the client reads our last frames before it sees the end, and what it
             # still sends is read, so that no reset overtakes them.
-            self._transport.write_eof()
+            # A client that has reset the connection meanwhile has no end to see.
+            with suppress(OSError):
+                self._transport.write_eof()
         elif self._ws.eof_sent:
             # With TLS there are no halves; what is written leaves before the end.
             self._transport.close()

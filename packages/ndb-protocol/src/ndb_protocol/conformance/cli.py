@@ -4,16 +4,18 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from ndb_protocol import __version__
+from ndb_protocol.stdio import OutputError, all_output, open_missing_descriptors
 
 FAILED = 1
 """Exit status when a scenario failed."""
 
 USAGE_ERROR = 2
-"""Exit status when nothing could be checked: bad usage, no server, no client."""
+"""Exit status when nothing could be checked, or said: bad usage, no server, no client."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,11 +24,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: the command line; by default that of the process.
     """
+    open_missing_descriptors()
     try:
         import websockets  # noqa: F401, PLC0415 - it is there or it is not
     except ImportError:
         _stop("websockets is not installed; pip install 'ndb-protocol[conformance]'")
-    sys.exit(_run(_parser().parse_args(arguments)))
+    try:
+        with all_output():
+            status = _run(_parser().parse_args(arguments))
+    except OutputError as error:
+        _stop(str(error))
+    sys.exit(status)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -120,5 +128,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _stop(why: str) -> NoReturn:
-    print(f"ndb-conformance: {why}", file=sys.stderr)
+    # Why it is may have nowhere to go; the status says that it is so.
+    with suppress(OSError):
+        print(f"ndb-conformance: {why}", file=sys.stderr)
     sys.exit(USAGE_ERROR)

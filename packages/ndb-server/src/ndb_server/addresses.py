@@ -1,0 +1,57 @@
+"""The addresses of names, without the event loop's help.
+
+Event loops look names up in threads that they keep; uvloop does so for addresses too. Where no
+thread can be started, libuv ends the process.
+"""
+
+import asyncio
+import socket
+import threading
+from contextlib import suppress
+from typing import Any
+
+Address = tuple[socket.AddressFamily, Any]
+"""A family, and an address as a socket of the family takes it."""
+
+
+async def look_up(host: str, port: int = 0) -> list[Address]:
+    """Return the addresses of `host`, which may be one.
+
+    Nobody waits for a look-up that is not asked for any more.
+
+    Raises:
+        OSError: there are none.
+        ValueError: no resolver can be asked for `host`.
+        RuntimeError: no thread can be started.
+    """
+    with suppress(socket.gaierror):
+        # Nobody has to be asked for an address, so this takes no time.
+        return _resolve(host, port, socket.AI_NUMERICHOST)
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[Address]] = loop.create_future()
+
+    def tell(addresses: list[Address], error: Exception | None) -> None:
+        if not found.done():
+            if error is None:
+                found.set_result(addresses)
+            else:
+                found.set_exception(error)
+
+    def ask() -> None:
+        addresses: list[Address] = []
+        failure: Exception | None = None
+        try:
+            addresses = _resolve(host, port)
+        except (OSError, ValueError) as error:
+            failure = error
+        # The loop may have ended since.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(tell, addresses, failure)
+
+    threading.Thread(target=ask, name="look-up", daemon=True).start()
+    return await found
+
+
+def _resolve(host: str, port: int, flags: int = 0) -> list[Address]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    return list(dict.fromkeys((family, address) for family, *_, address in found))

@@ -1,0 +1,51 @@
+"""Options that have no effect in the combination in which they are given."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .handshake import is_always_right, parse_allowed_host
+from .limits import Limits
+
+
+def contradiction(given: Mapping[str, Any]) -> str | None:
+    """Return why what is asked for can't be had; None if it can.
+
+    Args:
+        given: the options that were given, wherever, by the names of the parameters.
+    """
+    if "data_dir" not in given:
+        if "durability" in given:
+            return "--durability promises nothing without --data-dir: give that, or leave it out"
+        if given.get("salvage"):
+            return "--salvage has nothing to read without --data-dir: give that, or leave it out"
+    if "when_full" in given and given.get("max_memory") == 0:
+        return (
+            "--when-full has no effect with --max-memory 0, which is never full: leave one of "
+            "them out"
+        )
+    return None
+
+
+def remarks(given: Mapping[str, Any]) -> list[str]:
+    """Return what to say of options that do no harm, and nothing else.
+
+    Args:
+        given: as above.
+    """
+    said: list[str] = []
+    most = given.get("max_connections", Limits().connections)
+    of_one = given.get("max_connections_per_address", 0)
+    if 0 < most < of_one:
+        said.append(
+            f"--max-connections-per-address {of_one} has no effect: there are at most {most} "
+            "connections at all (--max-connections)"
+        )
+    if given.get("insecure") and given.get("behind_proxy"):
+        said.append("--insecure has no effect with --behind-proxy: leave it out")
+    if "auth_file" not in given:
+        said += [
+            f"--allow-host {host} has no effect: addresses and localhost are always right"
+            for host in given.get("allow_host", ())
+            if is_always_right(parse_allowed_host(host))
+        ]
+    return said

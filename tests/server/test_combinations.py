@@ -1,0 +1,162 @@
+"""Options that have no effect in the combination in which they are given."""
+
+from pathlib import Path
+
+import pytest
+from ndb_server import cli
+from ndb_server.combinations import contradiction, remarks
+
+from tests.conftest import StartServer
+from tests.e2e.test_server_operation import activated, listening
+from tests.server.test_cli import error_of, nothing_configured, signals_as_before
+
+__all__ = ["nothing_configured", "signals_as_before"]
+
+ALONE = {
+    *("host", "port", "log-level", "log-format", "data-dir", "loop", "metrics", "ops-port"),
+    *("slow-ms", "shutdown-timeout", "auth-file", "allow-origin", "allow-host", "behind-proxy"),
+    *("insecure", "max-memory", "max-sessions", "max-keys", "max-key-length", "max-message-size"),
+    *("max-depth", "max-steps", "max-in-flight", "max-connections"),
+    *("max-connections-per-address", "handshake-timeout", "idle-timeout"),
+}
+"""Options that do something without another one."""
+
+REFUSED = {
+    "durability": (["--durability=strict"], "without --data-dir"),
+    "load": (["--load=evening"], "start it with --data-dir"),
+    "salvage": (["--salvage"], "without --data-dir"),
+    "when-full": (["--when-full=evict", "--max-memory=0"], "--max-memory 0"),
+    "tls-cert": (["--tls-cert=cert"], "both --tls-cert and --tls-key"),
+    "tls-key": (["--tls-key=key"], "both --tls-cert and --tls-key"),
+    "tls-client-ca": (["--tls-client-ca=ca"], "both --tls-cert and --tls-key"),
+}
+"""For each of the others, how it would do nothing, and what it is refused for."""
+
+
+def test_of_every_option_it_is_known_whether_it_does_something_alone() -> None:
+    options = {
+        argument.name.removeprefix("--") for argument in cli.app.assemble_argument_collection()
+    }
+    assert options == ALONE | set(REFUSED)
+
+
+@pytest.mark.parametrize("option", REFUSED)
+def test_an_option_that_would_do_nothing_is_refused(
+    capfd: pytest.CaptureFixture[str], option: str
+) -> None:
+    arguments, reason = REFUSED[option]
+    assert reason in error_of(capfd, *arguments)
+
+
+def test_an_option_is_refused_wherever_it_stands(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "ndb.toml"
+    config.write_text('durability = "relaxed"')
+    assert "without --data-dir" in error_of(capfd, f"--config={config}")
+    monkeypatch.setenv("NDB_SALVAGE", "true")
+    assert "without --data-dir" in error_of(capfd)
+
+
+def test_what_is_not_asked_for_contradicts_nothing() -> None:
+    assert contradiction({"salvage": False, "max_memory": 0, "port": 0}) is None
+    assert contradiction({"data_dir": "data", "durability": "relaxed", "salvage": True}) is None
+    assert contradiction({"when_full": "evict", "max_memory": 1}) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"max_connections_per_address": 20_000}, "--max-connections-per-address 20000 has no"),
+        ({"max_connections": 5, "max_connections_per_address": 6}, "at most 5 connections"),
+        ({"max_connections": 0, "max_connections_per_address": 6}, None),
+        ({"max_connections": 5, "max_connections_per_address": 5}, None),
+        ({"max_connections": 5}, None),
+        ({"insecure": True, "behind_proxy": True}, "--insecure has no effect with --behind-proxy"),
+        ({"insecure": True, "behind_proxy": False}, None),
+        ({"allow_host": ("ndb.example", "10.0.0.1")}, "--allow-host 10.0.0.1 has no effect"),
+        ({"allow_host": ("LOCALHOST",)}, "--allow-host LOCALHOST has no effect"),
+        ({"allow_host": ("10.0.0.1",), "auth_file": "auth"}, None),
+        ({"allow_host": ("ndb.example",)}, None),
+    ],
+)
+def test_an_option_that_does_nothing_and_no_harm_is_remarked_on(
+    given: dict[str, object], said: str | None
+) -> None:
+    found = remarks(given)
+    if said is None:
+        assert found == []
+    else:
+        [line] = found
+        assert said in line
+
+
+def test_a_server_that_is_said_to_be_insecure_and_is_not_says_so(
+    start_server: StartServer,
+) -> None:
+    protected = start_server("--insecure", "--max-connections=5", "--max-connections-per-address=6")
+    protected.stop()
+    assert "WARNING ndb_server.server: --insecure has no effect" in protected.stderr
+    assert "WARNING ndb_server.cli: --max-connections-per-address 6 has no" in protected.stderr
+    exposed = start_server("--insecure", "--host=0.0.0.0")
+    exposed.stop()
+    assert "has no effect" not in exposed.stderr
+
+
+def test_where_a_socket_is_passed_other_places_have_no_effect(start_server: StartServer) -> None:
+    with listening() as first, listening() as ops:
+        server = start_server("--ops-port=0", **activated([first, ops], "ndb.socket:ops"))
+        server.stop()
+    assert "--host and --port have no effect: a socket was passed" in server.stderr
+    assert "--ops-port has no effect: a socket was passed" in server.stderr
+
+
+# Names of the server, and origins of pages
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("*", "* stands for nothing here; give each name by itself, or ask for credentials"),
+        ("*.ndb.example", "* stands for nothing here"),
+        ("https://ndb.example", "more than a host; give its name alone"),
+        ("ndb.example/", "more than a host"),
+        ("ndb.example:1987", "give ndb.example"),
+        ("[::1]:1987", "give ::1"),
+        ("user@ndb.example", "is no host"),
+        ("bücher.example", "is sent as xn--bcher-kva.example; give that"),
+        ("a.example,b.example", "is no name of a host"),
+        ("a..example", "is no name of a host"),
+        ("", "is no host"),
+    ],
+)
+def test_a_name_that_no_client_would_send_is_refused(
+    capfd: pytest.CaptureFixture[str], host: str, reason: str
+) -> None:
+    line = error_of(capfd, f"--allow-host={host}")
+    assert "--allow-host" in line
+    assert reason in line
+
+
+@pytest.mark.parametrize(
+    ("origin", "reason"),
+    [
+        ("*", "* stands for nothing here; give each origin by itself"),
+        ("https://*.app.example", "* stands for nothing here"),
+        ("app.example", "is no origin; one looks like https://app.example:8443"),
+        ("https://app.example/", "is no origin"),
+        ("https://app.example/page?a=1", "is no origin"),
+        ("wss://app.example", "the origin of a page begins with http: or https:"),
+        ("https://user:secret@app.example", "no credentials"),
+        ("https://bücher.example", "is sent as xn--bcher-kva.example; give that"),
+        ("https://app_,example", "is no name of a host"),
+        ("https://app.example:99999", "ort"),
+        ("null", "names none"),
+    ],
+)
+def test_an_origin_that_no_page_has_is_refused(
+    capfd: pytest.CaptureFixture[str], origin: str, reason: str
+) -> None:
+    line = error_of(capfd, f"--allow-origin={origin}")
+    assert "--allow-origin" in line
+    assert reason in line
