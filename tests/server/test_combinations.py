@@ -13,7 +13,7 @@ from tests.server.test_cli import error_of, nothing_configured, signals_as_befor
 __all__ = ["nothing_configured", "signals_as_before"]
 
 ALONE = {
-    *("host", "port", "log-level", "log-format", "data-dir", "loop", "metrics", "ops-port"),
+    *("host", "port", "unix", "log-level", "log-format", "data-dir", "loop", "metrics", "ops-port"),
     *("slow-ms", "shutdown-timeout", "auth-file", "allow-origin", "allow-host", "behind-proxy"),
     *("insecure", "max-memory", "max-sessions", "max-keys", "max-key-length", "max-message-size"),
     *("max-depth", "max-steps", "max-in-flight", "max-connections"),
@@ -72,6 +72,9 @@ def test_what_is_not_asked_for_contradicts_nothing() -> None:
         ({"max_connections": 0, "max_connections_per_address": 6}, None),
         ({"max_connections": 5, "max_connections_per_address": 5}, None),
         ({"max_connections": 5}, None),
+        ({"unix": "s", "port": 5}, "--port has no effect with --unix alone"),
+        ({"unix": "s", "port": 5, "host": ("::1",)}, None),
+        ({"port": 5}, None),
         ({"insecure": True, "behind_proxy": True}, "--insecure has no effect with --behind-proxy"),
         ({"insecure": True, "behind_proxy": False}, None),
         ({"allow_host": ("ndb.example", "10.0.0.1")}, "--allow-host 10.0.0.1 has no effect"),

@@ -551,6 +551,8 @@ def test_the_work_is_the_same_among_10_and_10_000_sessions(
         put(engine, token, START, "a")
         return calls(lambda: work(engine, token))
 
+    # What is made once, for all sessions alike, is there by then.
+    measured(10)
     assert measured(10) == measured(10_000), what
 
 

@@ -435,7 +435,7 @@ def test_a_batch_that_there_is_no_memory_for_is_refused_and_the_next_is_written(
     def no_memory(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("ndb_server.store._encode_into", no_memory)
+    monkeypatch.setattr("ndb_server.store.encode_into", no_memory)
     assert write(opened.store, changed(packed(1))) == "memory ran out"
     monkeypatch.undo()
     opened.write(changed(packed(2)))

@@ -40,6 +40,8 @@ def remarks(given: Mapping[str, Any]) -> list[str]:
             f"--max-connections-per-address {of_one} has no effect: there are at most {most} "
             "connections at all (--max-connections)"
         )
+    if "unix" in given and "port" in given and "host" not in given:
+        said.append("--port has no effect with --unix alone: give --host too, or leave it out")
     if given.get("insecure") and given.get("behind_proxy"):
         said.append("--insecure has no effect with --behind-proxy: leave it out")
     if "auth_file" not in given:
