@@ -48,7 +48,11 @@ class Forking:
             The body of the reply, None if there was none; and whether it was killed at last.
         """
         self._start(folder, below, number, record_size, None)
-        pid, url = self._line().split()
+        line = self._line()
+        if line == str(-signal.SIGKILL):
+            # Before it could say that it was ready.
+            return None, True
+        pid, url = line.split()
         reply = None
         try:
             with opened(int(url.rstrip("/").rpartition(":")[2])) as wire:

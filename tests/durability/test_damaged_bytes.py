@@ -127,6 +127,16 @@ def test_a_byte_that_is_another_is_named_and_never_served(sound: Path, tmp_path:
     assert refused > DAMAGES // 10
 
 
+@pytest.mark.parametrize("at", range(36, 40))
+def test_a_wrong_count_of_free_pages_is_damage(sound: Path, tmp_path: Path, at: int) -> None:
+    damaged = bytearray(sound.read_bytes())
+    damaged[at] ^= 1
+    (tmp_path / FILE).write_bytes(damaged)
+    assert any("freelist" in line for line in check_store(tmp_path / FILE))
+    with pytest.raises(StoreError, match=r"is damaged: .*freelist"):
+        opened(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b'"u7"', b"motd", b"hello", b'{"z":1}', b"loaded"])
 def test_what_was_a_value_or_a_name_is_left_out_by_a_salvage(
     sound: Path, tmp_path: Path, content: bytes

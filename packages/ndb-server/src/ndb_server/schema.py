@@ -23,15 +23,9 @@ APPLICATION_ID = 0x4E444231
 VERSION = 2
 """The version of the tables (``PRAGMA user_version``)."""
 
+# The view comes first. SQLite begins a check of a file with what was made last, and if that is no
+# table, it leaves out the free pages.
 _TABLES = f"""
-{tables.TABLES}
-{records.TABLES}
-CREATE TABLE clock (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    time INTEGER NOT NULL,
-    wall INTEGER NOT NULL,
-    checksum INTEGER NOT NULL
-);
 CREATE VIEW readable_sessions AS
     SELECT printf('%u', tkn) AS tkn, duration,
         flags & 1 AS deleteSession, flags >> 1 & 1 AS extendOnSetAdd, flags >> 2 & 1 AS extendOnGet,
@@ -42,6 +36,14 @@ CREATE VIEW readable_sessions AS
         ) AS deadline,
         keys
     FROM sessions;
+{tables.TABLES}
+{records.TABLES}
+CREATE TABLE clock (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    time INTEGER NOT NULL,
+    wall INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
+);
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """  # noqa: S608
