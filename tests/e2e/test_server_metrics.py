@@ -197,8 +197,8 @@ def test_every_counter_is_what_was_done(server: Server, tally: Tally) -> None:
         assert reached == {"key_length": 1}
         assert plain["ndb_connections"] == 1
         assert plain["ndb_connections_opened_total"] == 2
-        # The server itself is one.
-        assert plain["ndb_tasks"] == 1
+        # The server itself is one; what accepts the connection that asks may be another one still.
+        assert plain["ndb_tasks"] in {1, 2}
         assert plain["ndb_accept_paused_seconds_total"] == 0
         assert samples["ndb_refusals_total", (("reason", "invalid"),)] == 1
         assert plain["ndb_received_bytes_total"] == tally.sent

@@ -75,8 +75,9 @@ between two looks at whether the files are still those that were opened."""
 _VACUUM = 1024
 """Pages that are given back at a time."""
 
-_BUSY = 1000
-"""Milliseconds that a change waits for another process that has locked the file."""
+_BUSY = 500
+"""Milliseconds that a transaction waits for another process that has locked the file. Before a batch
+there may be a step of a fold that waits too."""
 
 _LOST = "the data folder or a file of the store was removed or replaced"
 
