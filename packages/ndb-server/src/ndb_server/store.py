@@ -62,8 +62,10 @@ Durability = Literal["strict", "relaxed"]
 
 LOCK = "ndb.lock"
 
-_INSERT = "INSERT INTO log VALUES (:seq, CAST(:changes AS TEXT), :checksum)"
-_INSERT_PART = "INSERT INTO loading VALUES (:seq, :load, CAST(:changes AS TEXT), :checksum)"
+_INSERT = "INSERT INTO log (seq, changes, checksum) VALUES (?, CAST(? AS TEXT), ?)"
+_INSERT_PART = """
+INSERT INTO loading (id, changes, checksum, load) VALUES (?, CAST(? AS TEXT), ?, ?)
+"""
 
 _WAL_SIZE = 16 * 2**20
 """Bytes of write-ahead log after which the log is folded."""
@@ -438,15 +440,9 @@ class Store:
         # Where memory runs out, `encode` ends the process.
         text = self._text
         encode_into(record, text)
-        self._database.execute(
-            statement,
-            {
-                "seq": seq,
-                "load": load,
-                "changes": text,
-                "checksum": log_checksum(load, seq, text),
-            },
-        )
+        of_load = (load,) if load != IN_LOG else ()
+        columns = (seq, text, log_checksum(load, seq, text), *of_load)
+        self._database.execute(statement, columns)
         self._wal.wrote(len(text))
         return len(text)
 
