@@ -349,9 +349,9 @@ BEYOND = {
 
 async def saved_beyond(store: Store) -> None:
     """Save sessions and keys; each limit of `BEYOND` is too little for both."""
-    for number in range(3):
+    keys = {"k" * 20: 1, "deep": json.loads("[" * 10 + "]" * 10), "large": "x" * 2000}
+    for _ in range(3):
         tkn = await store.new(duration=60)
-        keys = {"k" * 20: number, "deep": json.loads("[" * 10 + "]" * 10), "large": "x" * 2000}
         await store.ask("SH_SET", tkn=tkn, keys=keys)
     await store.ask("KV_SET", keys=keys | {"more": "x" * 5000})
     await store.ask("SH_SAVE", name="a")
