@@ -1,5 +1,6 @@
 """No record of the log grows with the data: large ones are split, and what is undone is little."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +105,18 @@ def test_a_load_of_any_size_is_staged_as_records_of_a_bounded_size(
     store.at_rest(lambda: None)
     sessions, keys = content(store)
     assert sessions[5][2] == keys == {key: bytes(value) for key, value in values.items()}
+
+
+def test_a_load_that_was_broken_off_takes_no_room_once_the_store_is_opened_again(
+    store: Store, tmp_path: Path
+) -> None:
+    store.stage(1, coming({}, {key: Raw(b'"%s"' % (b"x" * ONE)) for key in MANY}).changed())
+    copy = tmp_path.with_name(f"{tmp_path.name}-killed")
+    assert os.spawnlp(os.P_WAIT, "cp", "cp", "-r", str(tmp_path), str(copy)) == 0
+    opened = Store(copy)
+    assert opened._database.execute("SELECT count(*) FROM loading").fetchall() == [(0,)]
+    assert content(opened) == ({}, {})
+    opened.close()
 
 
 def test_a_removal_that_cannot_be_written_costs_little_afterwards_however_large_the_rest_is(

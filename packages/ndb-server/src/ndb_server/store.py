@@ -129,11 +129,12 @@ class Store:
             self._lock = lock(folder / LOCK)
             held.callback(lambda: os.close(self._lock))
             try:
-                # What a server that was killed meanwhile has left.
+                # What a server that was killed meanwhile has left: a store, and a load.
                 self._partial.unlink(missing_ok=True)
                 self._open()
                 held.callback(self._database.close)
                 self.fold()
+                self._drop_staged()
             except (OSError, *READ_ERRORS, DamageError, MemoryError) as error:
                 raise StoreError(self.damaged(error)) from error
             # What has come so far holds the folder until `close`.
