@@ -78,8 +78,8 @@ _VACUUM = 1024
 """Pages that are given back at a time."""
 
 _BUSY = 500
-"""Milliseconds that a transaction waits for another process that has locked the file. Before a batch
-there may be a step of a fold that waits too."""
+"""Milliseconds that a transaction waits for another process that has locked the file. A step of a
+fold, which comes before a batch, may wait too."""
 
 _LOST = "the data folder or a file of the store was removed or replaced"
 
