@@ -17,6 +17,7 @@ from ndb_protocol import NO_TOKEN
 
 from .batches import Changed, Load
 from .edits import MapChange
+from .packing import PACKED_SIZE
 from .rows import Row, log_checksum, signed
 from .tables import DamageError
 
@@ -39,8 +40,8 @@ RECORD_SIZE = 2**20
 _ROW_SIZE = 64
 """Bytes of a row beside its keys, about."""
 
-_FEW = 1024
-"""Sessions that are not enough for a second record: their keys are packed into 512 bytes each."""
+_FEW = RECORD_SIZE // (_ROW_SIZE + PACKED_SIZE)
+"""Sessions that are not enough for a second record, however large their packed keys are."""
 
 IN_LOG = 0
 """What the checksum of a row of the log says instead of the number of a load."""
@@ -112,17 +113,14 @@ def records_of(changed: Changed) -> Iterator[tuple[Record, Sequence[Row]]]:
         return
     if first != Record():
         yield first, ()
-    for ended in slices(map(signed, changed.ended), lambda _: _ROW_SIZE):
-        yield Record(ended=ended), ()
-    for rows in slices(changed.rows, _row_size):
+    for begin in range(0, len(changed.ended), _FEW):
+        yield Record(ended=[*map(signed, changed.ended[begin : begin + _FEW])]), ()
+    for begin in range(0, len(changed.rows), _FEW):
+        rows = changed.rows[begin : begin + _FEW]
         yield Record(rows=rows), rows  # type: ignore[arg-type]
     pieces = (piece for token, change in maps.items() for piece in _pieces(signed(token), change))
     for some in slices(pieces, _number):
         yield Record(maps=[piece for _, piece in some]), ()
-
-
-def _row_size(row: Row) -> int:
-    return _ROW_SIZE + (0 if row[-1] is None else len(row[-1]))
 
 
 def _map_size(change: MapChange) -> int:
