@@ -1,5 +1,6 @@
 """A data folder that is removed or replaced, or a file in it, under a running server."""
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -7,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from ndb_server.files import lock
+from ndb_server.store import LOCK
 
 from tests.conftest import Server, StartServer
 from tests.durability.test_disk_full import AGAIN, REFUSED, everything
@@ -169,16 +172,22 @@ def test_a_server_that_is_told_to_stop_writes_it_anew_before(
         assert wire.request("KV_GET", keys=["a"])["keys"] == {"a": 1}
 
 
-def test_a_folder_that_another_server_took_meanwhile_is_not_written(
+def test_a_folder_that_another_server_has_is_not_written(
     start_server: StartServer, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "data"
-    server = start_server("--data-dir", str(folder))
-    folder_moved_away(folder)
-    other = start_server("--data-dir", str(folder))
-    with opened(server.port) as wire, opened(other.port) as of_other:
-        assert of_other.request("KV_SET", keys={"a": 1})["st"] == 1
+    named, other = tmp_path / "data", tmp_path / "other"
+    for folder in (tmp_path / "first", other):
+        folder.mkdir(mode=0o700)
+    named.symlink_to(tmp_path / "first")
+    server = start_server("--data-dir", str(named))
+    # From one moment to the next it is a folder that somebody holds.
+    held = lock(other / LOCK)
+    (tmp_path / "next").symlink_to(other)
+    (tmp_path / "next").replace(named)
+    with opened(server.port) as wire:
         until(lambda: wire.request("KV_SET", keys={"b": 1})["st"] == 202)
-        until(lambda: f"another server uses {folder}" in server.stderr)
-    server.killed = True
-    other.stop()
+        until(lambda: f"another server uses {named}: process {os.getpid()}" in server.stderr)
+        assert [path.name for path in other.iterdir()] == [LOCK]
+        os.close(held)
+        until(lambda: AGAIN in server.stderr)
+        assert wire.request("KV_SET", keys={"b": 1})["st"] == 1
