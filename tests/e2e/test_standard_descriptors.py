@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
@@ -36,9 +36,11 @@ def listening_port(pid: int) -> int | None:
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     ports = {line[9]: int(line[1].split(":")[1], 16) for line in lines if line[3] == "0A"}
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        found = re.fullmatch(r"socket:\[([0-9]+)\]", entry.readlink().name)
-        if found and found[1] in ports:
-            return ports[found[1]]
+        # It may be closed by now.
+        with suppress(FileNotFoundError):
+            found = re.fullmatch(r"socket:\[([0-9]+)\]", entry.readlink().name)
+            if found and found[1] in ports:
+                return ports[found[1]]
     return None
 
 

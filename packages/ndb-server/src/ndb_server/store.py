@@ -390,7 +390,7 @@ class Store:
                 return None
             staged = self._staged_for(changed.load)
             parts = self._write_log([*records_of(changed)])
-        except (*_TROUBLES, StoreError) as error:
+        except _TROUBLES as error:
             return reason_of(error, self._folder)
         self._took(parts, staged)
         return None
@@ -546,7 +546,7 @@ class Store:
                 return
             self._lost = True
             self._folding = None
-            with suppress(OSError, StoreError):
+            with suppress(OSError):
                 self._look_for_room()
             self._tell_lost(_LOST)
         raise OSError(errno.ESTALE, _LOST)
@@ -556,12 +556,15 @@ class Store:
 
         Raises:
             OSError: it can't.
-            StoreError: another server has the folder.
         """
         self.incomplete = False
         check_room(self._folder, self._files.size)
         if not has_at(self._lock, self._folder / LOCK):
-            taken = lock(self._folder / LOCK)
+            try:
+                taken = lock(self._folder / LOCK)
+            except StoreError as error:
+                # Clients are told the reason: where the folder is does not belong there.
+                raise OSError(errno.EBUSY, "another process uses the data folder") from error
             os.close(self._lock)
             self._lock = taken
         self.incomplete = True
@@ -570,7 +573,7 @@ class Store:
         """Make another file of all there is.
 
         Raises:
-            OSError, sqlite3.Error, StoreError: it can't be made.
+            OSError, sqlite3.Error: it can't be made.
         """
         self._look_for_room()
         if not changed.complete:
