@@ -21,9 +21,10 @@ def run(wanted: dict[str, Any]) -> None:
     kill_at, number = ctypes.CDLL(None).kill_at, ctypes.c_long(wanted["number"])
 
     def ready(url: str) -> None:
+        print(os.getpid(), url, flush=True)
+        # The loop answers nobody before this is over.
         if options.load is None:
             kill_at(number)
-        print(os.getpid(), url, flush=True)
 
     os.environ["FILES_BELOW"] = f"{wanted['folder']}/{wanted['below']}"
     records.RECORD_SIZE = wanted["record_size"]

@@ -39,7 +39,7 @@ class Forking:
         Args:
             folder: its data folder.
             below: how the paths begin, in that folder, to which calls are counted.
-            number: at which call, from when it is ready, it is killed.
+            number: at which call, once it has said that it is ready, it is killed.
             command: the request.
             record_size: how large its records may be, in bytes.
             params: the parameters of the request.
@@ -48,11 +48,7 @@ class Forking:
             The body of the reply, None if there was none; and whether it was killed at last.
         """
         self._start(folder, below, number, record_size, None)
-        line = self._line()
-        if line == str(-signal.SIGKILL):
-            # Before it could say that it was ready.
-            return None, True
-        pid, url = line.split()
+        pid, url = self._line().split()
         reply = None
         try:
             with opened(int(url.rstrip("/").rpartition(":")[2])) as wire:

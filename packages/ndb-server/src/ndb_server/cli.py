@@ -352,6 +352,7 @@ def configure(
     Returns:
         the exit status of a command.
     """
+    app.config = [_ENVIRONMENT]
     if config is not None:
         file = Dict(
             _read(Path(config)), source=config, use_commands_as_keys=False, allow_unknown=True
