@@ -55,7 +55,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert write(store, Changed(False, [], rows, spread | independent)) is None
     store.at_rest(lambda: None)
     to_load = coming({55: (None, b'{"l":1}'), 56: (SLIDING, dict(LARGE))}, raw(loaded="7"))
-    parts = store.stage(1, to_load.changed())
+    parts = store.stage(1, to_load.stage({}))
     for batch in (
         Changed(False, [1], [row_of(5, Session(None, 0, b'{"z":1}'))], {}),
         Changed(False, [], [], {}, load=Load(1, parts, START)),

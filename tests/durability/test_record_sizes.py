@@ -94,7 +94,7 @@ def test_a_load_of_any_size_is_staged_as_records_of_a_bounded_size(
 ) -> None:
     values = {key: Raw(b'"%s"' % value.encode()) for key, value in MANY.items()}
     to_load = coming({5: (None, values)}, values)
-    parts = store.stage(1, to_load.changed())
+    parts = store.stage(1, to_load.stage({}))
     assert parts > 2 * len(values) * ONE // RECORD_SIZE
     assert largest(store, "loading") <= RECORD_SIZE + ONE
     assert largest(store, "log") == 0
@@ -110,7 +110,7 @@ def test_a_load_of_any_size_is_staged_as_records_of_a_bounded_size(
 def test_a_load_that_was_broken_off_takes_no_room_once_the_store_is_opened_again(
     store: Store, tmp_path: Path
 ) -> None:
-    store.stage(1, coming({}, {key: Raw(b'"%s"' % (b"x" * ONE)) for key in MANY}).changed())
+    store.stage(1, coming({}, {key: Raw(b'"%s"' % (b"x" * ONE)) for key in MANY}).stage({}))
     copy = tmp_path.with_name(f"{tmp_path.name}-killed")
     assert os.spawnlp(os.P_WAIT, "cp", "cp", "-r", str(tmp_path), str(copy)) == 0
     opened = Store(copy)

@@ -234,7 +234,10 @@ class DurableMachine(RuleBasedStateMachine):
         packed = pack(raw(**{key: text(value).decode() for key, value in keys.items()}))
         to_load = coming({token: (stored, packed)})
         self.loads += 1
-        staged = self.loads, self.store.stage(self.loads, to_load.changed())
+        staged = (
+            self.loads,
+            self.store.stage(self.loads, to_load.stage(self.durable.engine.everything()[1])),
+        )
         batch = self.loading = self.durable.engine.load(to_load, self.model.now, staged)
         assert (token in to_load.sessions) == (token not in self.model.sessions)
         if token in to_load.sessions:

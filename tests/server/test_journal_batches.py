@@ -365,6 +365,46 @@ def test_a_load_is_a_batch_of_its_own_between_what_came_before_it_and_what_came_
     assert batch.done
 
 
+class Full(dict[int, Session]):
+    """Sessions for which there is no memory."""
+
+    def update(self, *_: object, **__: object) -> None:
+        raise MemoryError
+
+
+def test_a_load_that_there_is_no_memory_for_leaves_what_others_change_in_that_turn() -> None:
+    durable = Durable()
+    durable.ask("KV_SET", keys={"a": 1})
+    durable.engine._sessions = Full()
+    with pytest.raises(MemoryError):
+        durable.engine.load(coming({5: (None, b"{}")}, {"b": Raw(b"2")}), START, (1, 0))
+    assert durable.engine.everything() == ({}, {"a": Raw(b"1")})
+    durable.ask("KV_SET", keys={"c": 3})
+    assert len(durable.journal.unsettled) == 2
+    written = []
+    durable.disk.end_turn()
+    while durable.disk.writing is not None:
+        written.append(durable.disk.done())
+    assert [each.load for each in written] == [None, None]
+    assert [[*each.maps[NO_TOKEN].put] for each in written] == [["a"], ["c"]]
+    assert durable.engine.totals == (0, 0, 2)
+
+
+def test_what_moved_in_a_map_that_is_gone_once_all_is_undone_did_not_move() -> None:
+    durable = Durable()
+    durable.ask("KV_SET", keys={"a": 1, "b": 1, "c": 1})
+    durable.settle()
+    durable.ask("KV_CLEAR_SET", keys={"a": 1})
+    durable.disk.end_turn()
+    durable.ask("KV_RMV", keys=["a"])
+    durable.ask("KV_SET", keys={"a": 1})
+    durable.disk.done(FULL)
+    durable.disk.end_turn()
+    assert durable.ask("KV_KEYS")["keys"] == ["a", "b", "c"]
+    durable.disk.retry()
+    assert durable.disk.done().moved == {}
+
+
 MANY = {f"key{number}": "x" * 515 for number in range(15)}
 """Keys for which no session may stay, where 10,000 bytes may be taken."""
 

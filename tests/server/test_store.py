@@ -15,16 +15,20 @@ from msgspec import Raw
 from ndb_protocol import NO_TOKEN, TOKEN_MAX
 from ndb_protocol.messages import Expiry
 from ndb_server.batches import Changed
+from ndb_server.checking import check_store
 from ndb_server.edits import MapChange
 from ndb_server.errors import StoreError
 from ndb_server.files import lock
+from ndb_server.records import records_of
 from ndb_server.rows import Row, row_of
 from ndb_server.schema import FILE
 from ndb_server.sessions import NEVER, Session
 from ndb_server.store import LOCK, Store
+from ndb_server.walog import WriteAheadLog
 
-from tests.e2e.wire import BOUND
+from tests.e2e.wire import BOUND, until
 from tests.server.durable import START, OnDisk, content, on_disk, raw, write
+from tests.server.loads import coming
 
 SLIDING = Expiry(duration=60, deleteSession=True, extendOnSetAdd=True, extendOnGet=True)
 LARGE = {f"key{number:02}": Raw(b'"%b"' % (b"x" * 100)) for number in range(8)}
@@ -279,6 +283,61 @@ def test_a_crash_between_the_steps_of_a_fold_loses_nothing(
     store.close()
 
 
+@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("after", [changed(ended=[77]), changed(packed(77))])
+def test_keys_of_a_session_that_comes_between_the_steps_of_a_fold_are_not_folded_without_it(
+    folder: Path, steps: int, after: Changed
+) -> None:
+    store = Store(folder, "relaxed")
+    assert store._commit(changed(packed(1), spread(2), maps={2: MapChange.whole(LARGE)})) is None
+    folding = store._fold()
+    for _ in range(steps):
+        next(folding, None)
+    assert store._commit(changed(spread(77), maps={77: MapChange.whole(LARGE)})) is None
+    for _ in folding:
+        pass
+    assert check_store(folder / FILE) == []
+    assert store._commit(after) is None
+    copy = folder.with_name("crashed")
+    subprocess.run(["cp", "-r", str(folder), str(copy)], check=True)
+    expected = {1, 2} if after.ended else {1, 2, 77}
+    assert {*on_disk(copy)[0]} == expected
+    assert check_store(copy / FILE) == []
+    store.start()
+    store.close()
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_independent_keys_keep_their_order_when_a_load_comes_between_the_steps_of_a_fold(
+    folder: Path, steps: int
+) -> None:
+    def put(*new: str) -> Changed:
+        change = MapChange(removed(*new), raw(**dict.fromkeys(new, "1")))
+        return changed(maps={NO_TOKEN: change})
+
+    store = Store(folder, "relaxed")
+    assert store._commit(put("a")) is None
+    folding = store._fold()
+    for _ in range(steps):
+        next(folding, None)
+    assert store._commit(put("b")) is None
+    to_load = coming({}, raw(b="2", c="2", d="2"))
+    # As it is staged, "b" and "d" are there; as it counts, "b" and "c".
+    staged = to_load.stage(raw(b="1", d="1"))()
+    store._begin_load(1)
+    for record, rows in records_of(staged):
+        store._stage(1, record, rows)
+    counts = to_load.counts(1, 1, START, [], raw(b="1", c="1"))
+    assert store._commit(put("c")) is None
+    assert store._commit(Changed(False, [], [], {}, load=counts)) is None
+    for _ in folding:
+        pass
+    store.fold()
+    assert [*content(store)[1]] == ["a", "b", "c", "d"]
+    store.start()
+    store.close()
+
+
 def test_a_fold_that_fails_is_made_again_and_leaves_no_keys_of_sessions_that_have_gone(
     folder: Path,
 ) -> None:
@@ -514,6 +573,29 @@ def test_a_store_that_another_process_has_locked_is_waited_for_once(
         database.execute("ROLLBACK")
         opened.write(batch)
     assert opened.after_a_crash() == ({}, {"a": b"1"})
+
+
+def test_a_write_ahead_log_that_begins_anew_may_be_shorter_than_it_was(folder: Path) -> None:
+    log = WriteAheadLog(folder / "log")
+    log.wrote(10_000)
+    assert log.least > 0
+    log.checkpoint(begins_anew=True)
+    assert log.least == 0
+
+
+def test_a_store_that_was_written_anew_is_synced_from_its_first_batch_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ndb_server.store._IDLE", 0.05)
+    opened = Opened(folder)
+    opened.write(*MIX)
+    folder.rename(folder.with_name("elsewhere"))
+    until(lambda: opened.store.incomplete)
+    whole = Changed(True, [], [], {NO_TOKEN: MapChange.whole(raw(a="1"))}, complete=True)
+    opened.write(whole)
+    opened.write(changed(maps={NO_TOKEN: MapChange({}, raw(b="1"))}))
+    until(lambda: opened.store._synced == opened.store._seq)
+    opened.store.close()
 
 
 LARGE_500 = {f"key{number}": Raw(b'"%b"' % (b"x" * 1000)) for number in range(50)}

@@ -26,12 +26,16 @@ class Load(Struct, gc=False):
         parts: of how many parts it is.
         now: the time in ms at which the periods of its sessions begin.
         without: tokens, signed, of sessions in it that are not loaded.
+        there: independent keys that were to be new, as it was staged, and are there by now.
+        gone: those that were there then, and are new by now.
     """
 
     number: int
     parts: int
     now: int
     without: list[int] = []
+    there: list[str] = []
+    gone: list[str] = []
 
 
 class Changed(Struct, gc=False):
@@ -186,6 +190,15 @@ class Batch(Generic[T]):
                 assert isinstance(image.packed, dict)
                 self._maps[token].put_back(image.packed)
             yield token, image
+
+    def replaced(self, tokens: Iterable[int]) -> list[int]:
+        """Return those of `tokens` whose map is another one once this is undone."""
+        return [
+            token
+            for token in tokens
+            if token not in self._maps
+            and (token in self.before or (token != NO_TOKEN and self.all_before is not None))
+        ]
 
     def reordered(self) -> Iterator[tuple[int, Iterable[str]]]:
         """Yield the keys that stand at the end of their maps once they are put back, by token."""

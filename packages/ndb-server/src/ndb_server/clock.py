@@ -71,6 +71,11 @@ class Clock:
     def __call__(self) -> int:
         return (self._elapsed() + self._begin_ns) // 1_000_000
 
+    def renew(self) -> Anchor:
+        """Take a new anchor: this moment; return it."""
+        self.anchor = Anchor(self(), self._wall())
+        return self.anchor
+
     def follow(self) -> int:
         """Take a new anchor if the wall clock has moved against the time line.
 

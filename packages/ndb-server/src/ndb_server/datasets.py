@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -119,33 +120,30 @@ class Folder:
             folder = self._path / kind / name
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{number:06}.sqlite"
-            partial = path.with_suffix(".partial")
-            partial.unlink(missing_ok=True)
+            unfinished = path.with_suffix(".partial")
+            unfinished.unlink(missing_ok=True)
             try:
-                with closing(connect(partial)) as database:
+                with closing(connect(unfinished)) as database:
                     # The file is of use only when complete: it needs no journal, only a sync.
                     database.execute("PRAGMA journal_mode = OFF")
                     database.execute("PRAGMA synchronous = OFF")
-                    if store is not None:
-                        # Read-only: one that is not there must not be made.
-                        database.execute("ATTACH ? AS store", (f"{store.path.as_uri()}?mode=ro",))
-                    database.executescript(f"BEGIN; {_TABLES}")
-                    database.execute(
-                        "INSERT INTO dataset VALUES (?, ?, ?)", (FORMAT, VERSION, kind)
-                    )
-                    if store is not None:
-                        # Who has begun to read goes on to see what was there then.
-                        look = "SELECT count(*) FROM store.sqlite_master"
-                        store.at_rest(lambda: database.execute(look).fetchone())
+                    if store is None:
+                        database.execute("BEGIN")
+                    else:
+                        store.at_rest(partial(_look_at, database, store.path))
+                    for statement in _TABLES.split(";"):
+                        database.execute(statement)
+                    about = (FORMAT, VERSION, kind)
+                    database.execute("INSERT INTO dataset VALUES (?, ?, ?)", about)
                     yield database
                     database.execute("COMMIT")
-                sync(partial)
-                partial.rename(path)
+                sync(unfinished)
+                unfinished.rename(path)
                 # The folders above may be as new as the file: the data folder's entry counts too.
                 for changed in (folder, *folder.parents[:3]):
                     sync(changed)
             finally:
-                partial.unlink(missing_ok=True)
+                unfinished.unlink(missing_ok=True)
         except (OSError, sqlite3.Error) as error:
             reason = reason_of(error, self._path.parent)
             raise DatasetError(f"dataset '{name}' could not be written: {reason}") from error
@@ -168,6 +166,14 @@ class Folder:
         except (OSError, *READ_ERRORS, DamageError) as error:
             reason = reason_of(error, self._path.parent)
             raise DatasetError(f"{path.name} can't be read: {reason}") from error
+
+
+def _look_at(database: sqlite3.Connection, store: Path) -> None:
+    """Begin to read a store, as ``store``: who has begun goes on to see what is there now."""
+    # Read-only: one that is not there must not be made.
+    database.execute("ATTACH ? AS store", (f"{store.as_uri()}?mode=ro",))
+    database.execute("BEGIN")
+    database.execute("SELECT count(*) FROM store.sqlite_master").fetchone()
 
 
 def recognize_dataset(database: sqlite3.Connection, path: Path, kind: str) -> None:
@@ -422,28 +428,39 @@ class Datasets:
             now = self._clock()
             self._engine.drop_known(coming, now)
             self._engine.check_room(coming, now)
-            staged = None
-            if self._store is not None:
-                self._loads += 1
-                staged = self._loads, await self._stage(self._store, coming)
-            try:
-                batch = self._engine.load(coming, self._clock(), staged)
-                if batch is not None and not await batch.wait():
-                    assert self._journal is not None
-                    raise RefusedError(Status.LOAD_ERROR, f"not durable: {self._journal.trouble}")
-            except RefusedError:
-                if self._store is not None:
-                    self._store.unstage()
-                raise
+            if self._store is None:
+                self._engine.load(coming, self._clock())
+            else:
+                await self._load_durably(self._store, coming)
         return coming
 
-    async def _stage(self, store: Store, coming: Coming) -> int:
+    async def _load_durably(self, store: Store, coming: Coming) -> None:
+        """Stage what is to be loaded, let it count, and wait until it does.
+
+        Raises:
+            RefusedError: it can't be made durable, and is not loaded.
+        """
+        assert self._journal is not None
+        self._loads += 1
+        _, keys = self._engine.everything()
+        counts = False
         try:
-            return await self._run(Status.LOAD_ERROR, store.stage, self._loads, coming.changed())
+            work = partial(store.stage, self._loads, coming.stage(keys))
+            parts = await self._run(Status.LOAD_ERROR, work)
+            batch = self._engine.load(coming, self._clock(), (self._loads, parts))
+            # From here on, what becomes of it is not decided here.
+            counts = batch is not None
+            if batch is not None and not await batch.wait():
+                counts = False
+                raise RefusedError(Status.LOAD_ERROR, f"not durable: {self._journal.trouble}")
         except (OSError, sqlite3.Error) as error:
-            store.unstage()
             reason = reason_of(error, store.path.parent)
             raise RefusedError(Status.LOAD_ERROR, f"not durable: {reason}") from error
+        except MemoryError as error:
+            raise RefusedError(Status.LOAD_ERROR, "the server's memory ran out") from error
+        finally:
+            if not counts:
+                store.unstage()
 
     async def load(self, name: str) -> None:
         """Load the sessions and the independent keys saved as `name`.

@@ -17,7 +17,7 @@ from ndb_protocol import COMMANDS, NO_TOKEN, Extends, Status, new_token
 from ndb_protocol import messages as m
 from ndb_protocol.messages import Expiry
 
-from .batches import Batch, Load
+from .batches import Batch
 from .deadlines import Deadlines
 from .edits import Edit
 from .errors import RefusedError
@@ -29,7 +29,6 @@ from .loading import Coming
 from .memory import SESSION_BYTES, growth, of_keys
 from .packing import EMPTY, PACKED_SIZE, copied, edited, unpack
 from .paths import show
-from .rows import signed
 from .sessions import NEVER, Session, deadline_after, settings
 from .steps import Steps
 
@@ -555,21 +554,31 @@ class Engine:
         sessions, edit = coming.sessions, Edit(coming.keys)
         if not sessions and not edit.put:
             return None
-        if self._journal is not None:
-            load = None if staged is None else Load(*staged, now, [*map(signed, known)])
-            self._journal.loading(load, sessions, edit, self._keys)
         for session in sessions.values():
             session.deadline = deadline_after(session.expiry, now)
-        self._sessions.update(sessions)
-        self._session_keys += coming.session_keys
-        self._session_memory += coming.memory
         expiring = [token for token, session in sessions.items() if session.expiry is not None]
+        # Entries of sessions that are not there do no harm: there may be no memory for the rest.
         self._deadlines.add_all(expiring)
         if self._nearest is not None:
             for token in expiring:
                 self._nearest.add(token, sessions[token].deadline)
-        self._key_memory += growth(self._keys, edit)
-        edit.apply(self._keys)
+        grown = growth(self._keys, edit)
+        if self._journal is not None:
+            load = None if staged is None else coming.counts(*staged, now, known, self._keys)
+            self._journal.loading(load, sessions, edit, self._keys)
+        try:
+            # Each makes room first, and then can't fail.
+            self._sessions.update(sessions)
+            self._keys.update(coming.keys)
+        except MemoryError:
+            for token in sessions:
+                self._sessions.pop(token, None)
+            if self._journal is not None:
+                self._journal.not_loading()
+            raise
+        self._session_keys += coming.session_keys
+        self._session_memory += coming.memory
+        self._key_memory += grown
         return None if self._journal is None else self._journal.loaded()
 
     def edit_keys(self, edit: Edit) -> None:

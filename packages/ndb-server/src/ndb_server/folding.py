@@ -16,7 +16,6 @@ from ndb_protocol import NO_TOKEN
 
 from .edits import KEPT, MapChange
 from .records import Unfolded, key_size, name_size, slices
-from .rows import Row
 from .tables import DROP_KEYS, END_SESSIONS, REMOVE_KEYS, put_keys, put_sessions
 
 _SLICE = 4096
@@ -42,7 +41,7 @@ class Folding:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
-        # Sessions that have keys in their table.
+        # The sessions whose rows say that their keys are in the other table.
         self._spread = {
             number for (number,) in database.execute("SELECT tkn FROM sessions WHERE keys IS NULL")
         }
@@ -50,21 +49,34 @@ class Folding:
     def steps(self, unfolded: Unfolded) -> Iterator[None]:
         """Bring the tables up to date and empty the log, a step at a time.
 
+        Batches may be added to `unfolded` between the steps. What is folded of them is whole
+        sessions, or keys of sessions that are in the tables; all of them stay in the log.
+
         Raises:
             sqlite3.Error: a step can't be done; it is undone, those before it are not.
         """
         database = self._database
-        # Batches that come between the steps are folded in part at most: they stay in the log.
         last, last_load = unfolded.seq, unfolded.load
-        with transaction(database):
-            dropped = self._fold_ends(unfolded)
-        self._spread -= dropped
-        yield
-        numbers = iter(sorted(unfolded.rows))
-        while some := list(islice(numbers, _SLICE)):
+        if unfolded.all_ended:
             with transaction(database):
-                dropped = self._fold_rows([row for n in some if (row := unfolded.rows.get(n))])
-            self._spread -= dropped
+                database.execute("DELETE FROM sessions")
+                database.execute("DELETE FROM keys WHERE tkn <> ?", (NO_TOKEN,))
+            self._spread.clear()
+            yield
+        for ended in _slices(unfolded.ended):
+            with transaction(database):
+                END_SESSIONS.run(database, [(number,) for number in ended])
+                self._drop_keys(ended)
+            self._spread.difference_update(ended)
+            yield
+        for numbers in _slices(sorted(unfolded.rows)):
+            rows = [row for number in numbers if (row := unfolded.rows.get(number))]
+            packed = [row[0] for row in rows if row[-1] is not None]
+            with transaction(database):
+                put_sessions(database, rows)
+                self._drop_keys(packed)
+            self._spread.difference_update(packed)
+            self._spread.update(row[0] for row in rows if row[-1] is None)
             yield
         maps = list(unfolded.maps.items())
         steps = (step for number, change in maps for step in self._fold_map(number, change))
@@ -77,29 +89,16 @@ class Folding:
             database.execute("DELETE FROM log WHERE seq <= ?", (last,))
             database.execute("DELETE FROM loading WHERE load <= ?", (last_load,))
 
-    # Each returns which sessions have no keys in their table any more once it is committed.
-
-    def _fold_ends(self, unfolded: Unfolded) -> set[int]:
-        if unfolded.all_ended:
-            self._database.execute("DELETE FROM sessions")
-            self._database.execute("DELETE FROM keys WHERE tkn <> ?", (NO_TOKEN,))
-            return self._spread.copy()
-        END_SESSIONS.run(self._database, [(number,) for number in unfolded.ended])
-        return self._drop_keys(unfolded.ended)
-
-    def _fold_rows(self, rows: list[Row]) -> set[int]:
-        put_sessions(self._database, rows)
-        return self._drop_keys(row[0] for row in rows if row[-1] is not None)
-
-    def _drop_keys(self, numbers: Iterable[int]) -> set[int]:
+    def _drop_keys(self, numbers: Iterable[int]) -> None:
+        """Drop the keys of sessions that have them in their table."""
         spread = self._spread.intersection(numbers)
         DROP_KEYS.run(self._database, [(number,) for number in spread])
-        return spread
 
     def _fold_map(self, number: int, change: MapChange) -> Iterator[tuple[int, Callable[[], None]]]:
         """Yield what is to be done for a change of a map, each with its size in bytes."""
-        if number != NO_TOKEN:
-            self._spread.add(number)
+        # The row of a session that came between the steps is folded the next time, with its keys.
+        if number != NO_TOKEN and number not in self._spread:
+            return
         if change.clear:
             yield _PAGE, partial(DROP_KEYS.run, self._database, [(number,)])
         # As it is now: batches that come between the steps change it.
@@ -119,6 +118,12 @@ class Folding:
                 self._database.executemany(_MOVE, [(number, key) for key, _ in some])
             else:
                 put_keys(self._database, number, some)
+
+
+def _slices(numbers: Iterable[int]) -> Iterator[list[int]]:
+    remaining = iter(list(numbers))
+    while some := list(islice(remaining, _SLICE)):
+        yield some
 
 
 @contextmanager

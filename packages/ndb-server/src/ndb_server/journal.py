@@ -120,24 +120,31 @@ class Journal:
             keys: what becomes of the independent keys.
             values: the independent keys that are there.
         """
-        if self._open:
-            self._seal()
-        batch = self._open
+        batch: Batch[Any] = Batch()
         batch.load = load
         batch.before = dict.fromkeys(tokens)
         if keys.put:
             batch.before[NO_TOKEN] = Session(None, NEVER, values)
             batch.editing(NO_TOKEN, values, keys)
+        if self._open:
+            self._seal()
+        # Only now: there may be no memory for any of that.
+        self._open = batch
         self._begin()
+
+    def not_loading(self) -> None:
+        """Take note: they have not come in, after all."""
+        self.unsettled.remove(self._open)
+        self._open = Batch()
 
     def loaded(self) -> Batch[Any]:
         """Take note: they have come in; return the batch that they are."""
         return self._seal()
 
     def _seal(self) -> Batch[Any]:
-        batch = self._open
+        batch, following = self._open, Batch[Any]()
         self._sealed.append((batch, batch.changed(*self.memory.everything())))
-        self._open = Batch()
+        self._open = following
         return batch
 
     # For who answers
@@ -173,8 +180,8 @@ class Journal:
             if self.trouble is None:
                 break
             self._send()
-            assert self._writing is not None
-            await self._writing.wait()
+            if self._writing is not None:
+                await self._writing.wait()
 
     def distrust(self, reason: str) -> None:
         """Take note that the disk has lost what it had: nobody has to write to find that out."""
@@ -256,11 +263,17 @@ class Journal:
         for each in reversed(undone):
             for token, keys in each.moved.items():
                 _move(moved, token, keys)
+        put_back: dict[int, dict[str, None]] = {}
         for each in undone:
             self.memory.undo(each)
             self._open.timed |= each.timed
+            # Whatever was put back in a map is of no account where another map comes back.
+            for token in each.replaced(put_back):
+                del put_back[token]
             for token, keys in each.reordered():
-                _move(moved, token, keys)
+                _move(put_back, token, keys)
+        for token, keys in put_back.items():
+            _move(moved, token, keys)
         for each in reversed(undone):
             self._settle(each, done=False)
 

@@ -1,17 +1,17 @@
 """What is to be loaded: read and counted, and held against the limits, before anybody sees it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN
 
-from .batches import Changed
+from .batches import Changed, Load
 from .edits import MapChange
 from .limits import Limits
 from .memory import SESSION_BYTES, of_keys
 from .nesting import nests_deeper
 from .packing import Packed, unpack
-from .rows import Row, row_of, settings_of, unsigned
+from .rows import Row, row_of, settings_of, signed, unsigned
 from .sessions import NEVER, Session
 
 _AROUND = 3
@@ -38,6 +38,8 @@ class Coming:
         self.keys: dict[str, Raw] = {}
         self.session_keys = self.memory = 0
         self.beyond: tuple[str, str] | None = None
+        # Of the independent keys, those that were new when it was staged.
+        self._new: set[str] = set()
 
     def add_session(self, row: Row, packed: Packed) -> None:
         """Add a session that was saved."""
@@ -72,8 +74,15 @@ class Coming:
     def _note(self, limit: str, sentence: str) -> None:
         self.beyond = self.beyond or (limit, sentence)
 
-    def changed(self) -> Changed:
-        """Return it all, to be staged: without deadlines, which are not known yet."""
+    def stage(self, there: Mapping[str, Raw]) -> Callable[[], Changed]:
+        """Return what makes it all as it is to be staged, given the independent keys there are.
+
+        It has no deadlines, which are not known yet.
+        """
+        self._new = {key for key in self.keys if key not in there}
+        return self._changed
+
+    def _changed(self) -> Changed:
         maps = {
             token: MapChange.whole(session.packed)
             for token, session in self.sessions.items()
@@ -81,5 +90,20 @@ class Coming:
         }
         rows = [row_of(token, session) for token, session in self.sessions.items()]
         if self.keys:
-            maps[NO_TOKEN] = MapChange({}, self.keys)
+            # Done again, the change leaves the same order: what is new is put at the end each time.
+            maps[NO_TOKEN] = MapChange(dict.fromkeys(self._new), self.keys)
         return Changed(False, [], rows, maps)
+
+    def counts(
+        self, number: int, parts: int, now: int, known: Iterable[int], there: Mapping[str, Raw]
+    ) -> Load:
+        """Return that it counts from `now` on, as it was staged, without the sessions `known`."""
+        changed = [key for key in self.keys if (key in self._new) == (key in there)]
+        return Load(
+            number,
+            parts,
+            now,
+            [*map(signed, known)],
+            there=[key for key in changed if key in there],
+            gone=[key for key in changed if key not in there],
+        )

@@ -218,9 +218,8 @@ class Unfolded:
         load = part.record.load
         if load is not None:
             self.load = load.number
-            without = set(load.without)
             for each in loaded:
-                self._add(_started(each, load.now, without))
+                self._add(_started(each, load))
 
     def _add(self, part: Part) -> None:
         _, size, record, rows = part
@@ -251,16 +250,28 @@ class Unfolded:
                 known.then(each.removed, each.put)
 
 
-def _started(part: Part, now: int, without: set[int]) -> Part:
-    """Return a part of a load as it is once it counts: its sessions' periods begin `now`."""
+def _started(part: Part, load: Load) -> Part:
+    """Return a part of a load as it is once it counts."""
     seq, size, record, rows = part
+    without, there, gone = set(load.without), set(load.there), set(load.gone)
     started = [
-        (number, duration, flags, now + duration * 1000 if duration else None, keys)
+        (number, duration, flags, load.now + duration * 1000 if duration else None, keys)
         for number, duration, flags, _, keys in rows
         if number not in without
     ]
-    maps = [each for each in record.maps if each.tkn not in without]
+    maps = [
+        each if each.tkn != NO_TOKEN or not there | gone else _renewed(each, there, gone)
+        for each in record.maps
+        if each.tkn not in without
+    ]
     return Part(seq, size, Record(maps=maps), started)
+
+
+def _renewed(each: MapRecord, there: set[str], gone: set[str]) -> MapRecord:
+    """Return independent keys of a load, those taken out first that are new by now."""
+    removed = [key for key in each.removed if key not in there]
+    removed += [key for key in each.put if key in gone]
+    return MapRecord(each.tkn, each.clear, removed, each.put)
 
 
 def read_log(database: sqlite3.Connection) -> Unfolded:

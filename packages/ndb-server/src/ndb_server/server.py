@@ -702,7 +702,8 @@ class Server:
         if not self.broken.done():
             await self._journal.flush()
             await self._journal.recover()
-            self._follow_wall_clock()
+            # The later the anchor, the less a wall clock that is put back meanwhile gives away.
+            self._store.tie(self._clock.renew())
         # Its thread has nothing else to do, and a new one may not be had.
         await self._datasets.finish(self._store.close)
         self._datasets.close()

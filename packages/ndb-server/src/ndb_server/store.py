@@ -117,7 +117,6 @@ class Store:
         self.path = self._folder / FILE
         self._wal_path = Path(f"{self.path}-wal")
         self._partial = Path(f"{self.path}.partial")
-        self._synced = 0
         self._synced_at = self._looked_at = time.monotonic()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._trouble: str | None = None
@@ -155,6 +154,7 @@ class Store:
             held.pop_all()
         self._database = database
         self._seq = self._unfolded.seq
+        self._synced = 0
         # What comes while the log is being folded.
         self._since: list[Unfolded] = []
         self._folding: Iterator[None] | None = None
@@ -215,14 +215,14 @@ class Store:
 
         self._do(fold_and_work)
 
-    def stage(self, load: int, staged: Changed) -> int:
+    def stage(self, load: int, staged: Callable[[], Changed]) -> int:
         """Write what a load consists of; it counts once a batch says so (`Changed.load`).
 
         What was staged for another load, and never counted, goes.
 
         Args:
             load: its number, more than that of any load before.
-            staged: its sessions, whose deadlines are not known yet, and keys.
+            staged: returns its sessions, whose deadlines are not known yet, and keys.
 
         Returns:
             Of how many parts it is.
@@ -233,7 +233,7 @@ class Store:
         """
         self._do(partial(self._begin_load, load))
         parts = 0
-        for record, rows in records_of(staged):
+        for record, rows in records_of(staged()):
             # One at a time: batches are written in between.
             self._do(partial(self._stage, load, record, rows))
             parts += 1
@@ -306,7 +306,8 @@ class Store:
         self._unfolded = unfolded
         self.fold()
         if anchor is not None:
-            self.anchor = anchor
+            put_anchor(self._database, anchor)
+            self.anchor = self._kept_anchor = anchor
 
     def start(self) -> None:
         """Begin to write."""
@@ -390,7 +391,7 @@ class Store:
                 return None
             staged = self._staged_for(changed.load)
             parts = self._write_log([*records_of(changed)])
-        except _TROUBLES as error:
+        except (*_TROUBLES, DamageError) as error:
             return reason_of(error, self._folder)
         self._took(parts, staged)
         return None
@@ -474,6 +475,8 @@ class Store:
             with suppress(*_TROUBLES):
                 put_anchor(self._database, self.anchor)
                 self._kept_anchor = self.anchor
+                # It has to be synced too, though no batch came.
+                self._synced = -1
 
     # Folding
 

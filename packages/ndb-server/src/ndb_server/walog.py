@@ -54,7 +54,9 @@ class WriteAheadLog:
 
     def checkpoint(self, *, begins_anew: bool) -> None:
         """Take note of a checkpoint, and whether the log begins anew with the next write."""
-        self._size = 0 if begins_anew else self._size
+        if begins_anew:
+            # The next write may make its file shorter.
+            self._size = self.least = 0
         self._checkpointed = self._size
 
 
