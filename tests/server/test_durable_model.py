@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -29,7 +30,7 @@ from hypothesis.stateful import (
 )
 from ndb_protocol import COMMANDS, NO_TOKEN, Scope
 from ndb_protocol.messages import Expiry
-from ndb_server.batches import Batch, Hold
+from ndb_server.batches import Batch, Changed, Hold
 from ndb_server.memory import SESSION_BYTES, of_keys
 from ndb_server.packing import pack, unpack
 from ndb_server.sessions import NEVER, Session
@@ -94,6 +95,29 @@ class Held:
         self.machine.settled(self)
 
 
+class Stepped(Store):
+    """A store without its thread: what it does, it does when it is told to."""
+
+    def start(self) -> None:
+        pass
+
+    def write(self, changed: Changed, written: Callable[[str | None], object]) -> None:
+        written(self._commit(changed))
+
+    def _do(self, work: Callable[[], object]) -> None:
+        work()
+
+    def fold_a_step(self) -> None:
+        if self._folding is None:
+            self._folding = self._fold()
+        if next(self._folding, "folded") == "folded":
+            self._folding = None
+
+    def close(self) -> None:
+        self.fold()
+        self._end()
+
+
 class DurableMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -105,10 +129,10 @@ class DurableMachine(RuleBasedStateMachine):
         self.loads = 0
         self.fresh_tokens = count(2**63 - 2)
         self.model = Model(START)
-        self.open(Store(self.folder, "relaxed"))
+        self.open(Stepped(self.folder, "relaxed"))
         self.store.start()
 
-    def open(self, store: Store) -> None:
+    def open(self, store: Stepped) -> None:
         self.store = store
         self.loading: Batch[Any] | None = None
         self.durable = Durable(lambda: self.next_token)
@@ -385,6 +409,11 @@ class DurableMachine(RuleBasedStateMachine):
     def fold(self) -> None:
         self.store.at_rest(lambda: None)
 
+    @rule(steps=st.integers(1, 3))
+    def fold_some(self, steps: int) -> None:
+        for _ in range(steps):
+            self.store.fold_a_step()
+
     # Restarts
 
     @rule()
@@ -410,7 +439,7 @@ class DurableMachine(RuleBasedStateMachine):
 
     def restart(self, sure: dict[int, int], reordered: set[int]) -> None:
         """Open the folder again, see that everything is there, and go on with that."""
-        store = Store(self.folder, "relaxed")
+        store = Stepped(self.folder, "relaxed")
         sessions, keys = content(store)
         now = self.model.now
         assert list(keys) == list(self.model.keys) or NO_TOKEN in reordered
@@ -494,8 +523,13 @@ def same(reply: dict[str, Any], expected: dict[str, Any]) -> bool:
     return said == expected
 
 
-def test_what_was_acknowledged_is_there_and_what_was_refused_is_not() -> None:
+def test_what_was_acknowledged_is_there_and_what_was_refused_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Each session and each map of keys is a step of a fold.
+    monkeypatch.setattr("ndb_server.folding._SLICE", 1)
+    monkeypatch.setattr("ndb_server.records.RECORD_SIZE", 4096)
     run_state_machine_as_test(
         DurableMachine,
-        settings=settings(max_examples=40, stateful_step_count=40),
+        settings=settings(max_examples=150, stateful_step_count=50),
     )
