@@ -2,7 +2,9 @@
 
 import os
 import re
+import resource
 import signal
+import socket
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -94,3 +96,43 @@ def test_a_server_out_of_descriptors_stops_as_ever(start_server: StartServer, lo
         until(lambda: lines(server, "no connections are accepted"))
         server.stop()
     assert len(lines(server, "no connections are accepted")) == 1
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_manager_that_no_descriptor_is_left_to_tell_is_no_reason_to_hang(
+    start_server: StartServer, tmp_path: Path, loop: str
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(tmp_path / "notify"))
+        server = start_server("--loop", loop, env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert told.recv(100) == b"READY=1"
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (3, 3))
+        server.stop()
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_silent_connections_of_operators_leave_descriptors_to_the_server(
+    start_server: StartServer, tmp_path: Path, loop: str
+) -> None:
+    auth_file = tmp_path / "credentials"
+    bearer = f"Bearer {added(auth_file, 'ada', 'kv', 'admin')}"
+    server = with_few(
+        start_server,
+        *("--loop", loop, "--ops-port", "0", "--data-dir", str(tmp_path / "data")),
+        *("--auth-file", str(auth_file)),
+    )
+    operators = ops_port(server.stderr)
+    with ExitStack() as stack:
+        client = stack.enter_context(Wire(server.port))
+        client.send(handshake(Authorization=bearer))
+        assert client.head()[0] == 101
+        for _ in range(2 * MOST):
+            stack.enter_context(Wire(operators))
+        [line] = until(lambda: lines(server, "no connections are accepted"))
+        # Operators have half of the quarter that is not for clients.
+        assert "88 descriptors are in use" in line
+        assert client.request("KV_SET", keys={"a": 1})["st"] == 1
+        assert client.request("KV_SAVE", name="evening")["st"] == 121
+        os.kill(server.pid, signal.SIGHUP)
+        until(lambda: lines(server, "were read again"))
+        server.stop()
