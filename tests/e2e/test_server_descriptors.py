@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import Server, StartServer
 from tests.e2e.http import ops_port, scrape
 from tests.e2e.test_server_admission import added
-from tests.e2e.wire import Wire, handshake, until
+from tests.e2e.wire import Wire, handshake, opened, until
 
 MOST = 100
 """How many descriptors the servers here may have."""
@@ -30,6 +30,10 @@ def with_few(start_server: StartServer, *arguments: str) -> Server:
 
 def lines(server: Server, what: str) -> list[str]:
     return [line for line in server.stderr.splitlines() if what in line]
+
+
+def descriptors(server: Server) -> set[int]:
+    return {int(one.name) for one in Path(f"/proc/{server.pid}/fd").iterdir()}
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
@@ -106,8 +110,16 @@ def test_a_manager_that_no_descriptor_is_left_to_tell_is_no_reason_to_hang(
         told.bind(str(tmp_path / "notify"))
         server = start_server("--loop", loop, env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
         assert told.recv(100) == b"READY=1"
-        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (3, 3))
-        server.stop()
+        with Wire(server.port):
+            with opened(server.port) as client:
+                # Whoever came before has been accepted, and what told the manager is closed.
+                assert client.request("KV_COUNT")["st"] == 1
+                before = descriptors(server)
+            until(lambda: before - descriptors(server))
+            taken = descriptors(server)
+            most = min({*range(max(taken) + 2)} - taken)
+            resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (most, most))
+            server.stop()
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])

@@ -5,8 +5,9 @@ tries thousands of times and logs each, and uvloop closes every new connection w
 accepting pauses: new connections wait in the system, and what begins and ends is said once.
 
 It pauses before there are none at all. The server needs descriptors for itself, to save and to
-answer operators. So those who accept clients leave some. The system always gives the lowest number
-that is free, so the number of a new descriptor tells how many there are.
+answer operators. So those who accept clients leave some, and those who accept operators a few. The
+system always gives the lowest number that is free, so the number of a new descriptor tells how many
+there are.
 """
 
 import asyncio

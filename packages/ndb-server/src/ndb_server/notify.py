@@ -18,7 +18,7 @@ def notify(state: str) -> None:
         return
     # "@" stands for the null byte of an abstract address (unix(7)).
     place = "\0" + address[1:] if address.startswith("@") else address
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling, suppress(OSError):
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling:
         telling.sendto(state.encode(), place)
 
 

@@ -36,7 +36,13 @@ from .errors import RefusedError, StoreError, trace_of
 from .guesses import Guesses
 from .handshake import is_loopback, parse_address
 from .journal import Journal
-from .limits import Limits, descriptor_limit, few_descriptors, for_clients
+from .limits import (
+    Limits,
+    descriptor_limit,
+    few_descriptors,
+    for_clients,
+    for_operators,
+)
 from .listeners import (
     Address,
     ListenError,
@@ -590,7 +596,10 @@ class Server:
             sockets = passed or listen(addresses, self._options.ops_port or 0)
         except ListenError as error:
             raise StartError(f"{error}; choose others with --host and --ops-port") from error
-        self._ops_acceptors = [Acceptor(one, self._meet_operator, self._pause) for one in sockets]
+        most = for_operators(self._descriptors)
+        self._ops_acceptors = [
+            Acceptor(one, self._meet_operator, self._pause, most) for one in sockets
+        ]
         urls = [url_of(one, "http") for one in sockets]
         logger.info("health and metrics are at %s", ", ".join(urls), extra={"url": urls[0]})
 
@@ -834,9 +843,11 @@ async def serve(options: Options, ready: Callable[[str], Any] = _print) -> None:
             failure = server.broken.result()
             starting.cancel()
             await asyncio.wait([starting])
-        notify("STOPPING=1")
         try:
-            ended = await server.stop()
+            try:
+                notify("STOPPING=1")
+            finally:
+                ended = await server.stop()
         except Exception as error:  # As above.
             ended, failure = False, failure or error
         if server.broken.done():
