@@ -256,7 +256,7 @@ def export_of(folder: Path) -> list[str]:
     return [sys.executable, "-m", "ndb_server", "export", "--data-dir", str(folder)]
 
 
-def test_an_export_whose_reader_has_enough_ends_quietly(tmp_path: Path) -> None:
+def test_an_export_that_is_not_read_to_its_end_has_failed(tmp_path: Path) -> None:
     fill(tmp_path / "data")
     command = export_of(tmp_path / "data")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -264,8 +264,10 @@ def test_an_export_whose_reader_has_enough_ends_quietly(tmp_path: Path) -> None:
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait(BOUND) == 0
+        assert process.stderr.read() == (
+            b"ndb-server: cannot write to standard output: Broken pipe\n"
+        )
+        assert process.wait(BOUND) == 1
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             command, stdout=full, stderr=subprocess.PIPE, timeout=BOUND, check=False
