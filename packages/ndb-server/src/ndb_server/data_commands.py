@@ -105,7 +105,7 @@ def export(*, data_dir: Text, dataset: Text | None = None) -> None:
     try:
         for line in _stored(folder) if dataset is None else _saved(folder, dataset):
             sys.stdout.buffer.write(line + b"\n")
-    except (DatasetError, tables.DamageError, *tables.READ_ERRORS) as error:
+    except (DatasetError, OSError, tables.DamageError, *tables.READ_ERRORS) as error:
         raise DataError(f"not all could be exported: {error}") from error
 
 

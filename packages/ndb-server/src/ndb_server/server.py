@@ -409,19 +409,18 @@ class Server:
 
         Connections whose credentials are none any more are closed.
         """
-        options = self._options
-        try:
-            if options.auth_file is not None:
-                self._door.credentials = Credentials(read_entries(options.auth_file).values())
+        auth_file, certificates = self._options.auth_file, self._options.certificates
+        if auth_file is not None:
+            with _read_again("credentials"):
+                self._door.credentials = Credentials(read_entries(auth_file).values())
                 for connection in list(self._connections):
                     connection.withdraw()
-            if options.certificates is not None and self._tls is not None:
-                options.certificates.reload(self._tls)
-                self._expirations.read(options.certificates)
-        except (CredentialsError, TlsError) as error:
-            logger.error("not read again: %s", error)
-        else:
-            logger.info("credentials and certificates were read again")
+        if certificates is not None and self._tls is not None:
+            with _read_again("certificates"):
+                certificates.reload(self._tls)
+                self._expirations.read(certificates)
+        if auth_file is None and certificates is None:
+            logger.info("there are neither credentials nor certificates to read again")
 
     def _check_certificates(self) -> None:
         # A server may run for longer than they are valid.
@@ -743,6 +742,17 @@ class Server:
             connection.check_alive()
         self._report()
         self._again(self._options.timeouts.ping, self._check_alive)
+
+
+@contextmanager
+def _read_again(what: str) -> Iterator[None]:
+    """Log whether `what` was read again; one file that can't be read hides no other."""
+    try:
+        yield
+    except (CredentialsError, TlsError) as error:
+        logger.error("%s were not read again: %s", what, error)
+    else:
+        logger.info("%s were read again", what)
 
 
 async def _stop_accepting(acceptors: Sequence[Acceptor]) -> None:
