@@ -28,6 +28,7 @@ from .errors import DataError, StoreError, trace_of
 from .handshake import parse_allowed_host, parse_origin
 from .limits import Limits, raise_file_limit
 from .logs import LogFormat, log_to_stderr
+from .notify import passed_names
 from .parameters import Text, not_empty
 from .salvage import salvage as salvage_store
 from .server import LOOPBACK, NO_MEMORY, VERSION, BrokenError, Options, StartError, serve
@@ -384,10 +385,14 @@ def _prepare_run(given: Mapping[str, Any], strangers: Strangers) -> None:
         )
     for line in strangers.unknown:
         logger.warning(line)
+    try:
+        passed = passed_names()
+    except ValueError as error:
+        raise StartError(f"the service manager's LISTEN_FDS is no number: {error}") from error
     reason = contradiction(given)
     if reason is not None:
         raise StartError(reason)
-    for line in remarks(given):
+    for line in remarks(given, passed):
         logger.warning(line)
 
 

@@ -55,7 +55,7 @@ from .listeners import (
 )
 from .measures import count_open, page_of, resident_bytes
 from .metrics import DELAYS, SIZES, Histogram, Requests
-from .notify import notify, passed_sockets
+from .notify import OPS_SOCKET, notify, passed_sockets
 from .ops import Operations
 from .protection import FIXED_HASHES, check_exposure, has_fixed_hashes
 from .roles import permitted
@@ -80,9 +80,6 @@ FEATURES = [
     "update",
 ]
 """What this server does beyond NemesisDB 0.7, for SV_INFO."""
-
-OPS_SOCKET = "ops"
-"""The name of a socket, of those the service manager passes, that is for health and metrics."""
 
 LOOPBACK = "127.0.0.1"
 """Where the server listens unless told otherwise."""
@@ -160,9 +157,6 @@ class Options:
     hosts: frozenset[str] = frozenset()
     behind_proxy: bool = False
     insecure: bool = False
-
-
-_DEFAULTS = Options()
 
 
 class Server:
@@ -496,10 +490,6 @@ class Server:
             raise StartError(f"{error}; look at the ListenStream= of the socket unit") from error
         for_operators = [one for name, one in passed if name == OPS_SOCKET]
         for_clients = [one for name, one in passed if name != OPS_SOCKET]
-        if for_clients and (options.host, options.port) != (_DEFAULTS.host, _DEFAULTS.port):
-            logger.warning("--host and --port have no effect: a socket was passed to listen on")
-        if for_operators and options.ops_port is not None:
-            logger.warning("--ops-port has no effect: a socket was passed for health and metrics")
         # Where clients have a Unix socket alone, operators have this machine.
         hosts = () if for_clients else options.host
         ops_hosts = () if for_operators or options.ops_port is None else options.host or (LOOPBACK,)
