@@ -147,4 +147,36 @@ def test_silent_connections_of_operators_leave_descriptors_to_the_server(
         assert client.request("KV_SAVE", name="evening")["st"] == 121
         os.kill(server.pid, signal.SIGHUP)
         until(lambda: lines(server, "were read again"))
-        server.stop()
+    server.stop()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--ops-port", "0"]], ids=["", "ops"])
+def test_a_server_with_descriptors_for_no_client_does_not_start(
+    start_server: StartServer, arguments: list[str]
+) -> None:
+    script = 'ulimit -n 14; exec "$@"'
+    with pytest.raises(pytest.fail.Exception, match="did not start") as failed:
+        start_server("--loop", "uvloop", *arguments, through=["bash", "-c", script, "bash"])
+    line = str(failed.value).splitlines()[-1]
+    assert line == (
+        "ndb-server: none of 14 descriptors is left for clients; raise the limit (ulimit -n, "
+        "LimitNOFILE= of systemd)"
+    )
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_the_fewest_descriptors_that_a_server_starts_with_serve_one_client_after_another(
+    start_server: StartServer, loop: str
+) -> None:
+    for number in range(14, MOST):
+        script = f'ulimit -n {number}; exec "$@"'
+        try:
+            server = start_server("--loop", loop, through=["bash", "-c", script, "bash"])
+        except pytest.fail.Exception as failed:
+            assert "is left for clients" in str(failed)
+        else:
+            break
+    for _ in range(3):
+        with opened(server.port) as client:
+            assert client.request("KV_COUNT")["st"] == 1
+    server.stop()

@@ -34,7 +34,7 @@ _RETRY = 0.1
 _CALM = 1.0
 """Seconds that it has to go well until all is well again: what stops and starts is one trouble."""
 
-_HOW = "raise the limit (ulimit -n, LimitNOFILE= of systemd)"
+HOW = "raise the limit (ulimit -n, LimitNOFILE= of systemd)"
 
 # The client is gone already, as accept(2) says of these.
 _GONE = {errno.ECONNABORTED, errno.EINTR, errno.EPROTO}
@@ -150,6 +150,28 @@ class Acceptor:
         listening.setblocking(False)
         self._loop.add_reader(listening, self._accept)
 
+    def has_room(self, others: int) -> bool:
+        """Tell whether there is a descriptor for a connection.
+
+        Args:
+            others: descriptors in use that will be free again.
+        """
+        try:
+            return self._next() - others < self._most
+        except OSError:
+            # It is those others, if there are any.
+            return others > 0
+
+    def _next(self) -> int:
+        """Return the number that the next descriptor will have.
+
+        Raises:
+            OSError: there is none.
+        """
+        number = os.dup(self.socket.fileno())
+        os.close(number)
+        return number
+
     async def stop(self) -> None:
         """Accept no more; return when those that were accepted are met."""
         self._loop.remove_reader(self.socket)
@@ -196,7 +218,7 @@ class Acceptor:
             )
 
     def _hold_for_descriptors(self) -> None:
-        self._hold(f"{self._most} descriptors are in use, and the rest is the server's own; {_HOW}")
+        self._hold(f"{self._most} descriptors are in use, and the rest is the server's own; {HOW}")
 
     def _hold(self, reason: str) -> None:
         # The socket stays readable: the loop would call again and again.
@@ -205,11 +227,10 @@ class Acceptor:
 
     def _again(self) -> None:
         try:
-            number = os.dup(self.socket.fileno())
+            number = self._next()
         except OSError as error:
             self._hold(_reason(error))
             return
-        os.close(number)
         if number >= self._most:
             self._hold_for_descriptors()
             return
@@ -219,4 +240,4 @@ class Acceptor:
 
 def _reason(error: OSError) -> str:
     reason = os.strerror(error.errno or 0)
-    return f"{reason}; {_HOW}" if error.errno == errno.EMFILE else reason
+    return f"{reason}; {HOW}" if error.errno == errno.EMFILE else reason

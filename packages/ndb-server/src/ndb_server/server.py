@@ -24,7 +24,7 @@ from ndb_protocol.commands import Role
 from ndb_protocol.stdio import OutputError
 
 from . import jsonpath
-from .accepting import Acceptor, Encryption, Pause
+from .accepting import HOW, Acceptor, Encryption, Pause
 from .admission import Door, Policy
 from .batches import Changed
 from .clock import Clock
@@ -621,6 +621,8 @@ class Server:
             )
             self._acceptors.append(acceptor)
             urls.append(url_of(one, "ws" if encryption is None else "wss"))
+        if not self._acceptors[0].has_room(len(self._operators)):
+            raise StartError(f"none of {self._descriptors} descriptors is left for clients; {HOW}")
         if len(urls) > 1:
             logger.info("listening at %s", ", ".join(urls), extra={"urls": urls})
         return urls
