@@ -617,6 +617,19 @@ def test_salvage_in_the_file_is_true_or_false(
     assert "must be true or false" in err
 
 
+def test_nothing_is_salvaged_before_the_other_options_are_right(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    store = fill(tmp_path / "data", 1)
+    store.write_bytes(b"damaged")
+    before = sorted(store.parent.iterdir())
+    status, _, err = run(capfd, "--data-dir", tmp_path / "data", "--salvage", "--tls-key", "key")
+    assert status == 2
+    assert "--tls-cert" in err
+    assert store.read_bytes() == b"damaged"
+    assert sorted(store.parent.iterdir()) == before
+
+
 def test_a_store_that_a_server_uses_is_not_salvaged(
     capfd: pytest.CaptureFixture[str], tmp_path: Path, start_server: StartServer
 ) -> None:

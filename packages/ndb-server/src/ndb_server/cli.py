@@ -209,10 +209,10 @@ def run(
         handshake_timeout: Seconds in which a connection has to open.
         idle_timeout: Seconds after which a connection without a request is closed; 0 for never.
     """
+    # What is wrong with these is found before anything is made or changed.
+    certificates = _certificates(tls_cert, tls_key, tls_client_ca)
+    loop_factory = _loop_factory(loop)
     folder = None if data_dir is None else _prepare(Path(data_dir))
-    if salvage and folder is not None:
-        for line in salvage_store(folder):
-            logger.warning(line)
     options = Options(
         host=host or (() if unix else (LOOPBACK,)),
         port=port,
@@ -239,14 +239,17 @@ def run(
             connections_per_address=max_connections_per_address,
         ),
         auth_file=None if auth_file is None else Path(auth_file),
-        certificates=_certificates(tls_cert, tls_key, tls_client_ca),
+        certificates=certificates,
         origins=frozenset(map(parse_origin, allow_origin)),
         hosts=frozenset(map(parse_allowed_host, allow_host)),
         behind_proxy=behind_proxy,
         insecure=insecure,
     )
+    if salvage and folder is not None:
+        for line in salvage_store(folder):
+            logger.warning(line)
     raise_file_limit()
-    with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(serve(options))
 
 
