@@ -168,6 +168,7 @@ def test_a_server_with_descriptors_for_no_client_does_not_start(
 def test_the_fewest_descriptors_that_a_server_starts_with_serve_one_client_after_another(
     start_server: StartServer, loop: str
 ) -> None:
+    server = None
     for number in range(14, MOST):
         script = f'ulimit -n {number}; exec "$@"'
         try:
@@ -176,6 +177,7 @@ def test_the_fewest_descriptors_that_a_server_starts_with_serve_one_client_after
             assert "is left for clients" in str(failed)
         else:
             break
+    assert server is not None
     for _ in range(3):
         with opened(server.port) as client:
             assert client.request("KV_COUNT")["st"] == 1
