@@ -339,6 +339,8 @@ def _read(config: Path) -> dict[str, Any]:
         kinds, must_be = _IN_FILE[key]
         if type(value) not in kinds or (type(value) is list and {*map(type, value)} - {str}):
             raise StartError(f"[{key}] in {config} must be {must_be}, not {value}")
+        if value == []:
+            raise StartError(f"[{key}] in {config} must not be empty; leave it out for the default")
     return options
 
 
