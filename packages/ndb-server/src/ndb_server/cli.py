@@ -384,9 +384,9 @@ def _prepare_run(given: Mapping[str, Any], strangers: Strangers) -> None:
     if strangers.of_services:
         logger.log(
             logging.WARNING if strangers.hidden else logging.INFO,
-            "variables that Kubernetes or Docker have made for a Service have no effect here: %s; "
-            "set options of their names otherwise",
+            "variables that Kubernetes or Docker have made for a Service have no effect here: %s%s",
             ", ".join(strangers.of_services),
+            "; set options of their names otherwise" if strangers.hidden else "",
         )
     for line in strangers.unknown:
         logger.warning(line)
