@@ -336,7 +336,7 @@ class Server:
         try:
             sessions, keys = store.read()
             for number, (row, packed) in enumerate(sessions):
-                # The clock may have been put back since.
+                # A wall clock that was put back hides how much time has passed. Nobody gains by it.
                 expiry = settings_of(row)
                 deadline = min(deadline_of(row), deadline_after(expiry, now))
                 self._engine.resume(unsigned(row[0]), Session(expiry, deadline, packed), now)
