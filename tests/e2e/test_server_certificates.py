@@ -77,6 +77,24 @@ def test_certificates_are_looked_at_again_when_they_are_read_again(
     assert labelled(METRIC, port) == {"server": (NOW + timedelta(days=3)).timestamp()}
 
 
+def test_credentials_and_certificates_are_read_again_whatever_is_wrong_with_the_others(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    auth_file = tmp_path / "credentials"
+    auth_file.touch()
+    options = issued(tmp_path, -timedelta(days=1), timedelta(days=90))
+    server = start_server(*options, "--auth-file", str(auth_file))
+    auth_file.write_text("no entry\n")
+    os.kill(server.pid, signal.SIGHUP)
+    until(lambda: "certificates were read again" in server.stderr)
+    assert "ERROR ndb_server.server: credentials were not read again: " in server.stderr
+    auth_file.write_text("")
+    (tmp_path / "chain.pem").write_text("no certificate")
+    os.kill(server.pid, signal.SIGHUP)
+    until(lambda: "ERROR ndb_server.server: certificates were not read again: " in server.stderr)
+    assert "credentials were read again" in server.stderr
+
+
 def test_the_certificates_of_authorities_are_looked_at_too(
     start_server: StartServer, tmp_path: Path
 ) -> None:

@@ -2,7 +2,9 @@
 
 import os
 import re
+import resource
 import signal
+import socket
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from tests.conftest import Server, StartServer
 from tests.e2e.http import ops_port, scrape
 from tests.e2e.test_server_admission import added
-from tests.e2e.wire import Wire, handshake, until
+from tests.e2e.wire import Wire, handshake, opened, until
 
 MOST = 100
 """How many descriptors the servers here may have."""
@@ -28,6 +30,10 @@ def with_few(start_server: StartServer, *arguments: str) -> Server:
 
 def lines(server: Server, what: str) -> list[str]:
     return [line for line in server.stderr.splitlines() if what in line]
+
+
+def descriptors(server: Server) -> set[int]:
+    return {int(one.name) for one in Path(f"/proc/{server.pid}/fd").iterdir()}
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
@@ -94,3 +100,85 @@ def test_a_server_out_of_descriptors_stops_as_ever(start_server: StartServer, lo
         until(lambda: lines(server, "no connections are accepted"))
         server.stop()
     assert len(lines(server, "no connections are accepted")) == 1
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_manager_that_no_descriptor_is_left_to_tell_is_no_reason_to_hang(
+    start_server: StartServer, tmp_path: Path, loop: str
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(tmp_path / "notify"))
+        server = start_server("--loop", loop, env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert told.recv(100) == b"READY=1"
+        with Wire(server.port):
+            with opened(server.port) as client:
+                # Whoever came before has been accepted, and what told the manager is closed.
+                assert client.request("KV_COUNT")["st"] == 1
+                before = descriptors(server)
+            until(lambda: before - descriptors(server))
+            taken = descriptors(server)
+            most = min({*range(max(taken) + 2)} - taken)
+            resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (most, most))
+            server.stop()
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_silent_connections_of_operators_leave_descriptors_to_the_server(
+    start_server: StartServer, tmp_path: Path, loop: str
+) -> None:
+    auth_file = tmp_path / "credentials"
+    bearer = f"Bearer {added(auth_file, 'ada', 'kv', 'admin')}"
+    server = with_few(
+        start_server,
+        *("--loop", loop, "--ops-port", "0", "--data-dir", str(tmp_path / "data")),
+        *("--auth-file", str(auth_file)),
+    )
+    operators = ops_port(server.stderr)
+    with ExitStack() as stack:
+        client = stack.enter_context(Wire(server.port))
+        client.send(handshake(Authorization=bearer))
+        assert client.head()[0] == 101
+        for _ in range(2 * MOST):
+            stack.enter_context(Wire(operators))
+        [line] = until(lambda: lines(server, "no connections are accepted"))
+        # Operators have half of the quarter that is not for clients.
+        assert "88 descriptors are in use" in line
+        assert client.request("KV_SET", keys={"a": 1})["st"] == 1
+        assert client.request("KV_SAVE", name="evening")["st"] == 121
+        os.kill(server.pid, signal.SIGHUP)
+        until(lambda: lines(server, "were read again"))
+    server.stop()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--ops-port", "0"]], ids=["", "ops"])
+def test_a_server_with_descriptors_for_no_client_does_not_start(
+    start_server: StartServer, arguments: list[str]
+) -> None:
+    script = 'ulimit -n 14; exec "$@"'
+    with pytest.raises(pytest.fail.Exception, match="did not start") as failed:
+        start_server("--loop", "uvloop", *arguments, through=["bash", "-c", script, "bash"])
+    line = str(failed.value).splitlines()[-1]
+    assert line == (
+        "ndb-server: none of 14 descriptors is left for clients; raise the limit (ulimit -n, "
+        "LimitNOFILE= of systemd)"
+    )
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_the_fewest_descriptors_that_a_server_starts_with_serve_one_client_after_another(
+    start_server: StartServer, loop: str
+) -> None:
+    server = None
+    for number in range(14, MOST):
+        script = f'ulimit -n {number}; exec "$@"'
+        try:
+            server = start_server("--loop", loop, through=["bash", "-c", script, "bash"])
+        except pytest.fail.Exception as failed:
+            assert "is left for clients" in str(failed)
+        else:
+            break
+    assert server is not None
+    for _ in range(3):
+        with opened(server.port) as client:
+            assert client.request("KV_COUNT")["st"] == 1
+    server.stop()

@@ -344,13 +344,11 @@ def test_a_server_stops_while_it_waits_for_what_it_is_to_load(tmp_path: Path) ->
     assert not server.stop()
 
 
-def test_a_server_that_starts_reads_credentials_and_certificates_again_if_told(
-    tmp_path: Path,
-) -> None:
+def test_a_server_that_starts_heeds_being_told_to_read_again(tmp_path: Path) -> None:
     never_read(tmp_path / "data")
     server = Starting(tmp_path / "data", "--load=evening", "--shutdown-timeout=0")
     server.hang_up()
-    until(lambda: "credentials and certificates were read again" in server.log)
+    until(lambda: "neither credentials nor certificates to read again" in server.log)
     assert not server.stop()
 
 

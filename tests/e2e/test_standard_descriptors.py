@@ -152,7 +152,11 @@ def test_no_credentials_are_added_whose_secret_nobody_sees(
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
     assert "cannot write to standard output" in line
-    assert (tmp_path / "auth").read_text() == ""
+    assert not list(tmp_path.iterdir())
+    assert run((*add[:3], "web", *add[4:]), "", auth=tmp_path / "auth").returncode == 0
+    kept = (tmp_path / "auth").read_text()
+    assert run(add, redirection, auth=tmp_path / "auth").returncode == 1
+    assert (tmp_path / "auth").read_text() == kept
 
 
 def test_nothing_is_imported_from_an_input_that_is_closed(tmp_path: Path) -> None:

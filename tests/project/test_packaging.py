@@ -40,3 +40,8 @@ def test_a_unit_lets_the_server_call_what_it_calls() -> None:
     assert "@resources" in without
     # What raises the limit of files, and what has a thread give way to others (os.setpriority).
     assert set(last.split()) == {"setrlimit", "prlimit64", "setpriority"}
+
+
+def test_a_unit_has_the_folders_that_the_documentation_speaks_of() -> None:
+    unit = (PACKAGING / "systemd" / "ndb-server.service").read_text()
+    assert re.findall("^(?:State|Runtime)Directory=(.*)", unit, re.M) == ["ndb", "ndb"]

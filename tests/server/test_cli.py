@@ -163,6 +163,7 @@ def test_a_bad_value_in_the_environment_is_named(
             for value in ("5", "false", "1979-05-27", "{a = 'b'}", "['a', 5]")
         ),
         ("host", "['127.0.0.1', '']", "Must not be empty"),
+        *((option, "[]", "must not be empty") for option in ("host", "allow-origin", "allow-host")),
         ("unix", "''", "Must not be empty"),
         ("unix", "['a']", "must be a string"),
     ],

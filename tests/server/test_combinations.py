@@ -1,5 +1,6 @@
 """Options that have no effect in the combination in which they are given."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -106,12 +107,51 @@ def test_a_server_that_is_said_to_be_insecure_and_is_not_says_so(
     assert "has no effect" not in exposed.stderr
 
 
-def test_where_a_socket_is_passed_other_places_have_no_effect(start_server: StartServer) -> None:
+UNIX_AND_PORT = {"unix": "s", "port": 5}
+
+
+@pytest.mark.parametrize(
+    ("given", "passed", "idle"),
+    [
+        (UNIX_AND_PORT, [""], ["--port", "--unix"]),
+        ({"host": ("127.0.0.1",), "port": 1987}, ["ndb.socket"], ["--host", "--port"]),
+        ({"host": ("localhost",)}, ["ndb.socket", "ops"], ["--host"]),
+        # Operators have no socket, so they are on this address.
+        ({"host": ("127.0.0.2",), "ops_port": 0}, ["ndb.socket"], []),
+        ({"host": ("127.0.0.2",), "ops_port": 0}, ["ndb.socket", "ops"], ["--host", "--ops-port"]),
+        # Clients may say this name still.
+        ({"host": ("ndb.example",)}, ["ndb.socket"], []),
+        ({"host": ("127.0.0.1",), "port": 5, "unix": "s"}, ["ops"], []),
+        ({}, ["ndb.socket", "ops"], []),
+    ],
+)
+def test_where_sockets_are_passed_other_places_have_no_effect(
+    given: dict[str, object], passed: list[str], idle: list[str]
+) -> None:
+    said = remarks(given, passed)
+    assert [line.partition(" has no effect: a socket was passed")[0] for line in said] == idle
+
+
+def test_a_server_says_which_places_have_no_effect_beside_its_sockets(
+    start_server: StartServer,
+) -> None:
     with listening() as first, listening() as ops:
         server = start_server("--ops-port=0", **activated([first, ops], "ndb.socket:ops"))
         server.stop()
-    assert "--host and --port have no effect: a socket was passed" in server.stderr
-    assert "--ops-port has no effect: a socket was passed" in server.stderr
+        assert "WARNING ndb_server.cli: --port has no effect: a socket was passed" in server.stderr
+        assert "--ops-port has no effect: a socket was passed" in server.stderr
+        assert "--host" not in server.stderr
+        unnamed = start_server(**activated([first, ops]))
+        unnamed.stop()
+    assert "--port has no effect: a socket was passed" in unnamed.stderr
+
+
+def test_a_number_of_sockets_that_is_none_is_named(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "some")
+    assert "LISTEN_FDS is no number" in error_of(capfd)
 
 
 # Names of the server, and origins of pages

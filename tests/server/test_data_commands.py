@@ -256,7 +256,7 @@ def export_of(folder: Path) -> list[str]:
     return [sys.executable, "-m", "ndb_server", "export", "--data-dir", str(folder)]
 
 
-def test_an_export_whose_reader_has_enough_ends_quietly(tmp_path: Path) -> None:
+def test_an_export_that_is_not_read_to_its_end_has_failed(tmp_path: Path) -> None:
     fill(tmp_path / "data")
     command = export_of(tmp_path / "data")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -264,8 +264,10 @@ def test_an_export_whose_reader_has_enough_ends_quietly(tmp_path: Path) -> None:
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.stderr.read() == b""
-        assert process.wait(BOUND) == 0
+        assert process.stderr.read() == (
+            b"ndb-server: cannot write to standard output: Broken pipe\n"
+        )
+        assert process.wait(BOUND) == 1
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             command, stdout=full, stderr=subprocess.PIPE, timeout=BOUND, check=False
@@ -613,6 +615,19 @@ def test_salvage_in_the_file_is_true_or_false(
     assert status == 2
     assert "[salvage]" in err
     assert "must be true or false" in err
+
+
+def test_nothing_is_salvaged_before_the_other_options_are_right(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    store = fill(tmp_path / "data", 1)
+    store.write_bytes(b"damaged")
+    before = sorted(store.parent.iterdir())
+    status, _, err = run(capfd, "--data-dir", tmp_path / "data", "--salvage", "--tls-key", "key")
+    assert status == 2
+    assert "--tls-cert" in err
+    assert store.read_bytes() == b"damaged"
+    assert sorted(store.parent.iterdir()) == before
 
 
 def test_a_store_that_a_server_uses_is_not_salvaged(

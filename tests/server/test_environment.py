@@ -94,6 +94,7 @@ def test_a_server_beside_a_service_called_ndb_starts_and_says_what_it_passes_ove
     assert "health and metrics are at" not in server.stderr
     [of_services] = re.findall("WARNING .* made for a Service have no effect.*", server.stderr)
     assert all(name in of_services for name in made)
+    assert of_services.endswith("; set options of their names otherwise")
     assert "WARNING ndb_server.cli: the variable NDB_PROT has no effect" in server.stderr
     assert "NDB_IDLE_TIMEOUT" not in server.stderr
 
@@ -102,6 +103,7 @@ def test_what_hides_no_option_is_worth_no_warning(start_server: StartServer) -> 
     server = start_server(env=of_a_service("NDB_QUEUE"))
     server.stop()
     assert "INFO ndb_server.cli: variables that Kubernetes or Docker have made" in server.stderr
+    assert "otherwise" not in server.stderr
 
 
 def test_a_command_says_which_variables_have_no_effect() -> None:

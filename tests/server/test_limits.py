@@ -17,6 +17,7 @@ from ndb_server.limits import (
     descriptor_limit,
     few_descriptors,
     for_clients,
+    for_operators,
     raise_file_limit,
 )
 from ndb_server.memory import SESSION_BYTES
@@ -267,6 +268,12 @@ def test_the_server_keeps_some_descriptors_for_itself() -> None:
     assert for_clients(10_000) == 10_000 - DESCRIPTORS_KEPT
     assert for_clients(100) == 75
     assert for_clients(None) is None
+
+
+def test_operators_have_half_of_the_descriptors_that_clients_leave() -> None:
+    assert for_operators(10_000) == 10_000 - DESCRIPTORS_KEPT // 2
+    assert for_operators(100) == 88
+    assert for_operators(None) is None
 
 
 def test_too_few_descriptors_are_told_where_a_number_of_connections_is_promised() -> None:

@@ -37,6 +37,11 @@ async def test_each_address_is_resolved_once_and_in_order() -> None:
     assert {one.host for one in found} <= {"127.0.0.2", "localhost"}
 
 
+async def test_an_address_keeps_its_scope() -> None:
+    [found] = await resolve(["fe80::1%lo"], 1987)
+    assert found.place == ("fe80::1", 0, 0, socket.if_nametoindex("lo"))
+
+
 @pytest.mark.parametrize("loop", ["nowhere.invalid", "a" * 64 + ".invalid", "a\0b"])
 async def test_a_host_without_an_address_is_named(loop: str) -> None:
     with pytest.raises(ListenError, match=f"cannot listen on {loop} port 1987: "):

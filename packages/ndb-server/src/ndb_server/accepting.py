@@ -5,8 +5,9 @@ tries thousands of times and logs each, and uvloop closes every new connection w
 accepting pauses: new connections wait in the system, and what begins and ends is said once.
 
 It pauses before there are none at all. The server needs descriptors for itself, to save and to
-answer operators. So those who accept clients leave some. The system always gives the lowest number
-that is free, so the number of a new descriptor tells how many there are.
+answer operators. So those who accept clients leave some, and those who accept operators a few. The
+system always gives the lowest number that is free, so the number of a new descriptor tells how many
+there are.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ _RETRY = 0.1
 _CALM = 1.0
 """Seconds that it has to go well until all is well again: what stops and starts is one trouble."""
 
-_HOW = "raise the limit (ulimit -n, LimitNOFILE= of systemd)"
+HOW = "raise the limit (ulimit -n, LimitNOFILE= of systemd)"
 
 # The client is gone already, as accept(2) says of these.
 _GONE = {errno.ECONNABORTED, errno.EINTR, errno.EPROTO}
@@ -149,6 +150,28 @@ class Acceptor:
         listening.setblocking(False)
         self._loop.add_reader(listening, self._accept)
 
+    def has_room(self, others: int) -> bool:
+        """Tell whether there is a descriptor for a connection.
+
+        Args:
+            others: descriptors in use that will be free again.
+        """
+        try:
+            return self._next() - others < self._most
+        except OSError:
+            # It is those others, if there are any.
+            return others > 0
+
+    def _next(self) -> int:
+        """Return the number that the next descriptor will have.
+
+        Raises:
+            OSError: there is none.
+        """
+        number = os.dup(self.socket.fileno())
+        os.close(number)
+        return number
+
     async def stop(self) -> None:
         """Accept no more; return when those that were accepted are met."""
         self._loop.remove_reader(self.socket)
@@ -195,7 +218,7 @@ class Acceptor:
             )
 
     def _hold_for_descriptors(self) -> None:
-        self._hold(f"{self._most} descriptors are in use, and the rest is the server's own; {_HOW}")
+        self._hold(f"{self._most} descriptors are in use, and the rest is the server's own; {HOW}")
 
     def _hold(self, reason: str) -> None:
         # The socket stays readable: the loop would call again and again.
@@ -204,11 +227,10 @@ class Acceptor:
 
     def _again(self) -> None:
         try:
-            number = os.dup(self.socket.fileno())
+            number = self._next()
         except OSError as error:
             self._hold(_reason(error))
             return
-        os.close(number)
         if number >= self._most:
             self._hold_for_descriptors()
             return
@@ -218,4 +240,4 @@ class Acceptor:
 
 def _reason(error: OSError) -> str:
     reason = os.strerror(error.errno or 0)
-    return f"{reason}; {_HOW}" if error.errno == errno.EMFILE else reason
+    return f"{reason}; {HOW}" if error.errno == errno.EMFILE else reason

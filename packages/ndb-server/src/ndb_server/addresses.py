@@ -8,13 +8,16 @@ import asyncio
 import socket
 import threading
 from contextlib import suppress
-from typing import Any
+from typing import cast
 
-Address = tuple[socket.AddressFamily, Any]
-"""A family, and an address as a socket of the family takes it."""
+Place = tuple[str, int] | tuple[str, int, int, int]
+"""An address as a socket of its family takes it; one of IPv6 has its scope."""
+
+Found = tuple[int, int, Place]
+"""A family, the number of the protocol, and where; its port is 0."""
 
 
-async def look_up(host: str, port: int = 0) -> list[Address]:
+async def look_up(host: str) -> list[Found]:
     """Return the addresses of `host`, which may be one.
 
     Nobody waits for a look-up that is not asked for any more.
@@ -26,11 +29,11 @@ async def look_up(host: str, port: int = 0) -> list[Address]:
     """
     with suppress(socket.gaierror):
         # Nobody has to be asked for an address, so this takes no time.
-        return _resolve(host, port, socket.AI_NUMERICHOST)
+        return _resolve(host, socket.AI_NUMERICHOST)
     loop = asyncio.get_running_loop()
-    found: asyncio.Future[list[Address]] = loop.create_future()
+    found: asyncio.Future[list[Found]] = loop.create_future()
 
-    def tell(addresses: list[Address], error: Exception | None) -> None:
+    def tell(addresses: list[Found], error: Exception | None) -> None:
         if not found.done():
             if error is None:
                 found.set_result(addresses)
@@ -38,10 +41,10 @@ async def look_up(host: str, port: int = 0) -> list[Address]:
                 found.set_exception(error)
 
     def ask() -> None:
-        addresses: list[Address] = []
+        addresses: list[Found] = []
         failure: Exception | None = None
         try:
-            addresses = _resolve(host, port)
+            addresses = _resolve(host)
         except (OSError, ValueError) as error:
             failure = error
         # The loop may have ended since.
@@ -52,6 +55,10 @@ async def look_up(host: str, port: int = 0) -> list[Address]:
     return await found
 
 
-def _resolve(host: str, port: int, flags: int = 0) -> list[Address]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-    return list(dict.fromkeys((family, address) for family, *_, address in found))
+def _resolve(host: str, flags: int = 0) -> list[Found]:
+    infos = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=flags)
+    return list(
+        dict.fromkeys(
+            (family, protocol, cast(Place, place)) for family, _, protocol, _, place in infos
+        )
+    )

@@ -163,10 +163,14 @@ class Door:
         self._judges.submit(_nothing)
 
     def say_once(self, error: Exception) -> None:
-        """Log why a secret can't be judged, unless it is as before."""
+        """Log why a secret can't be judged, unless it is as with the one before."""
         if type(error) is not self._trouble:
             self._trouble = type(error)
             logger.error("credentials can't be checked\n%s", trace_of(error))
+
+    def judges_again(self) -> None:
+        """Have the next trouble be said, as a secret was judged."""
+        self._trouble = None
 
     def close(self) -> None:
         """Judge no more."""
@@ -289,6 +293,7 @@ class Visit:
                 "unavailable",
                 "the server can't check credentials at the moment; try again later",
             )
+        door.judges_again()
         # The credentials may have been replaced meanwhile.
         if entry is not None and entry in (door.credentials or ()):
             return self._known(entry)

@@ -28,12 +28,15 @@ def add(
         role: What it may do: app, kv or admin. Can be given several times.
         auth_file: File of credentials, made if it does not exist.
     """
+    made = not auth_file.exists()
     secret = add_entry(auth_file, name, role)
     try:
         print(f"{name} may come in with the secret {secret}", flush=True)
     except OutputError:
         # Nobody has seen it, and nobody ever will.
         remove_entry(auth_file, name)
+        if made and not read_entries(auth_file):
+            auth_file.resolve().unlink()
         raise
 
 

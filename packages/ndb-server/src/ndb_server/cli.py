@@ -28,6 +28,7 @@ from .errors import DataError, StoreError, trace_of
 from .handshake import parse_allowed_host, parse_origin
 from .limits import Limits, raise_file_limit
 from .logs import LogFormat, log_to_stderr
+from .notify import passed_names
 from .parameters import Text, not_empty
 from .salvage import salvage as salvage_store
 from .server import LOOPBACK, NO_MEMORY, VERSION, BrokenError, Options, StartError, serve
@@ -208,10 +209,10 @@ def run(
         handshake_timeout: Seconds in which a connection has to open.
         idle_timeout: Seconds after which a connection without a request is closed; 0 for never.
     """
+    # What is wrong with these is found before anything is made or changed.
+    certificates = _certificates(tls_cert, tls_key, tls_client_ca)
+    loop_factory = _loop_factory(loop)
     folder = None if data_dir is None else _prepare(Path(data_dir))
-    if salvage and folder is not None:
-        for line in salvage_store(folder):
-            logger.warning(line)
     options = Options(
         host=host or (() if unix else (LOOPBACK,)),
         port=port,
@@ -238,14 +239,17 @@ def run(
             connections_per_address=max_connections_per_address,
         ),
         auth_file=None if auth_file is None else Path(auth_file),
-        certificates=_certificates(tls_cert, tls_key, tls_client_ca),
+        certificates=certificates,
         origins=frozenset(map(parse_origin, allow_origin)),
         hosts=frozenset(map(parse_allowed_host, allow_host)),
         behind_proxy=behind_proxy,
         insecure=insecure,
     )
+    if salvage and folder is not None:
+        for line in salvage_store(folder):
+            logger.warning(line)
     raise_file_limit()
-    with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(serve(options))
 
 
@@ -335,6 +339,8 @@ def _read(config: Path) -> dict[str, Any]:
         kinds, must_be = _IN_FILE[key]
         if type(value) not in kinds or (type(value) is list and {*map(type, value)} - {str}):
             raise StartError(f"[{key}] in {config} must be {must_be}, not {value}")
+        if value == []:
+            raise StartError(f"[{key}] in {config} must not be empty; leave it out for the default")
     return options
 
 
@@ -379,16 +385,20 @@ def _prepare_run(given: Mapping[str, Any], strangers: Strangers) -> None:
     if strangers.of_services:
         logger.log(
             logging.WARNING if strangers.hidden else logging.INFO,
-            "variables that Kubernetes or Docker have made for a Service have no effect here: %s; "
-            "set options of their names otherwise",
+            "variables that Kubernetes or Docker have made for a Service have no effect here: %s%s",
             ", ".join(strangers.of_services),
+            "; set options of their names otherwise" if strangers.hidden else "",
         )
     for line in strangers.unknown:
         logger.warning(line)
+    try:
+        passed = passed_names()
+    except ValueError as error:
+        raise StartError(f"the service manager's LISTEN_FDS is no number: {error}") from error
     reason = contradiction(given)
     if reason is not None:
         raise StartError(reason)
-    for line in remarks(given):
+    for line in remarks(given, passed):
         logger.warning(line)
 
 

@@ -1,10 +1,11 @@
 """Options that have no effect in the combination in which they are given."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from .handshake import is_always_right, parse_allowed_host
 from .limits import Limits
+from .notify import OPS_SOCKET
 
 
 def contradiction(given: Mapping[str, Any]) -> str | None:
@@ -26,13 +27,14 @@ def contradiction(given: Mapping[str, Any]) -> str | None:
     return None
 
 
-def remarks(given: Mapping[str, Any]) -> list[str]:
+def remarks(given: Mapping[str, Any], passed: Collection[str] = ()) -> list[str]:
     """Return what to say of options that do no harm, and nothing else.
 
     Args:
         given: as above.
+        passed: the names of the sockets that the service manager passes.
     """
-    said: list[str] = []
+    said = list(_beside_sockets(given, passed))
     most = given.get("max_connections", Limits().connections)
     of_one = given.get("max_connections_per_address", 0)
     if 0 < most < of_one:
@@ -40,7 +42,7 @@ def remarks(given: Mapping[str, Any]) -> list[str]:
             f"--max-connections-per-address {of_one} has no effect: there are at most {most} "
             "connections at all (--max-connections)"
         )
-    if "unix" in given and "port" in given and "host" not in given:
+    if {"unix", "port"} <= given.keys() and "host" not in given and not _for_clients(passed):
         said.append("--port has no effect with --unix alone: give --host too, or leave it out")
     if given.get("insecure") and given.get("behind_proxy"):
         said.append("--insecure has no effect with --behind-proxy: leave it out")
@@ -51,3 +53,19 @@ def remarks(given: Mapping[str, Any]) -> list[str]:
             if is_always_right(parse_allowed_host(host))
         ]
     return said
+
+
+def _for_clients(passed: Collection[str]) -> bool:
+    return any(name != OPS_SOCKET for name in passed)
+
+
+def _beside_sockets(given: Mapping[str, Any], passed: Collection[str]) -> Iterator[str]:
+    if _for_clients(passed):
+        on_host = "ops_port" in given and OPS_SOCKET not in passed
+        # A name of this server is one by which clients may know it, wherever it listens.
+        named = not all(is_always_right(host.lower()) for host in given.get("host", ()))
+        for option in ("host", "port", "unix"):
+            if option in given and not (option == "host" and (on_host or named)):
+                yield f"--{option} has no effect: a socket was passed to listen on"
+    if OPS_SOCKET in passed and "ops_port" in given:
+        yield "--ops-port has no effect: a socket was passed for health and metrics"

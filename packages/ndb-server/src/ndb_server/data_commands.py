@@ -103,15 +103,9 @@ def export(*, data_dir: Text, dataset: Text | None = None) -> None:
     """
     folder = _existing(data_dir)
     try:
-        # With PYTHONUNBUFFERED `sys.stdout.buffer` is none, and may write but a part of a line.
-        with open(sys.stdout.fileno(), "wb", closefd=False) as output:
-            for line in _stored(folder) if dataset is None else _saved(folder, dataset):
-                output.write(line + b"\n")
-    except BrokenPipeError:
-        pass  # Who reads has enough.
-    except OSError as error:
-        raise DataError(f"cannot write to standard output: {error.strerror}") from error
-    except (DatasetError, tables.DamageError, *tables.READ_ERRORS) as error:
+        for line in _stored(folder) if dataset is None else _saved(folder, dataset):
+            sys.stdout.buffer.write(line + b"\n")
+    except (DatasetError, OSError, tables.DamageError, *tables.READ_ERRORS) as error:
         raise DataError(f"not all could be exported: {error}") from error
 
 

@@ -78,7 +78,22 @@ def for_clients(limit: int | None) -> int | None:
     Args:
         limit: how many the process may have; None for any number.
     """
-    return None if limit is None else limit - min(DESCRIPTORS_KEPT, limit // 4)
+    return None if limit is None else limit - _kept(limit)
+
+
+def for_operators(limit: int | None) -> int | None:
+    """Return how many descriptors there may be before operators have to wait for one.
+
+    They have half of those that clients leave.
+
+    Args:
+        limit: how many the process may have; None for any number.
+    """
+    return None if limit is None else limit - _kept(limit) // 2
+
+
+def _kept(limit: int) -> int:
+    return min(DESCRIPTORS_KEPT, limit // 4)
 
 
 def few_descriptors(limit: int | None, connections: int) -> str | None:

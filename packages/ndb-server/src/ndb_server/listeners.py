@@ -12,10 +12,10 @@ import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 from urllib.parse import quote
 
-from .addresses import look_up
+from .addresses import Place, look_up
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +38,6 @@ _ANY = {"0.0.0.0", "::"}  # noqa: S104 - to know it is not to listen there
 _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
-_Place = tuple[str, int] | tuple[str, int, int, int]
-
-
 class ListenError(Exception):
     """It can't be listened somewhere; says where and why."""
 
@@ -58,7 +55,7 @@ class Address(NamedTuple):
     host: str
     family: int
     protocol: int
-    place: _Place
+    place: Place
 
     def __str__(self) -> str:
         return self.place[0]
@@ -78,7 +75,7 @@ async def resolve(hosts: Iterable[str], port: int) -> list[Address]:
     found: dict[object, Address] = {}
     for host in hosts:
         try:
-            infos = [info for _, place in await look_up(host) for info in _parse(str(place[0]))]
+            infos = await look_up(host)
         except (OSError, ValueError) as error:
             # A host that no resolver can be asked for is a ValueError.
             raise ListenError(f"cannot listen on {host} port {port}: {_reason(error)}") from error
@@ -101,14 +98,6 @@ def places(addresses: Iterable[Address], passed: Iterable[socket.socket]) -> lis
         *((address.host, str(address)) for address in addresses),
         *((str(name[0]), str(name[0])) for name in names if isinstance(name, tuple)),
     ]
-
-
-def _parse(address: str) -> list[tuple[int, int, _Place]]:
-    """Return the family of an address, the number of its protocol, and how sockets take it."""
-    infos = socket.getaddrinfo(
-        address, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-    )
-    return [(family, protocol, cast(_Place, place)) for family, _, protocol, _, place in infos]
 
 
 def listen(addresses: Sequence[Address], port: int) -> list[socket.socket]:
@@ -273,7 +262,8 @@ def url_of(listening: socket.socket, scheme: str) -> str:
 
     Args:
         listening: the socket.
-        scheme: that of the URL; a Unix socket's is of WebSocket without TLS.
+        scheme: that of the URL where it is of TCP: ``ws``, ``wss`` or ``http``. A Unix socket's
+            has ``+unix`` after it.
     """
     place = listening.getsockname()
     if isinstance(place, str):

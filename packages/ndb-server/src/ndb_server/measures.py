@@ -74,7 +74,7 @@ def page_of(
     )
     counter(
         "accept_paused_seconds",
-        "Seconds in which no connections were accepted, for want of descriptors.",
+        "Seconds in which no connections were accepted, as the system let none in.",
         paused,
     )
     metrics.gauges(

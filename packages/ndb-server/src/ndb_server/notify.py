@@ -4,6 +4,9 @@ import os
 import socket
 from contextlib import suppress
 
+OPS_SOCKET = "ops"
+"""The name of a socket, of those the service manager passes, that is for health and metrics."""
+
 _FIRST = 3
 """The descriptor of the first socket that is passed (SD_LISTEN_FDS_START)."""
 
@@ -18,8 +21,17 @@ def notify(state: str) -> None:
         return
     # "@" stands for the null byte of an abstract address (unix(7)).
     place = "\0" + address[1:] if address.startswith("@") else address
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling, suppress(OSError):
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as telling:
         telling.sendto(state.encode(), place)
+
+
+def passed_names() -> list[str]:
+    """Return the names of the sockets that `passed_sockets` has yet to take over."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    # A manager that names none leaves the names out.
+    names = os.environ.get("LISTEN_FDNAMES")
+    return names.split(":") if names else [""] * int(os.environ.get("LISTEN_FDS") or 0)
 
 
 def passed_sockets() -> list[tuple[str, socket.socket]]:
@@ -33,16 +45,13 @@ def passed_sockets() -> list[tuple[str, socket.socket]]:
     Raises:
         ValueError: one of them is no TCP or Unix socket that listens; says which.
     """
-    pid, count, names = (
+    names = passed_names()
+    _, count, _ = (
         os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
     )
-    if pid != str(os.getpid()):
-        return []
-    descriptors = range(_FIRST, _FIRST + int(count))
-    # A manager that names none leaves the names out.
-    named = names.split(":") if names else [""] * len(descriptors)
+    descriptors = range(_FIRST, _FIRST + int(count)) if names else ()
     return [
-        (name, _listening(descriptor)) for descriptor, name in zip(descriptors, named, strict=True)
+        (name, _listening(descriptor)) for descriptor, name in zip(descriptors, names, strict=True)
     ]
 
 

@@ -24,7 +24,7 @@ from ndb_protocol.commands import Role
 from ndb_protocol.stdio import OutputError
 
 from . import jsonpath
-from .accepting import Acceptor, Encryption, Pause
+from .accepting import HOW, Acceptor, Encryption, Pause
 from .admission import Door, Policy
 from .batches import Changed
 from .clock import Clock
@@ -36,7 +36,13 @@ from .errors import RefusedError, StoreError, trace_of
 from .guesses import Guesses
 from .handshake import is_loopback, parse_address
 from .journal import Journal
-from .limits import Limits, descriptor_limit, few_descriptors, for_clients
+from .limits import (
+    Limits,
+    descriptor_limit,
+    few_descriptors,
+    for_clients,
+    for_operators,
+)
 from .listeners import (
     Address,
     ListenError,
@@ -49,7 +55,7 @@ from .listeners import (
 )
 from .measures import count_open, page_of, resident_bytes
 from .metrics import DELAYS, SIZES, Histogram, Requests
-from .notify import notify, passed_sockets
+from .notify import OPS_SOCKET, notify, passed_sockets
 from .ops import Operations
 from .protection import FIXED_HASHES, check_exposure, has_fixed_hashes
 from .roles import permitted
@@ -74,9 +80,6 @@ FEATURES = [
     "update",
 ]
 """What this server does beyond NemesisDB 0.7, for SV_INFO."""
-
-OPS_SOCKET = "ops"
-"""The name of a socket, of those the service manager passes, that is for health and metrics."""
 
 LOOPBACK = "127.0.0.1"
 """Where the server listens unless told otherwise."""
@@ -154,9 +157,6 @@ class Options:
     hosts: frozenset[str] = frozenset()
     behind_proxy: bool = False
     insecure: bool = False
-
-
-_DEFAULTS = Options()
 
 
 class Server:
@@ -336,7 +336,7 @@ class Server:
         try:
             sessions, keys = store.read()
             for number, (row, packed) in enumerate(sessions):
-                # The clock may have been put back since.
+                # A wall clock that was put back hides how much time has passed. Nobody gains by it.
                 expiry = settings_of(row)
                 deadline = min(deadline_of(row), deadline_after(expiry, now))
                 self._engine.resume(unsigned(row[0]), Session(expiry, deadline, packed), now)
@@ -403,19 +403,18 @@ class Server:
 
         Connections whose credentials are none any more are closed.
         """
-        options = self._options
-        try:
-            if options.auth_file is not None:
-                self._door.credentials = Credentials(read_entries(options.auth_file).values())
+        auth_file, certificates = self._options.auth_file, self._options.certificates
+        if auth_file is not None:
+            with _read_again("credentials"):
+                self._door.credentials = Credentials(read_entries(auth_file).values())
                 for connection in list(self._connections):
                     connection.withdraw()
-            if options.certificates is not None and self._tls is not None:
-                options.certificates.reload(self._tls)
-                self._expirations.read(options.certificates)
-        except (CredentialsError, TlsError) as error:
-            logger.error("not read again: %s", error)
-        else:
-            logger.info("credentials and certificates were read again")
+        if certificates is not None and self._tls is not None:
+            with _read_again("certificates"):
+                certificates.reload(self._tls)
+                self._expirations.read(certificates)
+        if auth_file is None and certificates is None:
+            logger.info("there are neither credentials nor certificates to read again")
 
     def _check_certificates(self) -> None:
         # A server may run for longer than they are valid.
@@ -491,10 +490,6 @@ class Server:
             raise StartError(f"{error}; look at the ListenStream= of the socket unit") from error
         for_operators = [one for name, one in passed if name == OPS_SOCKET]
         for_clients = [one for name, one in passed if name != OPS_SOCKET]
-        if for_clients and (options.host, options.port) != (_DEFAULTS.host, _DEFAULTS.port):
-            logger.warning("--host and --port have no effect: a socket was passed to listen on")
-        if for_operators and options.ops_port is not None:
-            logger.warning("--ops-port has no effect: a socket was passed for health and metrics")
         # Where clients have a Unix socket alone, operators have this machine.
         hosts = () if for_clients else options.host
         ops_hosts = () if for_operators or options.ops_port is None else options.host or (LOOPBACK,)
@@ -590,7 +585,10 @@ class Server:
             sockets = passed or listen(addresses, self._options.ops_port or 0)
         except ListenError as error:
             raise StartError(f"{error}; choose others with --host and --ops-port") from error
-        self._ops_acceptors = [Acceptor(one, self._meet_operator, self._pause) for one in sockets]
+        most = for_operators(self._descriptors)
+        self._ops_acceptors = [
+            Acceptor(one, self._meet_operator, self._pause, most) for one in sockets
+        ]
         urls = [url_of(one, "http") for one in sockets]
         logger.info("health and metrics are at %s", ", ".join(urls), extra={"url": urls[0]})
 
@@ -623,6 +621,8 @@ class Server:
             )
             self._acceptors.append(acceptor)
             urls.append(url_of(one, "ws" if encryption is None else "wss"))
+        if not self._acceptors[0].has_room(len(self._operators)):
+            raise StartError(f"none of {self._descriptors} descriptors is left for clients; {HOW}")
         if len(urls) > 1:
             logger.info("listening at %s", ", ".join(urls), extra={"urls": urls})
         return urls
@@ -737,6 +737,17 @@ class Server:
         self._again(self._options.timeouts.ping, self._check_alive)
 
 
+@contextmanager
+def _read_again(what: str) -> Iterator[None]:
+    """Log whether `what` was read again; one file that can't be read hides no other."""
+    try:
+        yield
+    except (CredentialsError, TlsError) as error:
+        logger.error("%s were not read again: %s", what, error)
+    else:
+        logger.info("%s were read again", what)
+
+
 async def _stop_accepting(acceptors: Sequence[Acceptor]) -> None:
     for acceptor in acceptors:
         await acceptor.stop()
@@ -835,9 +846,11 @@ async def serve(options: Options, ready: Callable[[str], Any] = _print) -> None:
             failure = server.broken.result()
             starting.cancel()
             await asyncio.wait([starting])
-        notify("STOPPING=1")
         try:
-            ended = await server.stop()
+            try:
+                notify("STOPPING=1")
+            finally:
+                ended = await server.stop()
         except Exception as error:  # As above.
             ended, failure = False, failure or error
         if server.broken.done():
