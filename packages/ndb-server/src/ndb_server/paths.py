@@ -19,17 +19,16 @@ from .steps import Steps
 _UNLIMITED = Steps()
 
 
-def parse_path(path: str, steps: Steps = _UNLIMITED) -> jsonpath.Query:
-    """Return the query that `path` spells.
+def check_path(path: str, steps: Steps = _UNLIMITED) -> None:
+    """See that `path` parses, and take the steps that this takes.
 
     Raises:
         RefusedError: it does not parse (status 4), is too long or nests too deeply (42), or takes
             too many `steps` (201).
     """
-    jsonpath.check_size(path)
     # Whether it was parsed before or not, a request is answered in the same way.
     steps.take(len(path))
-    return jsonpath.parse_path(path)
+    jsonpath.parse_path(path)
 
 
 def show(name: str) -> str:
