@@ -9,8 +9,8 @@ from types import FrameType
 import pytest
 from msgspec import Raw
 from ndb_protocol import Status
-from ndb_protocol.messages import Find, KeyValues, Params, Update
-from ndb_server import paths
+from ndb_protocol.messages import ArrAppend, Find, KeyValues, Params, Update
+from ndb_server import keyspace, paths
 from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
 from ndb_server.limits import Limits
@@ -30,6 +30,9 @@ DEEP = b'{"a":' * 30 + b"1" + b"}" * 30
 DEEPER = b'{"a":' * 90 + b"1" + b"}" * 90
 EMPTY = value([{}] * 2000)
 LONG_NAME = value({"n" * 100_000: list(range(1000))})
+EMPTY_ARRAYS = b"[%b]" % b",".join([b"[]"] * 1_350_000)
+FRACTIONS = b"[%b]" % b",".join([b"1.5"] * 1_000_000)
+EXPONENTS = b"[%b]" % b",".join([b"1E9"] * 1_000_000)
 
 COSTLY = {
     "descendants of descendants": ("$..*..*..*..*", TREE),
@@ -69,6 +72,13 @@ COSTLY = {
     ),
     "paths with long names": ("$.*[*]", LONG_NAME),
     "a large value": ("$", value(["x" * 1000] * 50_000)),
+    "a value of empty arrays": ("$[0]", EMPTY_ARRAYS),
+    "a value of fractions": ("$[0]", FRACTIONS),
+    "a value of exponents": ("$[0]", EXPONENTS),
+    "objects with long names compared for each": (
+        "$.many[?$.one == $.two]",
+        value({"many": [0] * 2000, "one": {"n" * 1_000_000: 1}, "two": {"n" * 1_000_000: 1}}),
+    ),
 }
 
 
@@ -110,12 +120,93 @@ def calls(run: Callable[[], object]) -> int:
 @pytest.mark.parametrize(("path", "text"), COSTLY.values(), ids=COSTLY)
 def test_a_step_is_a_few_calls_whatever_the_query(path: str, text: bytes) -> None:
     # What it takes to parse a path is counted by its length.
-    paths.parse_path(path)
+    paths.check_path(path)
     most = 10_000
     assert calls(partial(paths.find, path, text, Steps(most))) < CALLS * most
 
 
 MEMBERS = value({"list": [], **{f"m{number}": 0 for number in range(1000)}})
+
+
+COSTLY_CHANGES = {
+    "update beside empty arrays": partial(
+        keyspace.update,
+        {"k": Raw(b'{"a":%b],"l":0}' % EMPTY_ARRAYS[:2_400_000])},
+        Update(key="k", path="$.l", value=Raw(b"1")),
+    ),
+    "update beside fractions": partial(
+        keyspace.update,
+        {"k": Raw(b'{"a":%b],"l":0}' % FRACTIONS[:2_400_000])},
+        Update(key="k", path="$.l", value=Raw(b"1")),
+    ),
+    "append beside empty arrays": partial(
+        keyspace.arr_append,
+        {"k": Raw(b'{"a":%b,"l":[]}' % EMPTY_ARRAYS)},
+        ArrAppend(key="k", items=[Raw(b"1")], name="l"),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", COSTLY_CHANGES.values(), ids=COSTLY_CHANGES)
+def test_a_change_that_takes_too_many_steps_is_refused_with_status_201(
+    change: Callable[[Steps], object],
+) -> None:
+    with pytest.raises(RefusedError) as caught:
+        change(Steps(MOST))
+    assert caught.value.status is Status.LIMIT_EXCEEDED
+    assert calls(partial(change, Steps(MOST))) < CALLS * MOST
+
+
+VALUES = 8
+"""The most values that one step of reading may make, but for those that are made in no time."""
+
+HOLDING = {
+    "empty arrays": b"[]",
+    "empty objects": b"{}",
+    "arrays of a number": b"[1]",
+    "arrays of a fraction": b"[1.5]",
+    "arrays in objects": b'{"":[]}',
+    "objects in objects": b'{"":{}}',
+    "fractions": b"1.5",
+    "exponents": b"1e9",
+    "exponents in capitals": b"1E9",
+}
+
+
+def steps_of(run: Callable[[Steps], object]) -> int:
+    """Return how many steps it takes to run something."""
+    steps = Steps()
+    run(steps)
+    steps.end()
+    return steps.spent
+
+
+@pytest.mark.parametrize("item", HOLDING.values(), ids=HOLDING)
+def test_a_step_makes_a_few_values_whatever_is_read(item: bytes) -> None:
+    many = 10_000
+    items = b"[%b]" % b",".join([item] * many)
+    assert VALUES * steps_of(partial(paths.find, "$[0]", items)) > many
+    # To add an item, the value is read, and its text is gone through.
+    member = b'{"l":[],"a":%b}' % items
+    added = partial(paths.append, "k", member, [Raw(b"1")], "l")
+    assert VALUES * steps_of(added) > 2 * many
+    # To replace one, it is read once more, to find where that is.
+    replaced = partial(
+        keyspace.update, {"k": Raw(member)}, Update(key="k", path="$.l", value=Raw(b"1"))
+    )
+    assert VALUES * steps_of(replaced) > 3 * many
+
+
+def test_a_step_makes_a_few_members_of_an_object() -> None:
+    many = 10_000
+    members = b"{%b}" % b",".join(b'"%d":1' % number for number in range(many))
+    assert VALUES * steps_of(partial(paths.find, "$", members)) > many
+
+
+def test_a_step_goes_past_a_few_tens_of_numbers_in_a_change() -> None:
+    many = 10_000
+    member = b'{"a":[%b],"l":[]}' % b",".join([b"1"] * many)
+    assert 16 * steps_of(partial(paths.append, "k", member, [Raw(b"1")], "l")) > many
 
 
 @pytest.mark.parametrize(
@@ -141,9 +232,9 @@ def test_a_long_path_takes_steps_to_parse_known_or_not() -> None:
     path = "$[" + ",".join(["1"] * 500) + "]"
     for _ in range(2):
         with pytest.raises(RefusedError) as caught:
-            paths.parse_path(path, Steps(500))
+            paths.check_path(path, Steps(500))
         assert caught.value.status is Status.LIMIT_EXCEEDED
-        paths.parse_path(path, Steps(2000))
+        paths.check_path(path, Steps(2000))
 
 
 @pytest.mark.parametrize(
@@ -212,8 +303,19 @@ ROWS = [{"id": number, "a": number % 10, "s": "x" * 50} for number in range(1000
         ({f"k{number}": SMALL for number in range(4000)}, Find(path="$.a", rsp="keys"), 24),
         ({"k": Raw(value([0] * 10_000))}, Update(key="k", path="$[0]", value=Raw(b"1")), 11),
         ({"k": Raw(value(["x" * 1000] * 1000))}, Find(path="$", rsp="keys"), 10),
+        ({"k": Raw(b"[%b]" % b",".join([SMALL] * 62_500))}, Find(path="$", rsp="keys"), 26),
+        ({"k": Raw(value([[1.5, 2.5]] * 10_000))}, Find(path="$", rsp="keys"), 9),
     ],
-    ids=["a member", "a filter", "a tree", "many keys", "an update", "a megabyte"],
+    ids=[
+        "a member",
+        "a filter",
+        "a tree",
+        "many keys",
+        "an update",
+        "a megabyte",
+        "of objects",
+        "points",
+    ],
 )
 def test_what_an_honest_request_takes_is_as_the_page_on_security_says(
     stored: dict[str, Raw], params: Params, thousands: int

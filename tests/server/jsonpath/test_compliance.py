@@ -31,7 +31,7 @@ def passes(test: dict[str, Any]) -> bool:
         pytest.fail(f"the grammar beside this is wrong on {path!r}")
     if not valid:
         with pytest.raises(RefusedError) as caught:
-            paths.parse_path(path)
+            paths.check_path(path)
         return caught.value.status is Status.PATH_INVALID
     # Most tests have one right answer, some several.
     expected = test.get("results_paths") or [test["result_paths"]]

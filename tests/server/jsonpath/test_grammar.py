@@ -145,7 +145,7 @@ def test_a_production_allows_what_the_grammar_says_and_nothing_else(
 
 def taken(path: str) -> bool:
     try:
-        paths.parse_path(path)
+        paths.check_path(path)
     except RefusedError as refused:
         assert refused.status is Status.PATH_INVALID
         assert "at character " in refused.message
@@ -196,5 +196,5 @@ def test_a_function_of_nodes_takes_a_query_and_nothing_else(name: str, argument:
 )
 def test_a_refusal_says_where_the_path_is_wrong(path: str, message: str) -> None:
     with pytest.raises(RefusedError) as caught:
-        paths.parse_path(path)
+        paths.check_path(path)
     assert message in caught.value.message

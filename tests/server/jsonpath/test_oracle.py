@@ -62,7 +62,7 @@ def test_pieces_of_paths_in_any_order_are_taken_if_the_grammar_has_them(
 
 def assert_taken_if_recognized(path: str) -> None:
     try:
-        paths.parse_path(path)
+        paths.check_path(path)
     except RefusedError as refused:
         assert refused.status is Status.PATH_INVALID
         assert not recognizes(path)

@@ -46,7 +46,7 @@ def keys(packed: Packed, _: m.Params) -> m.KeyListReply:
 
 def find(packed: Packed, params: m.Find, steps: Steps = _UNLIMITED) -> m.Reply:
     values = unpack(packed)
-    paths.parse_path(params.path, steps)
+    paths.check_path(params.path, steps)
     names = values if params.keys is UNSET else dict.fromkeys(params.keys)
     searched = {key: values[key] for key in names if key in values}
     if params.rsp == "paths":
@@ -91,7 +91,7 @@ class TooDeepError(RefusedError):
 def update(
     values: Values, params: m.Update, steps: Steps = _UNLIMITED, depth: int = sys.maxsize
 ) -> tuple[m.CountReply, Edit]:
-    paths.parse_path(params.path, steps)
+    paths.check_path(params.path, steps)
     key = params.key
     if key not in values:
         return m.CountReply(

@@ -19,17 +19,16 @@ from .steps import Steps
 _UNLIMITED = Steps()
 
 
-def parse_path(path: str, steps: Steps = _UNLIMITED) -> jsonpath.Query:
-    """Return the query that `path` spells.
+def check_path(path: str, steps: Steps = _UNLIMITED) -> None:
+    """See that `path` parses, and take the steps that this takes.
 
     Raises:
         RefusedError: it does not parse (status 4), is too long or nests too deeply (42), or takes
             too many `steps` (201).
     """
-    jsonpath.check_size(path)
     # Whether it was parsed before or not, a request is answered in the same way.
     steps.take(len(path))
-    return jsonpath.parse_path(path)
+    jsonpath.parse_path(path)
 
 
 def show(name: str) -> str:
@@ -132,7 +131,7 @@ def replace(
     locations = list(locations)
     if () in locations:
         return value
-    steps.take(len(text) // 100)
+    _charge_spans(text, steps)
     whole, new = text.decode(), value.decode()
     pieces: list[str] = []
     at = 0
@@ -140,6 +139,15 @@ def replace(
         pieces += whole[at:begin], new
         at = end
     return "".join([*pieces, whole[at:]]).encode()
+
+
+def _charge_spans(text: bytes, steps: Steps) -> None:
+    """Take the steps that it takes to find nodes in `text`, beside those for what is around them.
+
+    What is passed over is read; unlike elsewhere, an integer in it takes long too.
+    """
+    jsonpath.charge(text, steps)
+    steps.take(text.count(b",") >> 5)
 
 
 def append(
@@ -158,6 +166,7 @@ def append(
         what = "no array"
     else:
         if isinstance(value, dict) and isinstance(value.get(name), list):
+            _charge_spans(text, steps)
             members = text.decode()
             [(begin, end)] = spans(members, {name: {}}, steps)
             array = _append(members[begin:end].encode(), items).decode()

@@ -30,6 +30,10 @@ def equal(left: Any, right: Any, steps: Steps) -> bool:
             waiting += zip(left, right, strict=True)
         elif kind is dict and type(right) is dict:
             steps.take(1 + min(len(left), len(right)))
+            if len(left) != len(right):
+                return False
+            # Names are compared like strings.
+            steps.take(sum(map(len, left)) >> 10)
             if left.keys() != right.keys():
                 return False
             waiting += [(member, right[name]) for name, member in left.items()]
