@@ -19,6 +19,7 @@ from ndb_server.dispatch import Dispatcher
 from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
 from ndb_server.limits import UNLIMITED, Limits
+from ndb_server.sessions import Session
 
 NAMES = ["evening", "a", "A.b_c-9", "0", "-", "_", "a.", "a..b", "x" * 64, "CON", "a.sqlite"]
 NO_NAMES = [
@@ -415,6 +416,22 @@ async def test_sessions_that_are_there_or_have_expired_do_not_count_against_a_lo
         await other.new(duration=1, deleteSession=True)
         other.now += 1000
         assert (await other.ask("SH_LOAD", name="a"))["sessions"] == 1
+
+
+class Full(dict[int, Session]):
+    """Sessions for which there is no memory."""
+
+    def update(self, *_: object, **__: object) -> None:
+        raise MemoryError
+
+
+async def test_a_load_that_there_is_no_memory_for_is_refused(store: Store, other: Store) -> None:
+    await store.new()
+    await store.ask("SH_SAVE", name="a")
+    other.engine._sessions = Full()
+    reply = await other.ask("SH_LOAD", name="a")
+    assert (reply["st"], reply["m"]) == (Status.LOAD_ERROR, "the server's memory ran out")
+    assert other.engine.totals == (0, 0, 0)
 
 
 # Saves that fail

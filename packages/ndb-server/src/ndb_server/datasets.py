@@ -56,6 +56,8 @@ _TABLES = tables.TABLES + "CREATE TABLE dataset (format TEXT, version INTEGER, k
 _SLICE = 500
 """Sessions that are written together."""
 
+_NO_MEMORY = "the server's memory ran out"
+
 NUMBERED = re.compile(r"[0-9]+\.sqlite\Z")
 
 SESSIONS = "sessions"
@@ -357,7 +359,7 @@ class Datasets:
         except DatasetError as error:
             raise RefusedError(status, str(error)) from error
         except MemoryError as error:
-            raise RefusedError(status, "the server's memory ran out") from error
+            raise RefusedError(status, _NO_MEMORY) from error
 
     # What is saved from memory is of the moment of the request. What is saved from disk is of a
     # moment between the request and the reply: other clients go on meanwhile.
@@ -428,10 +430,13 @@ class Datasets:
             now = self._clock()
             self._engine.drop_known(coming, now)
             self._engine.check_room(coming, now)
-            if self._store is None:
-                self._engine.load(coming, self._clock())
-            else:
-                await self._load_durably(self._store, coming)
+            try:
+                if self._store is None:
+                    self._engine.load(coming, self._clock())
+                else:
+                    await self._load_durably(self._store, coming)
+            except MemoryError as error:
+                raise RefusedError(Status.LOAD_ERROR, _NO_MEMORY) from error
         return coming
 
     async def _load_durably(self, store: Store, coming: Coming) -> None:
@@ -456,8 +461,6 @@ class Datasets:
         except (OSError, sqlite3.Error) as error:
             reason = reason_of(error, store.path.parent)
             raise RefusedError(Status.LOAD_ERROR, f"not durable: {reason}") from error
-        except MemoryError as error:
-            raise RefusedError(Status.LOAD_ERROR, "the server's memory ran out") from error
         finally:
             if not counts:
                 store.unstage()
