@@ -72,8 +72,13 @@ class Clock:
         return (self._elapsed() + self._begin_ns) // 1_000_000
 
     def renew(self) -> Anchor:
-        """Take a new anchor: this moment; return it."""
-        self.anchor = Anchor(self(), self._wall())
+        """Take a new anchor, this moment, and return it.
+
+        What is read of both clocks varies by a millisecond, and deadlines must not vary with it.
+        """
+        if not self.follow():
+            now = self()
+            self.anchor = Anchor(now, now + self.anchor.offset)
         return self.anchor
 
     def follow(self) -> int:
