@@ -189,7 +189,7 @@ SELECT_SESSIONS = "SELECT tkn, duration, flags, deadline, keys, checksum FROM se
 SELECT_KEYS = "SELECT tkn, key, value, checksum FROM keys"
 _SELECT_KEYS_OF = """
     SELECT tkn, key, value, checksum FROM keys
-    WHERE id IN (SELECT id FROM keys WHERE tkn = ?1) AND tkn = ?1 ORDER BY id
+    WHERE id IN (SELECT id FROM keys WHERE tkn = ?) AND tkn = ? ORDER BY id
 """
 """Those of a session, in order: sorted by themselves, they would need as much room as they take."""
 
@@ -262,7 +262,7 @@ def read_keys(
         DamageError: the table holds what can't be.
         sqlite3.Error: it can't be read.
     """
-    values = dict(map(key_of, database.execute(_SELECT_KEYS_OF, (number,))))
+    values = dict(map(key_of, database.execute(_SELECT_KEYS_OF, (number, number))))
     [(count,)] = database.execute("SELECT count(*) FROM keys WHERE tkn = ?", (number,))
     if count != len(values):
         raise DamageError("there is a key that its index does not lead to")
