@@ -262,7 +262,12 @@ class DurableMachine(RuleBasedStateMachine):
             self.loads,
             self.store.stage(self.loads, to_load.stage(self.durable.engine.everything()[1])),
         )
+        gathering = self.durable.journal.open_batch()
         batch = self.loading = self.durable.engine.load(to_load, self.model.now, staged)
+        if batch is not None and gathering not in self.newest_first():
+            # Nothing but time had come into it: that comes to disk with what is loaded.
+            for event in self.since:
+                event.batch = batch if event.batch is gathering else event.batch
         assert (token in to_load.sessions) == (token not in self.model.sessions)
         if token in to_load.sessions:
             assert batch is not None
