@@ -172,7 +172,7 @@ def _listen_on(address: Address, port: int, dual: bool) -> socket.socket:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual)
         one.bind((address.place[0], port, *address.place[2:]))
         one.listen(BACKLOG)
-    except BaseException:
+    except BaseException:  # Whatever it is goes on: nobody else would close the socket.
         one.close()
         raise
     return one
@@ -227,7 +227,7 @@ def listen_unix(path: Path) -> tuple[socket.socket, SocketFile]:
         one.close()
         # A path with a null character is a ValueError.
         raise ListenError(f"cannot listen on {path}: {_reason(error)}") from error
-    except BaseException:
+    except BaseException:  # Whatever it is goes on: nobody else would close the socket.
         one.close()
         raise
     return one, file
