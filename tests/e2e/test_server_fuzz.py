@@ -180,8 +180,9 @@ def frames(server: Server, chance: random.Random, number: int) -> int:
         for reply in Frames().feed(ended(connection)):
             assert reply.fin
             assert reply.opcode in (Opcode.TEXT, Opcode.PONG, Opcode.CLOSE)
-            if reply.opcode is Opcode.CLOSE:
-                # It is the client's own, or says what the client did wrong.
+            if reply.opcode is Opcode.CLOSE and reply.data:
+                # It is the client's own, or says what the client did wrong. A close frame without
+                # a status code is answered by one without (RFC 6455, 5.5.1).
                 Close.parse(bytes(reply.data)).check()
     return count
 
