@@ -127,6 +127,22 @@ def test_a_byte_that_is_another_is_named_and_never_served(sound: Path, tmp_path:
     assert refused > DAMAGES // 10
 
 
+@pytest.mark.parametrize("version", [3, 255])
+def test_a_header_of_a_format_that_sqlite_will_not_write_is_damage(
+    sound: Path, tmp_path: Path, version: int
+) -> None:
+    expected = opened(shutil.copytree(sound.parent, tmp_path / "sound"))
+    damaged = bytearray(sound.read_bytes())
+    damaged[18] = version
+    (tmp_path / FILE).write_bytes(damaged)
+    said = f"its header has the file format {version}"
+    assert check_store(tmp_path / FILE) == [said]
+    with pytest.raises(StoreError, match=f"is damaged: {said}"):
+        opened(tmp_path)
+    assert salvage(tmp_path)
+    assert opened(tmp_path) == expected
+
+
 @pytest.mark.parametrize("at", range(36, 40))
 def test_a_wrong_count_of_free_pages_is_damage(sound: Path, tmp_path: Path, at: int) -> None:
     damaged = bytearray(sound.read_bytes())

@@ -420,7 +420,7 @@ def test_a_damaged_file_is_refused_by_its_name_and_with_a_way_out(
 
 def test_a_file_that_can_not_be_opened_is_not_called_damaged(folder: Path) -> None:
     (folder / FILE).mkdir()
-    with pytest.raises(StoreError, match=rf"{folder / FILE} can't be used: unable to open"):
+    with pytest.raises(StoreError, match=rf"{folder / FILE} can't be used: Is a directory"):
         Store(folder)
 
 

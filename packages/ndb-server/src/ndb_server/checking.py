@@ -10,7 +10,7 @@ from .datasets import DatasetError, recognize_dataset
 from .errors import StoreError
 from .looking import looking
 from .records import read_log
-from .schema import FILE, VersionError, read_anchor, recognize
+from .schema import FILE, VersionError, check_header, read_anchor, recognize
 from .tables import (
     ORPHANS,
     READ_ERRORS,
@@ -45,6 +45,7 @@ def check_store(path: Path) -> list[str]:
         StoreError: it is not of this version, or a server was started meanwhile.
     """
     try:
+        check_header(path)
         with looking(path) as database:
             try:
                 recognize(database, path)
@@ -53,7 +54,7 @@ def check_store(path: Path) -> list[str]:
             except StoreError as error:
                 return [str(error)]
             return [*_damage(database), *_log_damage(database)]
-    except (*READ_ERRORS, DamageError) as error:
+    except (OSError, *READ_ERRORS, DamageError) as error:
         return [str(error)]
 
 

@@ -3,7 +3,7 @@
 import sqlite3
 import struct
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,12 @@ APPLICATION_ID = 0x4E444231
 
 VERSION = 2
 """The version of the tables (``PRAGMA user_version``)."""
+
+_WRITE_VERSION = 18
+"""Where the header of a file has the format in which it is written."""
+
+_NEWEST_FORMAT = 2
+"""The newest there is: with a write-ahead log."""
 
 # The view comes first. SQLite begins a check of a file with what was made last, and if that is no
 # table, it leaves out the free pages.
@@ -70,6 +76,24 @@ def recognize(database: sqlite3.Connection, path: Path) -> None:
             f"{path} has version {version} of the tables; this server knows {VERSION}"
         )
     check_schema(database, _TABLES)
+
+
+def check_header(path: Path) -> None:
+    """Check that SQLite will write to the file at `path`, if there is one.
+
+    It does not where the header names a format newer than its own (SQLite's file format, section
+    1.3.3), and only says that the file is read-only.
+
+    To be called before the file is opened: what was read here takes SQLite's locks with it.
+
+    Raises:
+        DamageError: it will not.
+        OSError: the file can't be read.
+    """
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        header = file.read(_WRITE_VERSION + 1)
+        if len(header) > _WRITE_VERSION and header[_WRITE_VERSION] > _NEWEST_FORMAT:
+            raise DamageError(f"its header has the file format {header[_WRITE_VERSION]}")
 
 
 def check_structure(database: sqlite3.Connection) -> None:

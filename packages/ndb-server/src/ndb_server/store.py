@@ -45,6 +45,7 @@ from .records import IN_LOG, Part, Record, Unfolded, encode_into, read_log, reco
 from .rows import Row, log_checksum
 from .schema import (
     FILE,
+    check_header,
     check_structure,
     is_new,
     make_tables,
@@ -142,6 +143,7 @@ class Store:
 
     def _open(self) -> None:
         """Open the file, made if it is not there, and read its log."""
+        check_header(self.path)
         with ExitStack() as held:
             database = held.enter_context(closing(connect(self.path)))
             self._prepare(database)
