@@ -505,9 +505,8 @@ def test_a_batch_that_there_is_no_memory_for_is_refused_and_the_next_is_written(
 def test_a_store_that_fails_says_so_and_lets_go_of_its_folder(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = Store(folder)
     failed = threading.Event()
-    store.failed = failed.set
+    store = Store(folder, failed=failed.set)
     store.start()
     no_row: Any = object()
     store.write(changed(no_row), lambda _: None)

@@ -173,8 +173,7 @@ class Server:
         self._store: Store | None = None
         self._journal: Journal | None = None
         if options.data_dir is not None:
-            store = Store(options.data_dir, options.durability, self._lost)
-            store.failed = self._store_failed
+            store = Store(options.data_dir, options.durability, self._lost, self._store_failed)
             self._store = store
             self._journal = Journal(self._write, self._later, lambda: store.incomplete)
         self._clock = Clock(None if self._store is None else self._store.anchor)

@@ -93,10 +93,10 @@ class Store:
         durability: whether a batch is synced before it counts as written (`strict`), or within a
             second (`relaxed`).
         lost: called in the store's thread, with the reason, when the files are found to be others.
-
-    Attributes:
         failed: called in the store's thread if it ends by an error that it can't go on after. What
             it was given to write, and was not said to be written, may be on disk or not.
+
+    Attributes:
         path: the file.
         anchor: ties the time of the store to the wall clock.
         incomplete: whether the next batch has to be all there is: the files are lost, and others
@@ -111,9 +111,11 @@ class Store:
         folder: Path,
         durability: Durability = "strict",
         lost: Callable[[str], object] = lambda _: None,
+        failed: Callable[[], object] = lambda: None,
     ) -> None:
         self._strict = durability == "strict"
         self._tell_lost = lost
+        self._tell_failed = failed
         self._folder = folder.absolute()
         self.path = self._folder / FILE
         self._wal_path = Path(f"{self.path}-wal")
@@ -124,7 +126,6 @@ class Store:
         self._lost = False
         self._text = bytearray()
         self.incomplete = False
-        self.failed: Callable[[], object] = _nothing
         with ExitStack() as held:
             self._lock = lock(folder / LOCK)
             held.callback(lambda: os.close(self._lock))
@@ -333,7 +334,7 @@ class Store:
             self._work()
         except BaseException as error:  # Whoever waits for the thread would wait for ever.
             logger.critical("the store failed\n%s", trace_of(error))
-            self.failed()
+            self._tell_failed()
         finally:
             self._end()
 
