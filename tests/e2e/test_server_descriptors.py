@@ -28,6 +28,20 @@ def with_few(start_server: StartServer, *arguments: str) -> Server:
     return start_server(*arguments, through=["bash", "-c", script, "bash"])
 
 
+def with_few_and_credentials(
+    start_server: StartServer, folder: Path, loop: str
+) -> tuple[Server, str]:
+    """Start one that keeps data and has a port for operators; return it, and what lets one in."""
+    auth_file = folder / "credentials"
+    bearer = f"Bearer {added(auth_file, 'ada', 'admin', 'kv', 'app')}"
+    server = with_few(
+        start_server,
+        *("--loop", loop, "--ops-port", "0", "--data-dir", str(folder / "data")),
+        *("--auth-file", str(auth_file)),
+    )
+    return server, bearer
+
+
 def lines(server: Server, what: str) -> list[str]:
     return [line for line in server.stderr.splitlines() if what in line]
 
@@ -40,13 +54,7 @@ def descriptors(server: Server) -> set[int]:
 def test_without_descriptors_those_there_are_served_and_others_wait(
     start_server: StartServer, tmp_path: Path, loop: str
 ) -> None:
-    auth_file = tmp_path / "credentials"
-    bearer = f"Bearer {added(auth_file, 'ada', 'admin', 'kv', 'app')}"
-    server = with_few(
-        start_server,
-        *("--loop", loop, "--ops-port", "0", "--data-dir", str(tmp_path / "data")),
-        *("--auth-file", str(auth_file)),
-    )
+    server, bearer = with_few_and_credentials(start_server, tmp_path, loop)
     operators = ops_port(server.stderr)
     with ExitStack() as stack:
         first = stack.enter_context(Wire(server.port))
@@ -126,13 +134,7 @@ def test_a_manager_that_no_descriptor_is_left_to_tell_is_no_reason_to_hang(
 def test_silent_connections_of_operators_leave_descriptors_to_the_server(
     start_server: StartServer, tmp_path: Path, loop: str
 ) -> None:
-    auth_file = tmp_path / "credentials"
-    bearer = f"Bearer {added(auth_file, 'ada', 'kv', 'admin')}"
-    server = with_few(
-        start_server,
-        *("--loop", loop, "--ops-port", "0", "--data-dir", str(tmp_path / "data")),
-        *("--auth-file", str(auth_file)),
-    )
+    server, bearer = with_few_and_credentials(start_server, tmp_path, loop)
     operators = ops_port(server.stderr)
     with ExitStack() as stack:
         client = stack.enter_context(Wire(server.port))

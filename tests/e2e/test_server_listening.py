@@ -18,21 +18,9 @@ from tests.conftest import Server, StartServer
 from tests.e2e.http import get, ops_port
 from tests.e2e.test_server_admission import Authority, added, admitted, answer
 from tests.e2e.test_server_operation import activated
-from tests.e2e.wire import BOUND, Wire, handshake, opened
+from tests.e2e.wire import BOUND, Wire, handshake, needs_ipv6, opened
 
 LOOPS = ["uvloop", "asyncio"]
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False
-
-
-# Some containers have no IPv6 at all.
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
 
 
 @pytest.fixture

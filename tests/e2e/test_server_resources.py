@@ -19,6 +19,8 @@ LOOPS = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 STACK = 2**29
 """Bytes of a thread's stack: where less address space is left, no thread can be started."""
 
+# A thread is only refused where its stack is larger than what is left of the address space. A hard
+# limit on stacks can't be raised by who runs the tests, and then threads don't run out.
 needs_large_stacks = pytest.mark.skipif(
     resource.getrlimit(resource.RLIMIT_STACK)[1] != resource.RLIM_INFINITY,
     reason="the hard limit of the stack is too low to have threads run out (ulimit -Hs)",

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import pytest
 from websockets.frames import Close, Frame, Opcode
 from websockets.streams import StreamReader
 
@@ -19,6 +20,18 @@ BOUND = 20
 """The most that a test waits for something, in seconds."""
 
 T = TypeVar("T")
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+# Some containers have no IPv6 at all: there is nothing to listen to, and nothing to be tested.
+needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no ::1")
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="

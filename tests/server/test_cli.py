@@ -18,7 +18,7 @@ from ndb_server import cli
 from websockets.sync.client import connect
 
 from tests.conftest import Server, StartServer
-from tests.e2e.wire import BOUND, Wire, opened
+from tests.e2e.wire import BOUND, Wire, needs_ipv6, opened
 
 NOT_OURS = "192.0.2.1"
 """An address that no machine has (RFC 5737)."""
@@ -452,16 +452,7 @@ def test_a_server_listens_where_it_is_told_to(start_server: StartServer, host: s
     answers(start_server("--host", host))
 
 
-def has_ipv6() -> bool:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False
-
-
-# Some containers have no IPv6 at all; there is nothing to listen to then.
-@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
+@needs_ipv6
 def test_the_url_of_an_ipv6_address_has_brackets(start_server: StartServer) -> None:
     server = start_server("--host", "::1")
     assert server.url.startswith("ws://[::1]:")
