@@ -1,5 +1,7 @@
 """The time line of the server, on clocks that the test sets."""
 
+from collections.abc import Callable
+
 import pytest
 from ndb_server.clock import Anchor, Clock
 
@@ -72,13 +74,42 @@ def test_a_wall_clock_that_was_put_back_meanwhile_gives_no_time_back(machine: Ma
     assert machine.clock(anchor)() == START + 500
 
 
-def test_both_clocks_are_read_in_one_moment_or_not_at_all(machine: Machine) -> None:
-    def read_late() -> int:
-        # As if the process had stood still before the wall clock was read.
-        machine.wait(5000)
-        return machine.wall
+def held_up(machine: Machine, ms: int, *, before: bool) -> Callable[[], int]:
+    """Read the wall clock as if the process had stood still before, or after."""
 
+    def read() -> int:
+        if before:
+            machine.wait(ms)
+        wall = machine.wall
+        if not before:
+            machine.wait(ms)
+        return wall
+
+    return read
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("ms", [1, 11, 5000, 3_600_000])
+def test_a_process_that_is_held_up_between_its_clocks_takes_none_for_moved(
+    machine: Machine, ms: int, *, before: bool
+) -> None:
     clock = machine.clock()
-    clock._wall = read_late
+    clock._wall = held_up(machine, ms, before=before)
     assert clock.follow() == 0
     assert clock.anchor == (START, START)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("ms", [1, 11, 5000])
+@pytest.mark.parametrize("step", [3_600_000, -3_600_000])
+def test_a_step_is_known_however_long_the_process_is_held_up_between_its_clocks(
+    machine: Machine, step: int, ms: int, *, before: bool
+) -> None:
+    clock = machine.clock()
+    clock._wall = held_up(machine, ms, before=before)
+    machine.wall += step
+    assert step - ms <= clock.follow() <= step + ms
+    clock._wall = lambda: machine.wall
+    clock.follow()
+    # What can't be told apart from the pause is made good by the next look.
+    assert abs(clock.anchor.offset - step) < 100

@@ -16,9 +16,6 @@ _UNSTOPPED = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _DRIFT = 100
 """Milliseconds that the wall clock may move against the time line before there is a new anchor."""
 
-_MOMENT = 10
-"""Milliseconds in which both have to be read: a process may stand still in between."""
-
 
 class Anchor(NamedTuple):
     """A moment on both clocks, in ms since the epoch: the server's own, and the wall clock."""
@@ -85,11 +82,13 @@ class Clock:
         """Take a new anchor if the wall clock has moved against the time line.
 
         Returns:
-            By how many ms it has moved: 0 if the anchor is still right.
+            By how many ms it has moved at least: 0 if the anchor is still right.
         """
-        moment = Anchor(self(), self._wall())
-        moved = moment.offset - self.anchor.offset
-        if abs(moved) < _DRIFT or self() - moment.time > _MOMENT:
+        before, wall, after = self(), self._wall(), self()
+        # The process may have stood still in between: the wall clock was read between the two.
+        least, most = (wall - at - self.anchor.offset for at in (after, before))
+        moved = least if least > 0 else min(most, 0)
+        if abs(moved) < _DRIFT:
             return 0
-        self.anchor = moment
+        self.anchor = Anchor(after, after + self.anchor.offset + moved)
         return moved
