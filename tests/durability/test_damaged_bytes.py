@@ -6,6 +6,7 @@ in one byte. Whoever opens it finds what was there, or is told that it is damage
 
 import os
 import random
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -17,6 +18,7 @@ from ndb_protocol import NO_TOKEN
 from ndb_protocol.messages import Expiry
 from ndb_server.batches import Changed, Load
 from ndb_server.checking import check_store
+from ndb_server.data_commands import _stored
 from ndb_server.edits import MapChange
 from ndb_server.errors import StoreError
 from ndb_server.rows import row_of
@@ -88,6 +90,14 @@ def opened(folder: Path) -> object:
         store.close()
 
 
+def exported(folder: Path) -> list[bytes] | None:
+    """Return all that is exported, or None if it is not all there is."""
+    try:
+        return [*_stored(folder)]
+    except (StoreError, *READ_ERRORS, DamageError):
+        return None
+
+
 def ordered(found: OnDisk) -> object:
     sessions, keys = found
     return [(token, *of[:2], [*of[2].items()]) for token, of in sessions.items()], [*keys.items()]
@@ -107,6 +117,7 @@ def test_a_byte_that_is_another_is_named_and_never_served(sound: Path, tmp_path:
         return folder
 
     expected = opened(changed(data))
+    lines = exported(changed(data))
     refused = 0
     for _ in range(DAMAGES):
         # Half of them where a page says what is on it: there one byte makes rows come and go.
@@ -124,7 +135,24 @@ def test_a_byte_that_is_another_is_named_and_never_served(sound: Path, tmp_path:
                 assert check_store(changed(bytes(damaged)) / FILE)
         else:
             assert found == expected, f"byte {at} of the file"
+            assert exported(changed(bytes(damaged))) in (lines, None), f"byte {at} of the file"
     assert refused > DAMAGES // 10
+
+
+@pytest.mark.parametrize("at", range(7))
+@pytest.mark.parametrize("change", [1, 2, 3, 8, 0x80])
+def test_an_entry_of_an_index_that_leads_elsewhere_is_damage(
+    sound: Path, tmp_path: Path, at: int, change: int
+) -> None:
+    damaged = bytearray(sound.read_bytes())
+    # Three columns: of the type that is 0, text of four bytes, and an integer of two.
+    [entry] = re.finditer(rb"\x04\x08\x15\x02motd..", damaged, re.DOTALL)
+    damaged[[*range(*entry.span())][[1, 2, 3, 4, 7, 8, 9][at]]] ^= change
+    (tmp_path / FILE).write_bytes(damaged)
+    assert check_store(tmp_path / FILE)
+    assert exported(tmp_path) is None
+    with pytest.raises(StoreError, match="is damaged"):
+        opened(tmp_path)
 
 
 @pytest.mark.parametrize("version", [3, 255])
@@ -163,7 +191,7 @@ def test_what_was_a_value_or_a_name_is_left_out_by_a_salvage(
     other = content.swapcase() if content.islower() else content.replace(b"7", b"8")
     other = content.replace(b"1", b"2") if other == content else other
     (tmp_path / FILE).write_bytes(data.replace(content, other))
-    with pytest.raises(StoreError, match="checksum is wrong"):
+    with pytest.raises(StoreError, match=r"checksum is wrong|missing from index"):
         opened(tmp_path)
     assert any("checksum is wrong" in line for line in check_store(tmp_path / FILE))
     said = "\n".join(salvage(tmp_path))

@@ -97,13 +97,13 @@ def check_header(path: Path) -> None:
 
 
 def check_structure(database: sqlite3.Connection) -> None:
-    """Check that no row is missing: checksums say only that one is what was written.
+    """Check that no row is missing, or not led to: checksums say that one is what was written.
 
     Raises:
         DamageError: the structure of the file is damaged.
         sqlite3.Error: it can't be read.
     """
-    [(verdict,)] = database.execute("PRAGMA quick_check(1)")
+    [(verdict,)] = database.execute("PRAGMA integrity_check(1)")
     if found := verdict_of(verdict):
         raise DamageError(found)
 
