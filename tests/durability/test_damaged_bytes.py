@@ -118,6 +118,7 @@ def test_a_byte_that_is_another_is_named_and_never_served(sound: Path, tmp_path:
 
     expected = opened(changed(data))
     lines = exported(changed(data))
+    assert lines is not None
     refused = 0
     for _ in range(DAMAGES):
         # Half of them where a page says what is on it: there one byte makes rows come and go.
@@ -135,19 +136,21 @@ def test_a_byte_that_is_another_is_named_and_never_served(sound: Path, tmp_path:
                 assert check_store(changed(bytes(damaged)) / FILE)
         else:
             assert found == expected, f"byte {at} of the file"
-            assert exported(changed(bytes(damaged))) in (lines, None), f"byte {at} of the file"
+        # Not always what a start does: that folds the log first, which may replace a damaged record.
+        assert exported(changed(bytes(damaged))) in (lines, None), f"byte {at} of the file"
     assert refused > DAMAGES // 10
 
 
-@pytest.mark.parametrize("at", range(7))
+@pytest.mark.parametrize("at", range(1, 10))
 @pytest.mark.parametrize("change", [1, 2, 3, 8, 0x80])
 def test_an_entry_of_an_index_that_leads_elsewhere_is_damage(
     sound: Path, tmp_path: Path, at: int, change: int
 ) -> None:
     damaged = bytearray(sound.read_bytes())
-    # Three columns: of the type that is 0, text of four bytes, and an integer of two.
+    # The size of this header, then three columns: the type that is 0, a text of four bytes, and an
+    # integer of two; then what is in the last two.
     [entry] = re.finditer(rb"\x04\x08\x15\x02motd..", damaged, re.DOTALL)
-    damaged[[*range(*entry.span())][[1, 2, 3, 4, 7, 8, 9][at]]] ^= change
+    damaged[entry.start() + at] ^= change
     (tmp_path / FILE).write_bytes(damaged)
     assert check_store(tmp_path / FILE)
     assert exported(tmp_path) is None
@@ -181,9 +184,19 @@ def test_a_wrong_count_of_free_pages_is_damage(sound: Path, tmp_path: Path, at: 
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b'"u7"', b"motd", b"hello", b'{"z":1}', b"loaded"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'"u7"', "checksum is wrong"),
+        # The index has the name too, and is looked at first.
+        (b"motd", "missing from index"),
+        (b"hello", "checksum is wrong"),
+        (b'{"z":1}', "checksum is wrong"),
+        (b"loaded", "checksum is wrong"),
+    ],
+)
 def test_what_was_a_value_or_a_name_is_left_out_by_a_salvage(
-    sound: Path, tmp_path: Path, content: bytes
+    sound: Path, tmp_path: Path, content: bytes, said: str
 ) -> None:
     """It is JSON, or a name, still."""
     data = sound.read_bytes()
@@ -191,9 +204,8 @@ def test_what_was_a_value_or_a_name_is_left_out_by_a_salvage(
     other = content.swapcase() if content.islower() else content.replace(b"7", b"8")
     other = content.replace(b"1", b"2") if other == content else other
     (tmp_path / FILE).write_bytes(data.replace(content, other))
-    with pytest.raises(StoreError, match=r"checksum is wrong|missing from index"):
+    with pytest.raises(StoreError, match=said):
         opened(tmp_path)
     assert any("checksum is wrong" in line for line in check_store(tmp_path / FILE))
-    said = "\n".join(salvage(tmp_path))
-    assert "could not be read" in said
+    assert "could not be read" in "\n".join(salvage(tmp_path))
     assert other.decode().strip('"') not in str(opened(tmp_path))
