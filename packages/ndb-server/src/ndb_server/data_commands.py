@@ -21,7 +21,7 @@ from .lines import key_lines, read_lines, session_line
 from .looking import looking, read_folded
 from .nemesis import read_dataset
 from .parameters import Text
-from .schema import FILE, check_structure, read_anchor, recognize
+from .schema import FILE, read_anchor, recognize
 
 DAMAGED = 1
 """Exit status when a part of what was asked for is damaged."""
@@ -115,7 +115,7 @@ def _stored(folder: Path) -> Iterator[bytes]:
         raise StoreError(f"there is no store in {folder}: choose one of its datasets (--dataset)")
     with looking(path) as database:
         recognize(database, path)
-        check_structure(database)
+        tables.check_structure(database)
         anchor = read_anchor(database)
         sessions, keys = read_folded(database)
         yield from (session_line(*session, anchor) for session in sessions)

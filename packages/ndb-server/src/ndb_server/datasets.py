@@ -40,10 +40,10 @@ from .tables import (
     READ_ERRORS,
     DamageError,
     check_schema,
+    check_structure,
     connect,
     put_keys,
     put_sessions,
-    verdict_of,
 )
 
 _T = TypeVar("_T")
@@ -161,11 +161,11 @@ class Folder:
         try:
             with closing(connect(path, read_only=True)) as database:
                 recognize_dataset(database, path, kind)
-                [(verdict,)] = database.execute("PRAGMA integrity_check(1)")
-                if found := verdict_of(verdict):
-                    raise DatasetError(f"{path.name} is damaged: {found}")
+                check_structure(database)
                 yield database
-        except (OSError, *READ_ERRORS, DamageError) as error:
+        except DamageError as error:
+            raise DatasetError(f"{path.name} is damaged: {error}") from error
+        except (OSError, *READ_ERRORS) as error:
             reason = reason_of(error, self._path.parent)
             raise DatasetError(f"{path.name} can't be read: {reason}") from error
 

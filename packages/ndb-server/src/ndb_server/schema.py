@@ -14,7 +14,7 @@ from .clock import Anchor
 from .errors import StoreError
 from .folding import transaction
 from .rows import clock_checksum, signed
-from .tables import DamageError, check_schema, connect, put_keys, put_sessions, verdict_of
+from .tables import DamageError, check_schema, connect, put_keys, put_sessions
 
 FILE = "ndb.sqlite"
 APPLICATION_ID = 0x4E444231
@@ -94,18 +94,6 @@ def check_header(path: Path) -> None:
         header = file.read(_WRITE_VERSION + 1)
         if len(header) > _WRITE_VERSION and header[_WRITE_VERSION] > _NEWEST_FORMAT:
             raise DamageError(f"its header has the file format {header[_WRITE_VERSION]}")
-
-
-def check_structure(database: sqlite3.Connection) -> None:
-    """Check that no row is missing, or not led to: checksums say that one is what was written.
-
-    Raises:
-        DamageError: the structure of the file is damaged.
-        sqlite3.Error: it can't be read.
-    """
-    [(verdict,)] = database.execute("PRAGMA integrity_check(1)")
-    if found := verdict_of(verdict):
-        raise DamageError(found)
 
 
 def read_anchor(database: sqlite3.Connection) -> Anchor:

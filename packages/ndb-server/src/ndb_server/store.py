@@ -46,7 +46,6 @@ from .rows import Row, log_checksum
 from .schema import (
     FILE,
     check_header,
-    check_structure,
     is_new,
     make_tables,
     put_anchor,
@@ -54,7 +53,14 @@ from .schema import (
     recognize,
     write_complete,
 )
-from .tables import READ_ERRORS, DamageError, connect, read_keys, read_sessions
+from .tables import (
+    READ_ERRORS,
+    DamageError,
+    check_structure,
+    connect,
+    read_keys,
+    read_sessions,
+)
 from .walog import WriteAheadLog
 
 logger = logging.getLogger(__name__)
