@@ -136,7 +136,7 @@ def test_a_byte_that_is_another_is_named_and_never_served(sound: Path, tmp_path:
                 assert check_store(changed(bytes(damaged)) / FILE)
         else:
             assert found == expected, f"byte {at} of the file"
-        # Not always what a start does: that folds the log first, which may replace a damaged record.
+        # Not always what a start does: that folds the log first, and may replace what is damaged.
         assert exported(changed(bytes(damaged))) in (lines, None), f"byte {at} of the file"
     assert refused > DAMAGES // 10
 
