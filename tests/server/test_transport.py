@@ -825,7 +825,7 @@ async def test_a_client_that_is_gone_before_the_server_ends_its_side_is_no_error
     met: list[Hasty] = []
 
     def meet() -> Hasty:
-        met.append(Hasty(unheard, lambda: 0, NOT_TEXT, set(), TIMEOUTS, answer_http=refused_later))
+        met.append(Hasty(unheard, lambda: 0, NOT_TEXT, set(), TIMEOUTS, answer_http=refused))
         met[0].client = client
         return met[0]
 
@@ -842,7 +842,7 @@ async def test_a_client_that_is_gone_before_the_server_ends_its_side_is_no_error
     assert troubles == []
 
 
-async def refused_later(*_: object) -> Refusal:
+def refused(*_: object) -> Refusal:
     return Refusal(HTTPStatus.FORBIDDEN, "role", "not you")
 
 

@@ -1,15 +1,12 @@
 """Who comes in: from a TCP connection to what answers it, or to a refusal.
 
 What a request says is judged by `handshake`, a secret by `credentials`. Here is what they leave:
-how many there are already, how long to wait, and that judging a secret, which takes a while, keeps
-nobody else waiting.
+how many there are already.
 """
 
 import asyncio
-import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -18,9 +15,7 @@ from websockets.headers import build_www_authenticate_basic
 from websockets.http11 import Request
 
 from .credentials import Credentials, Entry
-from .errors import trace_of
 from .handshake import (
-    Offer,
     Refusal,
     check_host,
     check_origin,
@@ -29,16 +24,7 @@ from .handshake import (
     offered,
 )
 from .limits import CONNECTIONS_BEYOND, Limits
-from .throttle import GrowingDelays
 from .transport import Respond
-
-logger = logging.getLogger(__name__)
-
-JUDGED_AT_ONCE = 32
-"""Secrets that may wait to be judged; one takes some 40 ms."""
-
-LONGEST_WAIT = 5
-"""Seconds that an attempt may wait for those before it from the same address."""
 
 EVERY_ROLE = frozenset(Role)
 
@@ -62,10 +48,6 @@ class Policy:
     origins: frozenset[str] = frozenset()
     hosts: frozenset[str] | None = frozenset()
     proxied: bool = False
-
-
-def _nothing() -> None:
-    """The first thing that a thread does."""
 
 
 class Crowd:
@@ -122,14 +104,9 @@ class Door:
         self.credentials = credentials
         self.refused: Counter[str] = Counter()
         self.reached: Counter[str] = Counter()
-        self.delays = GrowingDelays()
         self.clients = Crowd()
         # However many clients there are, operators are told so.
         self.operators = Crowd()
-        self._trouble: type[Exception] | None = None
-        self._judging: dict[Offer, asyncio.Future[Entry | None]] = {}
-        # One: whoever sends many secrets keeps one core busy at the most.
-        self._judges = ThreadPoolExecutor(1, thread_name_prefix="credentials")
 
     def arrive(self, address: str) -> "Visit | None":
         """Let a connection from `address` ask; None if there are far too many."""
@@ -138,43 +115,6 @@ class Door:
     def arrive_as_operator(self, address: str) -> "Visit | None":
         """Do the same on a port for operators."""
         return Visit.begin(self, self.operators, client_key(address))
-
-    def judge(self, credentials: Credentials, offer: Offer) -> asyncio.Future[Entry | None] | None:
-        """Have a thread find out whose `offer` is; None if too many wait for that.
-
-        Those who come with the same one together, as after a restart, have it judged once.
-        """
-        verdict = self._judging.get(offer)
-        if verdict is None:
-            if len(self._judging) >= JUDGED_AT_ONCE:
-                return None
-            loop = asyncio.get_running_loop()
-            verdict = loop.run_in_executor(self._judges, credentials.verify, offer)
-            self._judging[offer] = verdict
-            verdict.add_done_callback(lambda _: self._judging.pop(offer))
-        return verdict
-
-    def start(self) -> None:
-        """Start the thread that judges: later there may be no room for it.
-
-        Raises:
-            RuntimeError: it can't be started.
-        """
-        self._judges.submit(_nothing)
-
-    def say_once(self, error: Exception) -> None:
-        """Log why a secret can't be judged, unless it is as with the one before."""
-        if type(error) is not self._trouble:
-            self._trouble = type(error)
-            logger.error("credentials can't be checked\n%s", trace_of(error))
-
-    def judges_again(self) -> None:
-        """Have the next trouble be said, as a secret was judged."""
-        self._trouble = None
-
-    def close(self) -> None:
-        """Judge no more."""
-        self._judges.shutdown(wait=False, cancel_futures=True)
 
 
 class Visit:
@@ -210,7 +150,7 @@ class Visit:
         self._gone.set_result(None)
         self._crowd.exit(self._client)
 
-    def admit(self, request: Request) -> Decision | Awaitable[Decision]:
+    def admit(self, request: Request) -> Decision:
         """Decide on an opening handshake that is one."""
         door = self._door
         self._look_behind_proxy(request)
@@ -222,16 +162,15 @@ class Visit:
         if refusal is not None:
             return refusal
         found = self._identify(request)
-        return self._admit_later(found) if isinstance(found, Awaitable) else self._welcome(found)
-
-    async def _admit_later(self, coming: Awaitable[Identity]) -> Decision:
-        return self._welcome(await coming)
+        if isinstance(found, Refusal):
+            return found
+        return door.respond_for(found, self._client, self._gone)
 
     def check(self, request: Request) -> Refusal | None:
         """Refuse a request of plain HTTP for a host that is none of the server's."""
         return check_host(request, self._door.policy.hosts)
 
-    def identify(self, request: Request) -> Identity | Awaitable[Identity]:
+    def identify(self, request: Request) -> Identity:
         """Return the roles of who makes a request of plain HTTP; refuse wrong credentials."""
         self._look_behind_proxy(request)
         return self._identify(request)
@@ -242,15 +181,17 @@ class Visit:
             self._client = client_key(address)
             self._crowd.enter(self._client)
 
-    def _identify(self, request: Request) -> Identity | Awaitable[Identity]:
+    def _identify(self, request: Request) -> Identity:
         credentials = self._door.credentials
         if credentials is None:
             return EVERY_ROLE
         offer = offered(request)
         if offer is None:
             return _unauthorized("no_credentials", "this server asks for credentials")
-        entry = credentials.known(offer)
-        return self._known(entry) if entry else self._judge(credentials, offer)
+        self.entry = credentials.verify(offer)
+        if self.entry is None:
+            return _unauthorized("credentials", "the credentials are not right")
+        return frozenset(self.entry.roles)
 
     def _check_number(self) -> Refusal | None:
         door = self._door
@@ -270,44 +211,6 @@ class Visit:
                 "use these, or try again later",
             )
         return None
-
-    async def _judge(self, credentials: Credentials, offer: Offer) -> Identity:
-        door = self._door
-        clock = asyncio.get_running_loop().time
-        wait = door.delays.wait(self._client, clock())
-        if wait > LONGEST_WAIT:
-            return _too_many(wait)
-        door.delays.reserve(self._client, clock())
-        # Who has to wait takes nobody's place meanwhile.
-        if wait:
-            await asyncio.sleep(wait)
-        verdict = door.judge(credentials, offer)
-        if verdict is None:
-            return _too_many(0)
-        try:
-            entry = await verdict
-        except Exception as error:  # It is not the client's fault, whatever it is.
-            door.say_once(error)
-            return Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "unavailable",
-                "the server can't check credentials at the moment; try again later",
-            )
-        door.judges_again()
-        # The credentials may have been replaced meanwhile.
-        if entry is not None and entry in (door.credentials or ()):
-            return self._known(entry)
-        door.delays.failed(self._client, clock())
-        return _unauthorized("credentials", "the credentials are not right")
-
-    def _known(self, entry: Entry) -> frozenset[Role]:
-        self.entry = entry
-        return frozenset(entry.roles)
-
-    def _welcome(self, found: Identity) -> Decision:
-        if isinstance(found, Refusal):
-            return found
-        return self._door.respond_for(found, self._client, self._gone)
 
     def refused(self, reason: str) -> None:
         """Count that the client was refused."""
@@ -334,13 +237,4 @@ def _unauthorized(cause: str, what: str) -> Refusal:
         cause,
         f"{what}; send a name and its secret with HTTP Basic, or the secret as a Bearer token",
         {"WWW-Authenticate": f'{build_www_authenticate_basic("ndb")}, Bearer realm="ndb"'},
-    )
-
-
-def _too_many(wait: float) -> Refusal:
-    return Refusal(
-        HTTPStatus.TOO_MANY_REQUESTS,
-        "attempts",
-        "too many attempts with other credentials; try again later",
-        {"Retry-After": str(round(wait) + 1)},
     )

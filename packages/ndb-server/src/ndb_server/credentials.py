@@ -1,10 +1,11 @@
 """Who may come in, with which secret and for what: the file of credentials.
 
-One entry is one line of JSON. Secrets are not in it, only what scrypt (RFC 7914) makes of them.
-They are random and long, so nobody guesses one; scrypt is for the day on which the file is seen.
+One entry is one line of JSON. Secrets are not in it, only their SHA-256 digests. A secret has 256
+random bits, so whoever sees its digest can't find it by trying, however fast the digest is: a slow
+one, such as scrypt, is for passwords that people choose.
 
-A secret begins with a part that is its `key`, by which its entry is found where it comes without a
-name, and has 256 random bits behind that.
+A secret begins with its `key`, by which its entry is found where it comes without a name. The
+random bits are behind that.
 """
 
 import hashlib
@@ -12,7 +13,6 @@ import hmac
 import os
 import re
 import secrets
-from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -25,9 +25,7 @@ from ndb_protocol.commands import Role
 from .handshake import Offer
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_HASH = re.compile(r"\$scrypt\$ln=([0-9]{1,2}),r=8,p=1\$([A-Za-z0-9+/]{22})\$([A-Za-z0-9+/]{43})")
-_LOG_N = 14
-_LOG_N_MOST = 18
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class CredentialsError(Exception):
@@ -41,91 +39,50 @@ class Entry(Struct, frozen=True):
         name: by which it is added and removed, and sent with HTTP Basic.
         roles: what it may do.
         key: how its secret begins.
-        hash: what scrypt makes of the secret, with its parameters, in the form of PHC strings.
+        sha256: the digest of its secret, in hexadecimal digits.
     """
 
     name: str
     roles: tuple[Role, ...]
     key: str
-    hash: str
+    sha256: str
 
 
 _decode = msgspec.json.Decoder(Entry).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def _scrypt(secret: str, salt: bytes, log_n: int) -> bytes:
-    memory = 128 * 8 * 2**log_n
-    return hashlib.scrypt(
-        secret.encode(), salt=salt, n=2**log_n, r=8, p=1, maxmem=2 * memory, dklen=32
-    )
-
-
-def _text(data: bytes) -> str:
-    return b64encode(data).decode().rstrip("=")
-
-
-def hashed(secret: str) -> str:
+def digest_of(secret: str) -> str:
     """Return what is kept of `secret`."""
-    salt = secrets.token_bytes(16)
-    digest = _scrypt(secret, salt, _LOG_N)
-    return f"$scrypt$ln={_LOG_N},r=8,p=1${_text(salt)}${_text(digest)}"
-
-
-def is_secret_of(kept: str, secret: str) -> bool:
-    """Tell whether `kept` was made of `secret`. It takes some 40 ms, whatever the answer."""
-    found = _HASH.fullmatch(kept)
-    assert found
-    salt, digest = (b64decode(part + "==="[: -len(part) % 4]) for part in found.groups()[1:])
-    return hmac.compare_digest(_scrypt(secret, salt, int(found[1])), digest)
-
-
-_NOBODY = Entry("", (), "", f"$scrypt$ln={_LOG_N},r=8,p=1${'A' * 22}${'A' * 43}")
-"""No secret is known that is its own."""
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 class Credentials:
-    """The entries of a file, and which secrets were right before.
+    """The entries of a file.
 
     Args:
         entries: who may come in.
     """
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
-        self._entries = {entry.name: entry for entry in entries}
-        self._by_key = {entry.key: entry for entry in self._entries.values()}
-        # What a secret that was right is recognized by at once, by the name of its entry.
-        self._seal_key = secrets.token_bytes(32)
-        self._seals: dict[str, bytes] = {}
+        self._by_name = {entry.name: entry for entry in entries}
+        self._by_key = {entry.key: entry for entry in self._by_name.values()}
 
     def __contains__(self, entry: Entry) -> bool:
-        return self._entries.get(entry.name) == entry
-
-    def _entry(self, offer: Offer) -> Entry | None:
-        if offer.name is None:
-            return self._by_key.get(offer.secret.partition(".")[0])
-        return self._entries.get(offer.name)
-
-    def _seal(self, offer: Offer) -> bytes:
-        return hmac.digest(self._seal_key, offer.secret.encode(), "sha256")
-
-    def known(self, offer: Offer) -> Entry | None:
-        """Return whose `offer` is, if the same secret was right before; takes microseconds."""
-        entry = self._entry(offer)
-        if entry is None:
-            return None
-        seal = self._seals.get(entry.name, b"")
-        return entry if hmac.compare_digest(seal, self._seal(offer)) else None
+        return self._by_name.get(entry.name) == entry
 
     def verify(self, offer: Offer) -> Entry | None:
-        """Return whose `offer` is, None if nobody's; takes as long either way.
+        """Return whose `offer` is; None if nobody's.
 
-        May run in a thread.
+        Digests are compared in a time that doesn't depend on where they differ.
         """
-        entry = self._entry(offer) or _NOBODY
-        if not is_secret_of(entry.hash, offer.secret) or entry is _NOBODY:
+        if offer.name is None:
+            entry = self._by_key.get(offer.secret.partition(".")[0])
+        else:
+            entry = self._by_name.get(offer.name)
+        digest = digest_of(offer.secret)
+        if entry is None or not hmac.compare_digest(entry.sha256, digest):
             return None
-        self._seals[entry.name] = self._seal(offer)
         return entry
 
 
@@ -164,9 +121,8 @@ def _check(entry: Entry) -> None:
     check_name(entry.name)
     if not entry.roles:
         raise ValueError("it has no role")
-    found = _HASH.fullmatch(entry.hash)
-    if found is None or not 1 <= int(found[1]) <= _LOG_N_MOST:
-        raise ValueError("its hash is none that is known here")
+    if not _DIGEST.fullmatch(entry.sha256):
+        raise ValueError("its sha256 is not 64 hexadecimal digits")
 
 
 def check_name(name: str) -> None:
@@ -219,7 +175,7 @@ def add_entry(file: Path, name: str, roles: Iterable[Role]) -> str:
         )
     key = secrets.token_hex(6)
     secret = f"{key}.{secrets.token_urlsafe(32)}"
-    entries[name] = Entry(name, tuple(dict.fromkeys(roles)), key, hashed(secret))
+    entries[name] = Entry(name, tuple(dict.fromkeys(roles)), key, digest_of(secret))
     write_entries(file, entries)
     return secret
 

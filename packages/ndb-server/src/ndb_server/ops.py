@@ -3,7 +3,7 @@
 From a request to its response; the connection they come and go on is the transport's.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Protocol
@@ -31,9 +31,7 @@ class Visitor(Protocol):
         """Refuse a request for a page that anybody may see."""
         raise NotImplementedError
 
-    def identify(
-        self, request: Request
-    ) -> Refusal | frozenset[Role] | Awaitable[Refusal | frozenset[Role]]:
+    def identify(self, request: Request) -> Refusal | frozenset[Role]:
         """Say what roles somebody has who asks for a page; refuse whose credentials are wrong."""
         raise NotImplementedError
 
@@ -68,15 +66,13 @@ class Operations:
     def __init__(self, ready: Callable[[], str | None], metrics: Page | None) -> None:
         self._ready = ready
         self._metrics = metrics
-        self._pages: dict[str, Callable[[Request, Visitor | None], Answer | Awaitable[Answer]]] = {
+        self._pages: dict[str, Callable[[Request, Visitor | None], Answer]] = {
             "/healthz": lambda *_: response(HTTPStatus.OK, "ok\n"),
             "/readyz": self._readiness,
             "/metrics": self._measures,
         }
 
-    def answer(
-        self, request: Request, visit: Visitor | None = None
-    ) -> Answer | Awaitable[Answer] | None:
+    def answer(self, request: Request, visit: Visitor | None = None) -> Answer | None:
         """Answer a plain GET of a page.
 
         Args:
@@ -92,9 +88,7 @@ class Operations:
         refusal = None if visit is None else visit.check(request)
         return refusal or page(request, visit)
 
-    def answer_all(
-        self, request: Request, visit: Visitor | None = None
-    ) -> Answer | Awaitable[Answer]:
+    def answer_all(self, request: Request, visit: Visitor | None = None) -> Answer:
         """Answer any request, as where there is nothing but these pages."""
         if request.method != "GET":
             refusal = response(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here\n")
@@ -110,21 +104,14 @@ class Operations:
             return response(HTTPStatus.OK, "ready\n")
         return response(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {reason}\n")
 
-    def _measures(self, request: Request, visit: Visitor | None) -> Answer | Awaitable[Answer]:
+    def _measures(self, request: Request, visit: Visitor | None) -> Answer:
         page = self._metrics
         if page is None:
             return response(HTTPStatus.NOT_FOUND, "metrics are off; start with --metrics on\n")
-
-        def show(found: Refusal | frozenset[Role]) -> Answer:
-            if isinstance(found, Refusal):
-                return found
-            if Role.ADMIN not in found:
-                return Refusal(HTTPStatus.FORBIDDEN, "role", "metrics need the role admin")
-            accept = ",".join(request.headers.get_all("Accept"))
-            return response(HTTPStatus.OK, *page(accept))
-
-        async def show_later(coming: Awaitable[Refusal | frozenset[Role]]) -> Answer:
-            return show(await coming)
-
         found = frozenset(Role) if visit is None else visit.identify(request)
-        return show_later(found) if isinstance(found, Awaitable) else show(found)
+        if isinstance(found, Refusal):
+            return found
+        if Role.ADMIN not in found:
+            return Refusal(HTTPStatus.FORBIDDEN, "role", "metrics need the role admin")
+        accept = ",".join(request.headers.get_all("Accept"))
+        return response(HTTPStatus.OK, *page(accept))

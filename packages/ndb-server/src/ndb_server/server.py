@@ -433,7 +433,6 @@ class Server:
         try:
             if options.auth_file is not None:
                 self._door.credentials = Credentials(read_entries(options.auth_file).values())
-                self._door.start()
             if options.certificates is not None:
                 self._tls = options.certificates.context()
                 report_refusals(self._tls, self._refuse_tls)
@@ -663,7 +662,6 @@ class Server:
 
     async def _end_files(self) -> bool:
         """Close the store and end the threads, if they do so in time; return whether they did."""
-        self._door.close()
         # A thread with nothing to do needs a moment too.
         self._until = max(self._until, self._loop.time() + _GRACE)
         closing = self._loop.create_task(self._close_files())

@@ -16,11 +16,11 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from ndb_protocol import NDB_V1, NDB_V1_TEXT
 from websockets.frames import CloseCode, Frame, Opcode
@@ -100,7 +100,7 @@ class Traffic:
 class Visit(Visitor, Protocol):
     """Decides on the first request of one connection, and is told when that has ended."""
 
-    def admit(self, request: Request) -> Refusal | Respond | Awaitable[Refusal | Respond]:
+    def admit(self, request: Request) -> Refusal | Respond:
         """Decide on a handshake that is one: refuse it, or say what answers the client."""
         raise NotImplementedError
 
@@ -123,8 +123,8 @@ MAX_MESSAGE_SIZE = UNLIMITED.message_size
 """The largest message taken, in bytes, unless told otherwise; a larger one closes the connection
 with 1009."""
 
-AnswerHttp = Callable[[Request, Visit | None], Answer | Awaitable[Answer] | None]
-"""Answers a request of plain HTTP, perhaps later; None if it is for others."""
+AnswerHttp = Callable[[Request, Visit | None], Answer | None]
+"""Answers a request of plain HTTP; None if it is for others."""
 
 _HELD = 16
 """Reads whose replies may be held before no more is read from a connection."""
@@ -282,8 +282,6 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._needed = 0
         # Opcode and payload so far of a fragmented message.
         self._fragments: tuple[Opcode, bytearray] | None = None
-        # The decision on the handshake that is still to come.
-        self._deciding: asyncio.Future[None] | None = None
         # The request whose answer takes a thread; those behind it wait.
         self._answering: asyncio.Future[None] | None = None
         # Replies of reads, some of which wait until a change is durable, and how many were sent.
@@ -553,11 +551,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def _handshake(self, data: bytes) -> int:
         # Line by line, so that no frame behind the handshake is taken by its parser.
         position = 0
-        while (
-            self._ws.state is State.CONNECTING
-            and not self._ws.close_expected()
-            and self._deciding is None
-        ):
+        while self._ws.state is State.CONNECTING and not self._ws.close_expected():
             end = data.find(b"\n", position) + 1
             if end == 0:
                 if len(data) - position < _LINE_SIZE:
@@ -574,45 +568,17 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _accept(self, request: Request) -> None:
         answer = self._answer_http(request, self._visit)
-        if isinstance(answer, Awaitable):
-            self._wait_for(self._answer_http_later(answer))
+        if isinstance(answer, Refusal):
+            self._refuse("request", answer)
             return
         if answer is not None:
-            self._show(answer)
+            self._ws.send_response(answer)
             return
         response = self._ws.accept(request)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._ws.send_response(response)
-        elif self._visit is None:
-            self._open(response)
-        else:
-            decision = self._visit.admit(request)
-            if isinstance(decision, Awaitable):
-                self._wait_for(self._decide_later(response, decision))
-            else:
-                self._decide(response, decision)
-
-    def _wait_for(self, deciding: Coroutine[Any, Any, None]) -> None:
-        # Nothing is read meanwhile, and the time for the handshake runs on.
-        self._transport.pause_reading()
-        self._deciding = asyncio.ensure_future(deciding)
-
-    async def _answer_http_later(self, coming: Awaitable[Answer]) -> None:
-        answer = await coming
-        self._deciding = None
-        self._show(answer)
-        if not self.closed.done() and not self._transport.is_closing():
-            self._transport.resume_reading()
-            self._write_protocol()
-
-    def _show(self, answer: Answer) -> None:
-        """Answer a request of plain HTTP."""
-        if isinstance(answer, Refusal):
-            self._refuse("request", answer)
-        else:
-            self._ws.send_response(answer)
-
-    def _decide(self, response: Response, decision: Refusal | Respond) -> None:
+            return
+        decision = self._respond if self._visit is None else self._visit.admit(request)
         if isinstance(decision, Refusal):
             self._refuse("handshake", decision)
         else:
@@ -624,17 +590,6 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         response.headers.update(refusal.headers)
         self._ws.send_response(response)
         self._refused(what, refusal.cause, refusal.message)
-
-    async def _decide_later(self, response: Response, coming: Awaitable[Refusal | Respond]) -> None:
-        decision = await coming
-        self._deciding = None
-        if self.closed.done() or self._transport.is_closing():
-            if isinstance(decision, Refusal):
-                self._refused("handshake", decision.cause, decision.message)
-            return
-        self._decide(response, decision)
-        self._write_protocol()
-        self._go_on()
 
     def _open(self, response: Response) -> None:
         self._ws.send_response(response)
