@@ -117,12 +117,13 @@ def test_a_page_of_an_allowed_origin_and_a_program_without_one_come_in(
 
 
 def test_a_host_of_another_name_is_refused_with_403(server: Server) -> None:
-    for host in ("evil.example", "evil.example:1987", "localhost.evil.example", "a b"):
+    for host in ("evil.example", "evil.example:1987", "localhost.evil.example", "a%20b"):
         refused(server, 403, "--allow-host allows one", Host=host)
 
 
 def test_a_handshake_without_one_host_is_refused_with_400(server: Server) -> None:
-    for host in ("", "user@localhost", "localhost:port", "localhost/x"):
+    assert answer(server.port, Host="").status == 400
+    for host in ("user@localhost", "localhost:port", "localhost/x", "[::1].evil.example"):
         refused(server, 400, "there must be one Host header", Host=host)
 
 
@@ -623,6 +624,44 @@ def test_behind_a_proxy_connections_are_counted_by_the_address_it_says(
         # What stands before the last one may be the client's own invention.
         assert answer(server.port, X_Forwarded_For="198.51.100.2, 198.51.100.3").status == 101
         assert answer(server.port, X_Forwarded_For="no address").status == 101
+
+
+@pytest.mark.parametrize(
+    ("one", "same"),
+    [
+        ("198.51.100.2", "198.51.100.2:4711"),
+        ("198.51.100.2:4711", "198.51.100.2:4712"),
+        ("2001:db8::1", "[2001:db8::2]"),
+        ("[2001:db8::1]:4711", "[2001:db8::2]:4712"),
+        ("::ffff:198.51.100.2", "198.51.100.2"),
+    ],
+)
+def test_an_address_that_a_proxy_says_may_have_a_port(
+    start_server: StartServer, one: str, same: str
+) -> None:
+    server = start_server("--behind-proxy", "--max-connections-per-address", "1")
+    with Wire(server.port) as wire:
+        wire.send(handshake(X_Forwarded_For=one))
+        assert wire.head()[0] == 101
+        assert answer(server.port, X_Forwarded_For=same).status == 429
+        assert answer(server.port, X_Forwarded_For="198.51.100.3:4711").status == 101
+        assert answer(server.port, X_Forwarded_For="[2001:db8:1::]:4711").status == 101
+
+
+def test_behind_a_proxy_the_log_names_the_client_and_the_connection_it_came_on(
+    start_server: StartServer,
+) -> None:
+    server = start_server("--behind-proxy")
+    for sent in (
+        handshake(Host="evil.example", X_Forwarded_For="198.51.100.2:4711"),
+        handshake(Sec_WebSocket_Key="", X_Forwarded_For="198.51.100.2"),
+        b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\nX-Forwarded-For: 198.51.100.2\r\n\r\n",
+    ):
+        with Wire(server.port) as wire:
+            own = wire.socket.getsockname()[1]
+            wire.send(sent)
+            assert wire.head()[0] in (400, 403)
+        assert f" refused, from 198.51.100.2 through 127.0.0.1 port {own}: " in server.stderr
 
 
 def test_without_a_proxy_nobody_is_asked_for_an_address(start_server: StartServer) -> None:

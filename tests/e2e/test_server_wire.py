@@ -1,12 +1,14 @@
 """What a server process makes of the bytes that clients send, proper ones and others."""
 
 import socket
+import ssl
 
+import pytest
 from websockets.frames import Opcode
 
 from tests.conftest import Server
 from tests.e2e.exchanges import ANSWERED, BROKEN, COUNT, COUNTED
-from tests.e2e.wire import Wire, close, frame, handshake, header, opened, text
+from tests.e2e.wire import BOUND, Wire, close, frame, handshake, header, opened, text, until
 
 LIMIT = 4 * 2**20
 REASON = f"frame with {LIMIT + 1} bytes exceeds limit of {LIMIT} bytes"
@@ -45,7 +47,7 @@ def test_frames_may_come_with_the_handshake(server: Server) -> None:
 REFUSED = {
     b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n": 426,
     handshake(start="POST / HTTP/1.1"): 405,
-    handshake(Sec_WebSocket_Version="8"): 400,
+    handshake(Sec_WebSocket_Version="8"): 426,
     b"GET /" + b"a" * 20_000: 414,
 }
 
@@ -60,14 +62,15 @@ def test_a_handshake_that_is_none_is_told_why(server: Server) -> None:
             while data := client.socket.recv(2**16):
                 body += data
             assert len(body) == int(headers["Content-Length"])
-            assert body.startswith(b"Failed to open a WebSocket connection: ")
     answers(server)
 
 
-def test_what_is_no_http_ends_the_connection(server: Server) -> None:
-    with Wire(server.port) as client:
-        client.send(b"\x16\x03\x01\r\n\r\n")
-        assert client.socket.recv(1) == b""
+def test_who_speaks_tls_is_told_in_the_log_that_there_is_none(server: Server) -> None:
+    context = ssl.create_default_context()
+    address = ("127.0.0.1", server.port)
+    with socket.create_connection(address, BOUND) as client, pytest.raises(ssl.SSLError):
+        context.wrap_socket(client, server_hostname="localhost")
+    until(lambda: "this is TLS, and the server has none here" in server.stderr)
     answers(server)
 
 

@@ -5,6 +5,7 @@ import base64
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ndb_server.authority import parse_host
 from ndb_server.handshake import (
     Offer,
     check_host,
@@ -13,7 +14,6 @@ from ndb_server.handshake import (
     forwarded_for,
     is_loopback,
     offered,
-    parse_host,
     parse_origin,
 )
 from websockets.datastructures import Headers

@@ -150,10 +150,22 @@ class Visit:
         self._gone.set_result(None)
         self._crowd.exit(self._client)
 
+    def forwarded_for(self, request: Request) -> str | None:
+        """Count the connection as one of the client that the proxy names; return its address.
+
+        Returns:
+            None where there is no proxy, or none that says it.
+        """
+        address = forwarded_for(request) if self._door.policy.proxied else None
+        if address is not None:
+            self._crowd.exit(self._client)
+            self._client = client_key(address)
+            self._crowd.enter(self._client)
+        return address
+
     def admit(self, request: Request) -> Decision:
         """Decide on an opening handshake that is one."""
         door = self._door
-        self._look_behind_proxy(request)
         refusal = (
             self._check_number()
             or check_host(request, door.policy.hosts)
@@ -172,14 +184,7 @@ class Visit:
 
     def identify(self, request: Request) -> Identity:
         """Return the roles of who makes a request of plain HTTP; refuse wrong credentials."""
-        self._look_behind_proxy(request)
         return self._identify(request)
-
-    def _look_behind_proxy(self, request: Request) -> None:
-        if self._door.policy.proxied and (address := forwarded_for(request)):
-            self._crowd.exit(self._client)
-            self._client = client_key(address)
-            self._crowd.enter(self._client)
 
     def _identify(self, request: Request) -> Identity:
         credentials = self._door.credentials

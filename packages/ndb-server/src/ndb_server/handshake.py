@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 
 from websockets.http11 import Request
 
+from .authority import parse_authority, parse_host
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -38,6 +40,12 @@ class Refusal:
     cause: str
     message: str
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+NO_HOST = Refusal(
+    HTTPStatus.BAD_REQUEST, "host", "there must be one Host header, with a host in it"
+)
+"""Refuses a request as RFC 9112, section 3.2, says."""
 
 
 class Offer(NamedTuple):
@@ -70,24 +78,12 @@ def parse_origin(text: str) -> str:
             f"'{text}' is where a server is; the origin of a page begins with http: or https:"
         )
     _check_name(parts.hostname)
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    if parts.port is None or parts.port == _DEFAULT_PORTS.get(parts.scheme):
+    host, port = parse_authority(parts.netloc)
+    if ":" in host:
+        host = f"[{host}]"
+    if port is None or port == _DEFAULT_PORTS.get(parts.scheme):
         return f"{parts.scheme}://{host}"
-    return f"{parts.scheme}://{host}:{parts.port}"
-
-
-def parse_host(text: str) -> str:
-    """Return the name or address in a ``Host`` header, without its port.
-
-    Raises:
-        ValueError: it is none.
-    """
-    parts = urlsplit(f"//{text}")
-    if not parts.hostname or parts.netloc != text or parts.username is not None:
-        raise ValueError(f"{text!r} is no host")
-    # A port that is none is a ValueError too.
-    _ = parts.port
-    return parts.hostname.rstrip(".")
+    return f"{parts.scheme}://{host}:{port}"
 
 
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
@@ -125,10 +121,11 @@ def parse_allowed_host(text: str) -> str:
         raise ValueError(f"'{text}' is more than a host; give its name alone, such as ndb.example")
     if parse_address(text) is not None:
         return text
-    host = parse_host(text)
-    if urlsplit(f"//{text}").port is not None:
-        raise ValueError(f"'{text}': whatever the port, it is the name that counts; give {host}")
+    host, colon, _ = text.lower().partition(":")
+    host = host.rstrip(".")
     _check_name(host)
+    if colon:
+        raise ValueError(f"'{text}': whatever the port, it is the name that counts; give {host}")
     return host
 
 
@@ -182,16 +179,18 @@ def check_origin(request: Request, allowed: Collection[str]) -> Refusal | None:
 
 
 def check_host(request: Request, allowed: Collection[str] | None) -> Refusal | None:
-    """Refuse a request for a host that is none of `allowed`, if that is given."""
+    """Refuse a request for a host that is none of `allowed`, if that is given.
+
+    A request of HTTP/1.0 needs no ``Host``. No browser sends one without, so no page can.
+    """
     hosts = request.headers.get_all("Host")
+    if not hosts and request.protocol == "HTTP/1.0":
+        return None
     try:
         [text] = hosts
         host = parse_host(text)
     except ValueError:
-        # RFC 9112, section 3.2.
-        return Refusal(
-            HTTPStatus.BAD_REQUEST, "host", "there must be one Host header, with a host in it"
-        )
+        return NO_HOST
     if allowed is None or host in allowed or is_always_right(host):
         return None
     return Refusal(
@@ -226,8 +225,18 @@ def offered(request: Request) -> Offer | None:
 def forwarded_for(request: Request) -> str | None:
     """Return the client's address as the proxy in front of the server says; None if it does not.
 
-    That is the last one of ``X-Forwarded-For``: those before it are what the client says.
+    That is the last one of ``X-Forwarded-For``: those before it are what the client says. Some
+    proxies add the port.
+
+    ``Forwarded`` (RFC 7239) is not looked at: a proxy that sets one of the two passes the other on
+    as the client has sent it.
     """
     entries = ",".join(request.headers.get_all("X-Forwarded-For")).rsplit(",", 1)
-    address = entries[-1].strip()
-    return address if parse_address(address) is not None else None
+    entry = entries[-1].strip()
+    if parse_address(entry) is not None:
+        return entry
+    try:
+        host = parse_host(entry)
+    except ValueError:
+        return None
+    return None if parse_address(host) is None else host

@@ -17,6 +17,9 @@ from .handshake import Refusal
 
 _TEXT = "text/plain; charset=utf-8"
 
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket"}
+"""What 426 says of the protocol to go on with (RFC 9110, sections 7.8 and 15.5.22)."""
+
 Page = Callable[[str], tuple[bytes, str]]
 """Makes the page of metrics, given what an ``Accept`` header says; also returns its type."""
 
@@ -52,6 +55,49 @@ def response(status: HTTPStatus, body: str | bytes, content_type: str = _TEXT) -
     return Response(status.value, status.phrase, headers, content)
 
 
+def asks_for_websocket(request: Request) -> bool:
+    """Tell whether `request` asks for a WebSocket connection, be it as it has to or not.
+
+    Other protocols that it offers to go on with are ignored, and so is everything of the kind in
+    HTTP/1.0 (RFC 9110, section 7.8).
+    """
+    if request.protocol == "HTTP/1.0" or request.method != "GET":
+        return False
+    offers = ",".join(request.headers.get_all("Upgrade")).split(",")
+    return any(offer.strip().lower() == "websocket" for offer in offers)
+
+
+def without_websocket(request: Request, _: Visitor | None = None) -> Refusal | None:
+    """Refuse `request` if it asks for no WebSocket connection, where there is nothing else."""
+    if asks_for_websocket(request):
+        return None
+    return _check_method(request) or Refusal(
+        HTTPStatus.UPGRADE_REQUIRED,
+        "invalid",
+        "this is a WebSocket server: connect with ws: or wss:. A proxy in between has to pass on "
+        "the headers Upgrade and Connection",
+        UPGRADE,
+    )
+
+
+def _check_method(request: Request) -> Refusal | None:
+    if request.method in ("GET", "HEAD"):
+        return None
+    return Refusal(
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        "invalid",
+        "only GET and HEAD are answered here",
+        {"Allow": "GET, HEAD"},
+    )
+
+
+def refused(refusal: Refusal) -> Response:
+    """Return the response that says why."""
+    found = response(refusal.status, f"{refusal.message}\n")
+    found.headers.update(refusal.headers)
+    return found
+
+
 class Operations:
     """Answers ``/healthz``, ``/readyz`` and ``/metrics``.
 
@@ -73,30 +119,33 @@ class Operations:
         }
 
     def answer(self, request: Request, visit: Visitor | None = None) -> Answer | None:
-        """Answer a plain GET of a page.
+        """Answer a request, as where there are WebSocket connections too.
 
         Args:
             request: what is asked for.
             visit: decides on who asks; None if everybody may.
 
         Returns:
-            The answer; None if it is something else that is asked for.
+            The answer; None if it is an opening handshake.
         """
-        page = self._pages.get(urlsplit(request.path).path)
-        if page is None or request.method != "GET" or "Upgrade" in request.headers:
+        if asks_for_websocket(request):
             return None
-        refusal = None if visit is None else visit.check(request)
-        return refusal or page(request, visit)
+        return self._answer(request, visit) or without_websocket(request)
 
     def answer_all(self, request: Request, visit: Visitor | None = None) -> Answer:
         """Answer any request, as where there is nothing but these pages."""
-        if request.method != "GET":
-            refusal = response(HTTPStatus.METHOD_NOT_ALLOWED, "only GET is answered here\n")
-            refusal.headers["Allow"] = "GET"
-            return refusal
-        return self.answer(request, visit) or response(
-            HTTPStatus.NOT_FOUND, f"there are {', '.join(self._pages)}\n"
+        return (
+            self._answer(request, visit)
+            or _check_method(request)
+            or Refusal(HTTPStatus.NOT_FOUND, "invalid", f"there are {', '.join(self._pages)}")
         )
+
+    def _answer(self, request: Request, visit: Visitor | None) -> Answer | None:
+        page = self._pages.get(urlsplit(request.path).path)
+        if page is None:
+            return None
+        refusal = _check_method(request) or (None if visit is None else visit.check(request))
+        return refusal or page(request, visit)
 
     def _readiness(self, *_: object) -> Response:
         reason = self._ready()

@@ -56,7 +56,7 @@ from .listeners import (
 from .measures import count_open, page_of, resident_bytes
 from .metrics import DELAYS, SIZES, Histogram, Requests
 from .notify import OPS_SOCKET, notify, passed_sockets
-from .ops import Operations
+from .ops import Operations, without_websocket
 from .protection import FIXED_HASHES, check_exposure, has_fixed_hashes
 from .roles import permitted
 from .rows import deadline_of, settings_of, unsigned
@@ -65,7 +65,7 @@ from .slow import watched
 from .store import Durability, Store
 from .tables import READ_ERRORS, DamageError
 from .tls import Certificates, Expirations, TlsError, report_refusals
-from .transport import Connection, Respond, Timeouts, Traffic, no_http
+from .transport import Connection, Respond, Timeouts, Traffic
 
 logger = logging.getLogger(__name__)
 
@@ -553,7 +553,7 @@ class Server:
             self._options.timeouts,
             self._traffic,
             # Where they have a port of their own, these pages are on no other.
-            no_http if self._ops_acceptors else self._operations.answer,
+            without_websocket if self._ops_acceptors else self._operations.answer,
             self._door.arrive,
             self._options.limits,
         )

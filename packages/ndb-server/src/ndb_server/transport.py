@@ -23,6 +23,7 @@ from http import HTTPStatus
 from typing import Protocol, cast
 
 from ndb_protocol import NDB_V1, NDB_V1_TEXT
+from websockets.exceptions import InvalidHeader
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
@@ -32,7 +33,8 @@ from websockets.typing import Subprotocol
 from .batches import Hold
 from .handshake import Refusal
 from .limits import UNLIMITED, Limits
-from .ops import Answer, Visitor
+from .opening import Opening, check_handshake, wrong_header
+from .ops import Answer, Visitor, asks_for_websocket, refused, without_websocket
 from .peers import Peer, peer_of
 
 try:
@@ -100,6 +102,10 @@ class Traffic:
 class Visit(Visitor, Protocol):
     """Decides on the first request of one connection, and is told when that has ended."""
 
+    def forwarded_for(self, request: Request) -> str | None:
+        """Return the client's address where it is not the peer's, as a proxy says."""
+        raise NotImplementedError
+
     def admit(self, request: Request) -> Refusal | Respond:
         """Decide on a handshake that is one: refuse it, or say what answers the client."""
         raise NotImplementedError
@@ -131,12 +137,6 @@ _HELD = 16
 
 _READ_AHEAD = 2**16
 """Bytes taken in behind a request that is being answered; enough to see pings."""
-
-_SHOWN = 200
-"""Characters of what a client is refused for that are logged; it may have sent them."""
-
-_LINE_SIZE = 2**14
-"""Bytes of an opening handshake without a line's end that are too many."""
 
 # To look a member of an enum up takes longer than to compare it.
 _CONNECTING, _OPEN = State.CONNECTING, State.OPEN
@@ -214,10 +214,6 @@ def select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Sub
     return next((name for name in offered if name in SUBPROTOCOLS), None)
 
 
-def no_http(_: Request, __: Visit | None) -> None:
-    """Answer no request of plain HTTP."""
-
-
 # Event loops fill it and say so in one step, so all connections can share it.
 _read_buffer = memoryview(bytearray(2**18))
 
@@ -251,7 +247,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         connections: "set[Connection]",
         timeouts: Timeouts,
         traffic: Traffic | None = None,
-        answer_http: AnswerHttp = no_http,
+        answer_http: AnswerHttp = without_websocket,
         arrive: Callable[[str], Visit | None] | None = None,
         limits: Limits = UNLIMITED,
     ) -> None:
@@ -276,6 +272,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             max_size=limits.message_size,
             logger=_protocol_logger,
         )
+        # None once the opening handshake is done.
+        self._opening: Opening | None = Opening()
         self._text_tokens = False
         # Bytes that could not be processed yet, and how many there must be to go on.
         self._pending = bytearray()
@@ -549,47 +547,54 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         return total
 
     def _handshake(self, data: bytes) -> int:
-        # Line by line, so that no frame behind the handshake is taken by its parser.
-        position = 0
-        while self._ws.state is State.CONNECTING and not self._ws.close_expected():
-            end = data.find(b"\n", position) + 1
-            if end == 0:
-                if len(data) - position < _LINE_SIZE:
-                    break
-                end = len(data)
-            self._ws.receive_data(data[position:end])
-            position = end
-            for request in self._ws.events_received():
-                self._accept(cast(Request, request))
-            if self._ws.handshake_exc is not None:
-                self._refused("handshake", "invalid", str(self._ws.handshake_exc))
-            self._write_protocol()
-        return position
+        """Read the first request; return how many bytes of `data` belong to it."""
+        if self._opening is None:
+            return 0
+        found = self._opening.receive(data)
+        if found is None:
+            return len(data)
+        rest = len(self._opening.rest)
+        self._opening = None
+        if isinstance(found, Refusal):
+            self._answer_with(found)
+        else:
+            self._accept(found)
+        self._write_protocol()
+        return len(data) - rest
 
     def _accept(self, request: Request) -> None:
+        if self._visit is not None and (address := self._visit.forwarded_for(request)):
+            self._peer = Peer(address, f"through {self._peer}")
         answer = self._answer_http(request, self._visit)
-        if isinstance(answer, Refusal):
-            self._refuse("request", answer)
-            return
         if answer is not None:
-            self._ws.send_response(answer)
+            self._answer_with(answer, request)
             return
+        refusal = check_handshake(request)
         response = self._ws.accept(request)
-        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            self._ws.send_response(response)
-            return
-        decision = self._respond if self._visit is None else self._visit.admit(request)
+        if refusal is None and response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            error = self._ws.handshake_exc
+            assert isinstance(error, InvalidHeader), error
+            refusal = wrong_header(error.name)
+        decision = refusal or (self._respond if self._visit is None else self._visit.admit(request))
         if isinstance(decision, Refusal):
-            self._refuse("handshake", decision)
-        else:
-            self._respond = decision
-            self._open(response)
+            self._answer_with(decision, request)
+            return
+        self._respond = decision
+        # The request was read by another parser; this has its own go on to the frames.
+        self._ws.receive_data(b"GET / HTTP/1.1\r\n\r\n")
+        self._ws.events_received()
+        self._open(response)
 
-    def _refuse(self, what: str, refusal: Refusal) -> None:
-        response = self._ws.reject(refusal.status, f"{refusal.message}\n")
-        response.headers.update(refusal.headers)
-        self._ws.send_response(response)
-        self._refused(what, refusal.cause, refusal.message)
+    def _answer_with(self, answer: Answer, request: Request | None = None) -> None:
+        """Answer the first request with something else than a WebSocket connection."""
+        if isinstance(answer, Refusal):
+            is_handshake = request is not None and asks_for_websocket(request)
+            what = "handshake" if is_handshake else "request"
+            self._refused(what, answer.cause, answer.message)
+            answer = refused(answer)
+        if request is not None and request.method == "HEAD":
+            answer.body = b""
+        self._ws.send_response(answer)
 
     def _open(self, response: Response) -> None:
         self._ws.send_response(response)
@@ -603,14 +608,12 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def _refused(self, what: str, cause: str, reason: str) -> None:
         if self._visit is not None:
             self._visit.refused(cause)
-        # What the client sent may stand in it, and a terminal may obey it.
-        shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in reason[:_SHOWN])
         logger.info(
             "%s refused, from %s: %s",
             what,
             self.peer,
-            shown,
-            extra={"peer": self.peer, "reason": shown},
+            reason,
+            extra={"peer": self.peer, "reason": reason},
         )
 
     def _hand_over(self, data: bytes) -> bytes | None:
