@@ -54,7 +54,7 @@ PARAMETERS = {
     "SH_INFO": ("tkn", "", "tkn keyCnt shared expires expiry"),
     "SH_INFO_ALL": ("", "", "totalSessions totalKeys"),
     "SH_SAVE": ("name", "tkns", "name sessions keys duration"),
-    "SH_LOAD": ("name", "", "name sessions keys duration"),
+    "SH_LOAD": ("name", "", "name sessions keys"),
     "KV_SAVE": ("name", "", "name keys duration"),
     "KV_LOAD": ("name", "", "name keys duration"),
     "SV_INFO": ("", "", "serverVersion persistEnabled protocol limits features stats"),

@@ -182,7 +182,7 @@ class SessionClient(BaseClient):
         """Load the sessions of dataset `name`; those that exist are left as they are.
 
         Returns:
-            ``name``, ``sessions``, ``keys`` and ``duration``, in ms.
+            ``name``, ``sessions`` and ``keys``.
         """
         return await self._run(commands.load_sessions(name), timeout)
 

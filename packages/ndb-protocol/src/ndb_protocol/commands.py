@@ -195,7 +195,7 @@ _ROWS: tuple[Command, ...] = (
     _row(
         "SH_LOAD",
         m.Dataset,
-        m.SessionsDatasetReply,
+        m.SessionsLoadedReply,
         "Load the sessions of a dataset.",
         _LOAD,
         changes=True,

@@ -349,6 +349,14 @@ class ContainsReply(Reply, kw_only=True):
     contains: list[str]
 
 
+class SessionsLoadedReply(Reply, kw_only=True):
+    """What NemesisDB answers too: clients written for it compare all of it."""
+
+    name: str
+    sessions: int
+    keys: int
+
+
 class SessionsDatasetReply(Reply, kw_only=True):
     name: str
     sessions: int

@@ -397,14 +397,12 @@ class Datasets:
         )
 
     async def _load_sessions(self, params: m.Dataset, _: int) -> m.Reply:
-        begin = time.monotonic()
         coming = await self._load(params.name, [SESSIONS])
-        return m.SessionsDatasetReply(
+        return m.SessionsLoadedReply(
             st=Status.LOAD_COMPLETE,
             name=params.name,
             sessions=len(coming.sessions),
             keys=coming.session_keys,
-            duration=_milliseconds_since(begin),
         )
 
     async def _load_keys(self, params: m.Dataset, _: int) -> m.Reply:
