@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ndb_protocol import COMMANDS
 from websockets.frames import Opcode
 
 from tests.conftest import Server, StartServer
 from tests.e2e.http import labelled, scrape
+from tests.e2e.test_server_admission import PARAMS
 from tests.e2e.wire import (
     BOUND,
     Wire,
@@ -301,6 +303,29 @@ def test_who_asks_for_many_unknown_tokens_waits_and_others_do_not(server: Server
         assert [*map(next, map(iter, replies))] == ["SH_EXISTS_RSP", "SH_GET_RSP", "KV_COUNT_RSP"]
     assert "127.0.0.1 asks for many unknown tokens and waits 1.0 s" in server.stderr
     assert reached(server) == {"unknown_tokens": 1}
+
+
+OF_TOKENS = {
+    name: "tkn" if "tkn" in command.params.__struct_fields__ else "tkns"
+    for name, command in COMMANDS.items()
+    if {"tkn", "tkns"} & {*command.params.__struct_fields__}
+}
+"""The commands that ask for a token, or for several, and the name of that parameter."""
+
+
+def test_each_command_that_asks_for_a_token_counts_those_that_no_session_has(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server("--data-dir", str(tmp_path))
+    assert len(OF_TOKENS) > 15
+    with opened(server.port) as guessing, opened(server.port) as client:
+        # It has to wait for longer than this test takes; the other one has not.
+        guessing.send(text({"SH_EXISTS": {"tkns": [*range(1, 300_000)]}}))
+        guessing.until_arrived()
+        for number, (name, parameter) in enumerate(OF_TOKENS.items(), 2):
+            asked = 5 if parameter == "tkn" else [5]
+            client.request(name, **PARAMS.get(name, {}) | {parameter: asked})
+            assert counted(server)["unknown_tokens"] == number, name
 
 
 def test_who_waits_for_long_does_not_keep_the_server_from_stopping(server: Server) -> None:

@@ -53,6 +53,44 @@ async def test_only_who_asks_for_many_unknown_tokens_waits(
     assert await last == b"reply to 499"
 
 
+async def test_who_waits_for_one_token_does_not_pay_for_what_others_asked_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    guessing, honest = bench.client("192.0.2.1"), bench.client("192.0.2.1")
+    [first], _ = guessing([b"40000"], 0, False)
+    [second], _ = honest([b"1"], 0, False)
+    assert [message.rpartition(" waits ")[2] for message in caplog.messages] == ["30.0 s", "0.0 s"]
+    assert await _awaited(second) == b"reply to 1"
+    bench.guesses.close()
+    await _awaited(first)
+
+
+async def test_those_who_wait_share_what_may_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+    bench = Bench()
+    real = bench.guesses._later
+
+    def noted(
+        reply: Awaitable[bytes], client: str, wait: float, gone: asyncio.Future[None]
+    ) -> Awaitable[bytes]:
+        waits.append(wait)
+        return real(reply, client, wait, gone)
+
+    monkeypatch.setattr(bench.guesses, "_later", noted)
+    [first], _ = bench.client("192.0.2.1")([b"20000"], 0, False)
+    clients = [bench.client("192.0.2.1") for _ in range(100)]
+    held = [replies for client in clients for replies in client([b"1"], 0, False)[0]]
+    assert waits[1:] == [number / 1000 for number in range(2, 102)]
+    # However many there are, the rate of all is bounded.
+    assert sum(1 / wait for wait in waits[1:]) < 5 * 1000
+    bench.guesses.close()
+    await asyncio.gather(_awaited(first), *map(_awaited, held))
+    assert not bench.guesses._waiting
+
+
 async def test_sessions_that_expired_now_and_then_slow_nobody() -> None:
     bench = Bench()
     honest = bench.client("192.0.2.1")

@@ -235,6 +235,8 @@ def test_unknown_tokens_are_counted() -> None:
     refused(engine, "SH_GET", tkn=token ^ 1, keys=[])
     run(engine, "SH_EXISTS", tkns=[token, token ^ 1, token ^ 2])
     assert engine.unknown_tokens == 3
+    engine.snapshot(0, [token, token ^ 1, token ^ 1, token ^ 2])
+    assert engine.unknown_tokens == 6
 
 
 def test_without_limits_there_are_none() -> None:

@@ -8,7 +8,7 @@ its deadline with `now` first (`_live`). `reap` gives back the memory of those n
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -484,9 +484,13 @@ class Engine:
         """Return the sessions of this moment, all or those of `tokens`, as copies."""
         self.reap(now)
         sessions = self._sessions
-        # Only tokens that were made here become keys of a table: others may be chosen so that they
-        # collide, as the hash of a number is no secret.
-        chosen = sessions if tokens is None else dict.fromkeys(filter(sessions.get, tokens))
+        chosen: Iterable[int] = sessions
+        if tokens is not None:
+            # Only tokens that were made here become keys of a table: others may be chosen so that
+            # they collide, as the hash of a number is no secret.
+            known = [token for token in tokens if token in sessions]
+            self.unknown_tokens += len(tokens) - len(known)
+            chosen = dict.fromkeys(known)
         return [
             (token, Session(session.expiry, session.deadline, copied(session.packed)))
             for token in chosen

@@ -1,11 +1,14 @@
 """Slows down who asks for many tokens that no session has.
 
 A token can't be found by trying: with a million sessions, one in 2⁴⁴ tries hits. This keeps it so,
-however fast the machine. Clients whose sessions have expired don't notice.
+however fast the machine. Clients whose sessions have expired don't notice: while others guess from
+the same address, as from behind the same NAT, those who wait share what may be asked for, however
+much the others have asked for before.
 """
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -47,6 +50,8 @@ class Guesses:
         self._clock = clock
         self._now = now
         self._allowance = Allowance(PER_SECOND, AT_ONCE)
+        # How many replies to each client are held back now.
+        self._waiting: Counter[str] = Counter()
         self._over = asyncio.get_running_loop().create_future()
         self.slowed = 0
 
@@ -71,15 +76,17 @@ class Guesses:
             replies, hold = respond(messages, now, text_tokens)
             if counting.unknown_tokens == before:
                 return replies, hold
-            wait = self._allowance.spend(client, counting.unknown_tokens - before, self._clock())
-            if not wait:
+            asked = counting.unknown_tokens - before
+            owed = self._allowance.spend(client, asked, self._clock())
+            if not owed:
                 return replies, hold
+            wait = min(owed, asked * (self._waiting[client] + 1) / PER_SECOND)
             self.slowed += 1
             logger.warning("%s asks for many unknown tokens and waits %.1f s", client, wait)
             # All that follows waits with the last one, so that replies stay in order.
             number = len(replies) - 1
             last = self._held(replies[number], number, hold)
-            return [*replies[:number], self._later(last, wait, gone)], hold
+            return [*replies[:number], self._later(last, client, wait, gone)], hold
 
         return watched
 
@@ -91,8 +98,21 @@ class Guesses:
             return reply
         return hold.instead(number, self._now())
 
-    async def _later(
-        self, reply: Awaitable[bytes], wait: float, gone: asyncio.Future[None]
-    ) -> bytes:
-        await asyncio.wait([gone, self._over], timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-        return await reply
+    def _later(
+        self, reply: Awaitable[bytes], client: str, wait: float, gone: asyncio.Future[None]
+    ) -> Awaitable[bytes]:
+        ends = asyncio.wait([gone, self._over], timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+        turn = asyncio.ensure_future(ends)
+        self._waiting[client] += 1
+        turn.add_done_callback(lambda _: self._stop_counting(client))
+
+        async def later() -> bytes:
+            await turn
+            return await reply
+
+        return later()
+
+    def _stop_counting(self, client: str) -> None:
+        self._waiting[client] -= 1
+        if not self._waiting[client]:
+            del self._waiting[client]
