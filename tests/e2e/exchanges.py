@@ -44,6 +44,13 @@ def unusual(opcode: Opcode, data: bytes, first: int) -> bytes:
     return bytes([first]) + frame(opcode, data)[1:]
 
 
+def wide(first: int, length: int, width: int, payload: bytes = b"") -> bytes:
+    """Return a frame that has its length in `width` bytes, however few it needs."""
+    extended = 126 if width == 2 else 127
+    return bytes([first, 0x80 | extended]) + length.to_bytes(width) + bytes(4) + payload
+
+
+NOT_SHORTEST: Said = (1002, "length not in its shortest form")
 ANSWERED = [
     Exchange("requests, then a close frame", SET + COUNT + close(), [DONE, COUNTED_ONE, BYE]),
     Exchange("the client's code and reason", COUNT + close(4001, "bye"), [COUNTED, (4001, "bye")]),
@@ -135,6 +142,29 @@ BROKEN = [
         "a ping that is too long",
         SET + header(0x89, 126) + bytes(126),
         [DONE, (1002, "control frame too long")],
+    ),
+    *(
+        Exchange(
+            f"{name} of {length} bytes whose length takes {width}",
+            SET + wide(first, length, width, bytes(length)) + SET,
+            [DONE, NOT_SHORTEST],
+        )
+        for name, first in (("a text", 0x81), ("a binary message", 0x82), ("a ping", 0x89))
+        for length, width in ((0, 2), (125, 2), (0, 8), (126, 8))
+    ),
+    *(
+        Exchange(
+            f"a length of {length:#x} in the header of {name}",
+            SET + wide(first, length, 8) + SET,
+            [DONE, (1002, "length with its most significant bit set")],
+        )
+        for name, first in (("a text", 0x81), ("a ping", 0x89))
+        for length in (2**63, 2**63 + 5, 2**64 - 1)
+    ),
+    Exchange(
+        "a continuation whose length is not in its shortest form",
+        SET + frame(text_frame, b"{", fin=False) + wide(0x80, 1, 2, b"}"),
+        [DONE, NOT_SHORTEST],
     ),
     Exchange(
         "a continuation of nothing",

@@ -148,6 +148,9 @@ _MASKED = 0x80
 _MASK_END = 6
 """Where the payload of a short frame begins, behind its two first bytes and the masking key."""
 
+_LEAST = {2: 126, 8: 2**16}
+"""The least length that needs so many bytes (RFC 6455, section 5.2)."""
+
 _CONTROL_PAYLOAD_SIZE = 125
 """The most bytes that a ping has (RFC 6455, section 5.5)."""
 
@@ -187,7 +190,7 @@ def text_messages(
             wide = 2 if length == 126 else 8
             payload += wide
             length = int.from_bytes(data[position + 2 : position + 2 + wide])
-            if length > max_size:
+            if length > max_size or length < _LEAST[wide]:
                 break
         position = payload + length
         if length < 0 or position > total:
@@ -198,6 +201,16 @@ def text_messages(
         messages.append(message)
         ends.append(position)
     return messages, ends
+
+
+def length_violation(length: int, wide: int) -> str:
+    """Return what is wrong with a length in `wide` bytes (RFC 6455, section 5.2), if anything is.
+
+    `ServerProtocol` takes any.
+    """
+    if length < _LEAST[wide]:
+        return "length not in its shortest form"
+    return "length with its most significant bit set" if length >> 63 else ""
 
 
 def not_utf8(message: bytes | bytearray) -> str:
@@ -521,6 +534,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
                 if total < payload:
                     break
                 length = int.from_bytes(data[position + 2 : position + 2 + wide])
+                if reason := length_violation(length, wide):
+                    self._ws.fail(CloseCode.PROTOCOL_ERROR, reason)
+                    self._log_closing()
+                    is_open = False
+                    break
                 if length > self._max_size:
                     # Refused for its header alone: nothing of it is buffered.
                     self._hand_over(data[position:payload])
@@ -642,14 +660,18 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
                     self._ws.fail(CloseCode.INVALID_DATA, reason)
                 else:
                     text = bytes(message)
+        self._log_closing()
+        if chunks := self._ws.data_to_send():
+            self._write(chunks)
+        return text
+
+    def _log_closing(self) -> None:
+        """Say why the connection is closed, if that is the client's fault."""
         closing = self._ws.close_sent
         if closing is not None and self._ws.close_rcvd is None:
             logger.info("connection closed, from %s: %s", self.peer, closing)
             if closing.code == CloseCode.MESSAGE_TOO_BIG:
                 self._reached("message_size")
-        if chunks := self._ws.data_to_send():
-            self._write(chunks)
-        return text
 
     # Answering
 
