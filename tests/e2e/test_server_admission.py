@@ -664,6 +664,20 @@ def test_behind_a_proxy_the_log_names_the_client_and_the_connection_it_came_on(
         assert f" refused, from 198.51.100.2 through 127.0.0.1 port {own}: " in server.stderr
 
 
+def test_a_proxy_that_does_not_say_for_whom_it_connects_is_warned_of_once(
+    start_server: StartServer,
+) -> None:
+    server = start_server("--behind-proxy")
+    said = "WARNING ndb_server.admission: the proxy does not say for whom it connects"
+    # It asks for itself whether the server is ready.
+    assert get(server.port, "/readyz")[0] == 200
+    assert answer(server.port, X_Forwarded_For="198.51.100.2").status == 101
+    assert said not in server.stderr
+    for _ in range(2):
+        assert answer(server.port).status == 101
+    assert server.stderr.count(said) == 1
+
+
 def test_without_a_proxy_nobody_is_asked_for_an_address(start_server: StartServer) -> None:
     server = start_server("--max-connections-per-address", "1")
     with opened(server.port):

@@ -52,6 +52,65 @@ def test_everything_else_that_is_no_handshake_is_refused_as_before(server: Serve
     assert get(server.port, "/healthz", "POST")[0] == 405
 
 
+PROBES = {
+    "HAProxy's option httpchk": b"GET /readyz HTTP/1.0\r\n\r\n",
+    "nginx without proxy_http_version": (
+        b"GET /readyz HTTP/1.0\r\nHost: localhost:1\r\nConnection: close\r\n\r\n"
+    ),
+    "curl -I": (
+        b"HEAD /readyz HTTP/1.1\r\nHost: localhost\r\nUser-Agent: curl\r\nAccept: */*\r\n\r\n"
+    ),
+    "curl --http2": (
+        b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n"
+    ),
+    "Java's HttpClient": (
+        b"GET /readyz HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 0\r\n"
+        b"Host: 127.0.0.1:1\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
+        b"Upgrade: h2c\r\nUser-Agent: Java-http-client/17\r\n\r\n"
+    ),
+    "a client of a forward proxy": (
+        b"GET http://localhost:1/readyz HTTP/1.1\r\nHost: localhost:1\r\n\r\n"
+    ),
+    "a GET with a body": (
+        b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody"
+    ),
+    "a GET with a body in chunks": (
+        b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"4\r\nbody\r\n0\r\n\r\n"
+    ),
+    "an upgrade in HTTP/1.0": (
+        b"GET /readyz HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("ops", [False, True], ids=["main port", "ops port"])
+def test_whoever_looks_after_servers_is_told_that_it_is_ready(
+    start_server: StartServer, ops: bool
+) -> None:
+    server = start_server(*(["--ops-port=0"] if ops else []))
+    port = ops_port(server.stderr) if ops else server.port
+    for name, sent in PROBES.items():
+        with Wire(port) as client:
+            client.send(sent)
+            status, headers = client.head()
+            assert (status, headers["Content-Length"]) == (200, "6"), name
+            body = b""
+            while data := client.socket.recv(100):
+                body += data
+            assert body == (b"" if sent.startswith(b"HEAD") else b"ready\n"), name
+    assert "refused" not in server.stderr
+
+
+def test_a_body_of_any_size_does_not_keep_the_answer_back(server: Server) -> None:
+    # Who reads no answer before it has sent all of a body should not be reset by what it sends.
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n"
+    with Wire(server.port) as client:
+        client.send(head + bytes(3_000_000))
+        assert client.head()[0] == 405
+
+
 def test_a_websocket_connection_may_have_the_path_of_a_page(server: Server) -> None:
     with Wire(server.port) as client:
         client.send(handshake(start="GET /metrics HTTP/1.1"))

@@ -5,6 +5,7 @@ how many there are already.
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from .handshake import (
 )
 from .limits import CONNECTIONS_BEYOND, Limits
 from .transport import Respond
+
+logger = logging.getLogger(__name__)
 
 EVERY_ROLE = frozenset(Role)
 
@@ -107,6 +110,16 @@ class Door:
         self.clients = Crowd()
         # However many clients there are, operators are told so.
         self.operators = Crowd()
+        self._unnamed = False
+
+    def warn_of_unnamed(self) -> None:
+        """Warn, once, that the proxy says of a client not who it is."""
+        if not self._unnamed:
+            self._unnamed = True
+            logger.warning(
+                "the proxy does not say for whom it connects, so that all its clients count as "
+                "one: have it set X-Forwarded-For"
+            )
 
     def arrive(self, address: str) -> "Visit | None":
         """Let a connection from `address` ask; None if there are far too many."""
@@ -129,6 +142,7 @@ class Visit:
         self._crowd = crowd
         self._client = client
         self.entry: Entry | None = None
+        self._named = False
         self._gone = asyncio.get_running_loop().create_future()
         crowd.enter(client)
 
@@ -157,6 +171,7 @@ class Visit:
             None where there is no proxy, or none that says it.
         """
         address = forwarded_for(request) if self._door.policy.proxied else None
+        self._named = address is not None
         if address is not None:
             self._crowd.exit(self._client)
             self._client = client_key(address)
@@ -166,6 +181,8 @@ class Visit:
     def admit(self, request: Request) -> Decision:
         """Decide on an opening handshake that is one."""
         door = self._door
+        if door.policy.proxied and not self._named:
+            door.warn_of_unnamed()
         refusal = (
             self._check_number()
             or check_host(request, door.policy.hosts)
