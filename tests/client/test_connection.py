@@ -414,6 +414,15 @@ async def test_a_ping_is_answered() -> None:
         ),
         (frame(Opcode.CONT, b"{}"), CloseCode.PROTOCOL_ERROR, "unexpected continuation"),
         (b"\x81\x82\0\0\0\0{}", CloseCode.PROTOCOL_ERROR, "incorrect masking"),
+        (b"\x81\x7e\0\x02{}", CloseCode.PROTOCOL_ERROR, "length not in its shortest form"),
+        (b"\x89\x7e\0\x02{}", CloseCode.PROTOCOL_ERROR, "length not in its shortest form"),
+        (
+            b"\x81\x7f" + bytes(7) + b"\x02{}",
+            CloseCode.PROTOCOL_ERROR,
+            "length not in its shortest",
+        ),
+        (b"\x81\x7f\x80" + bytes(7), CloseCode.PROTOCOL_ERROR, "most significant bit set"),
+        (b"\x82\x7f" + b"\xff" * 8, CloseCode.PROTOCOL_ERROR, "most significant bit set"),
         (b"\xc1\x02{}", CloseCode.PROTOCOL_ERROR, "reserved bits"),
         (b"\x83\x02{}", CloseCode.PROTOCOL_ERROR, "invalid opcode"),
         (

@@ -290,7 +290,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._feed(data[start:stop])
             start = stop
         while self._reading and start < size:
-            bounds = frame_bounds(data, start)
+            try:
+                bounds = frame_bounds(data, start)
+            except ValueError as error:
+                self.fail(CloseCode.PROTOCOL_ERROR, str(error))
+                break
             if bounds is None:
                 break
             payload, stop = bounds

@@ -48,6 +48,9 @@ def frame_bounds(data: bytes | bytearray, start: int) -> tuple[int, int] | None:
     """Return where the payload of the frame at `start` begins, and where the frame ends.
 
     The end may lie beyond `data`. None if the header is not whole yet.
+
+    Raises:
+        ValueError: RFC 6455, section 5.2, does not allow the length; `websockets` takes it.
     """
     payload = start + 2
     if len(data) < payload:
@@ -63,5 +66,9 @@ def frame_bounds(data: bytes | bytearray, start: int) -> tuple[int, int] | None:
         if len(data) < start + 2 + width:
             return None
         size = int.from_bytes(data[start + 2 : start + 2 + width])
+        if size < (126 if width == 2 else 65536):
+            raise ValueError("length not in its shortest form")
+        if size >> 63:
+            raise ValueError("length with its most significant bit set")
         payload += width
     return payload, payload + size
