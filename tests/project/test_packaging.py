@@ -1,6 +1,9 @@
 """What is packaged to run a server with speaks of things that are there."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from ndb_server.cli import app
@@ -45,3 +48,22 @@ def test_a_unit_lets_the_server_call_what_it_calls() -> None:
 def test_a_unit_has_the_folders_that_the_documentation_speaks_of() -> None:
     unit = (PACKAGING / "systemd" / "ndb-server.service").read_text()
     assert re.findall("^(?:State|Runtime)Directory=(.*)", unit, re.M) == ["ndb", "ndb"]
+
+
+def test_a_unit_can_do_what_the_documentation_asks_systemd_for() -> None:
+    unit = (PACKAGING / "systemd" / "ndb-server.service").read_text()
+    pages = "".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
+    assert "systemctl reload ndb-server" in pages
+    assert "\nExecReload=/bin/kill -HUP $MAINPID\n" in unit
+
+
+@pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="it is told under /proc")
+def test_the_documentation_calls_a_running_server_what_the_system_calls_it() -> None:
+    page = (ROOT / "docs" / "howto" / "secure-the-server.md").read_text()
+    [name] = re.findall("`pkill -HUP -x ([a-z-]+)`", page)
+    command = [str(Path(sys.executable).with_name("ndb-server")), "--port=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith(b"ws://")
+        assert Path(f"/proc/{server.pid}/comm").read_text().strip() == name
+        server.terminate()
