@@ -27,6 +27,19 @@ def test_a_server_is_its_host_and_port() -> None:
     assert server.authorization is None
 
 
+@pytest.mark.parametrize(
+    ("uri", "server"),
+    [
+        ("ws://[::1]:1987/", "[::1]:1987"),
+        ("ws://bücher.example:1987/", "xn--bcher-kva.example:1987"),
+        ("ws://a:b@c@host:1/%40", "host:1"),
+    ],
+)
+def test_a_server_is_shown_as_uris_have_it(uri: str, server: str) -> None:
+    [found] = parse_servers(uri, None, None)
+    assert str(found) == server
+
+
 def test_several_uris_are_several_servers_in_their_order() -> None:
     servers = parse_servers(("ws://b:2/", "ws://a:1/"), None, None)
     assert list(map(str, servers)) == ["b:2", "a:1"]
@@ -118,6 +131,18 @@ def test_a_unix_socket_that_can_not_be_is_a_value_error(uri: str, said: str) -> 
         (f"ws://{SECRET}@host/", None, "username provided without password"),
         # What stands behind a slash is the path, and then the secret is the port.
         (f"ws://ada:{SECRET}/x@host/", None, "host, port or credentials are wrong"),
+        *(
+            (f"ws://ada:p{SECRET}@{SECRET}{end}word@host/", None, "an @ follows the host: .*%40")
+            for end in "/?"
+        ),
+        (f"ws://ada:p@{SECRET}#word@host/", None, "fragment identifier is meaningless"),
+        (f"ws://ada:{SECRET}@ho\nst/", None, "a space or a control character"),
+        (f"ws://ada:{SECRET}@host/a b", None, "a space or a control character"),
+        (f"ws+unix://ada:{SECRET}@/run/a b", None, "a space or a control character"),
+        (f"ws://ada:{SECRET}@host:0/", None, "no port 0"),
+        (f"ws://ada:{SECRET}@[::1].evil.example/", None, "host or port is wrong"),
+        (f"ws://ada:{SECRET}@evil[::1]/", None, "host or port is wrong|credentials are wrong"),
+        (f"ws://ada:{SECRET}@ho<st/", None, "host or port is wrong"),
         (f"ws://ada:{SECRET}%ff@host/", None, "host, port or credentials are wrong"),
         (f"ws://ada:{SECRET}@[::1/", None, "host, port or credentials are wrong"),
         (f"ws://ada:{SECRET}@host:99999/", None, "port out of range"),

@@ -5,7 +5,7 @@ import base64
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ndb_server.authority import parse_host
+from ndb_protocol.authority import parse_host
 from ndb_server.handshake import (
     Offer,
     check_host,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
+from ndb_protocol.authority import parse_authority
 from websockets.exceptions import InvalidURI
 from websockets.headers import build_authorization_basic
 from websockets.uri import WebSocketURI, parse_uri
@@ -19,6 +20,9 @@ Credentials = tuple[str, str] | str
 
 _BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _HOW = "use ws://HOST:PORT/, wss://HOST:PORT/ or ws+unix:///PATH"
+
+_NOT_IN_URIS = re.compile(r"[\x00-\x20\x7f]")
+_AUTHORITY = re.compile(r"[^:]*://([^/?#]*)(.*)", re.DOTALL)
 
 # As node's `ws` and Bun write it: behind the path of the socket, a colon and what is asked for.
 _UNIX = re.compile(
@@ -40,17 +44,20 @@ class Server:
         authorization: the value of the header ``Authorization``, if there is one.
         ssl: how to use TLS; None = as the system does.
         path: that of its Unix socket, if it has one.
+        names_port: whether the URI has a port.
     """
 
     address: WebSocketURI
     authorization: str | None = field(repr=False)
     ssl: tls.SSLContext | None = field(repr=False)
     path: str | None = None
+    names_port: bool = True
 
     def __str__(self) -> str:
         if self.path is not None:
             return self.path
-        return f"{self.address.host}:{self.address.port}"
+        host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
+        return f"{host}:{self.address.port}"
 
 
 def parse_servers(
@@ -77,23 +84,58 @@ def parse_servers(
 def _server(uri: str, context: tls.SSLContext | None) -> Server:
     if not uri:
         raise ValueError(f"no URI; {_HOW}")
+    if _NOT_IN_URIS.search(uri):
+        # urllib leaves some of them out, so that another host would be meant.
+        raise _not_a_uri("a space or a control character is in it")
     path, uri = _split(uri)
     try:
         address = parse_uri(uri)
     except InvalidURI as error:
         # Not the error itself: it repeats the URI, which may hold a secret.
-        raise ValueError(f"not a WebSocket URI: {error.msg}; {_HOW}") from None
+        raise _not_a_uri(error.msg) from None
     except ValueError as error:
         # Of what stands where the port should, or of the credentials: it may hold the secret.
         out_of_range = str(error).startswith("Port out of range")
         what = "port out of range" if out_of_range else "its host, port or credentials are wrong"
-        raise ValueError(
-            f"not a WebSocket URI: {what}; {_HOW}, and encode what is special in credentials (%2F)"
-        ) from None
+        raise _not_a_uri(what) from None
+    port = _port(uri)
     if context is not None and not address.secure:
         raise ValueError("ssl is given, but the URI is not encrypted; use wss://HOST:PORT/")
     authorization = None if address.user_info is None else _authorization(address.user_info)
-    return Server(replace(address, username=None, password=None), authorization, context, path)
+    return Server(
+        replace(address, username=None, password=None),
+        authorization,
+        context,
+        path,
+        names_port=port is not None,
+    )
+
+
+def _port(uri: str) -> int | None:
+    """Return the port in a URI that `parse_uri` has taken.
+
+    Raises:
+        ValueError: it is another host than urllib makes of it, or there may be a secret in it.
+    """
+    authority, behind = _AUTHORITY.fullmatch(uri).groups()  # type: ignore[union-attr]
+    if "@" in behind:
+        # A secret with a slash ends in front of it, and its beginning would be a host.
+        raise _not_a_uri("an @ follows the host: is there a secret with a / ? or # in it?")
+    *_, host = authority.rpartition("@")
+    try:
+        _, port = parse_authority(host if host.isascii() else host.encode("idna").decode())
+    except ValueError:
+        raise _not_a_uri("its host or port is wrong") from None
+    if port == 0:
+        raise _not_a_uri("there is no port 0")
+    return port
+
+
+def _not_a_uri(what: str) -> ValueError:
+    return ValueError(
+        f"not a WebSocket URI: {what}; {_HOW}, and encode what is special in credentials "
+        "(%2F for /, %40 for @)"
+    )
 
 
 def _split(uri: str) -> tuple[str | None, str]:

@@ -18,9 +18,8 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from ndb_protocol.authority import parse_authority, parse_host
 from websockets.http11 import Request
-
-from .authority import parse_authority, parse_host
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 

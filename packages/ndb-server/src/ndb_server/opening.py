@@ -8,11 +8,11 @@ import re
 from http import HTTPStatus
 
 import h11
+from ndb_protocol.authority import parse_authority
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHeaderValue
 from websockets.http11 import Request
 
-from .authority import parse_authority
 from .handshake import NO_HOST, Refusal
 from .ops import UPGRADE
 

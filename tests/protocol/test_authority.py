@@ -6,7 +6,7 @@ from ipaddress import IPv6Address
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ndb_server.authority import parse_authority, parse_host
+from ndb_protocol.authority import parse_authority, parse_host
 
 
 @pytest.mark.parametrize(
