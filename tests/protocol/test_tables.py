@@ -144,3 +144,12 @@ def test_a_command_misses_parameters_if_some_are_required(command: Command) -> N
     # The one nested object, `expiry`, has a required member.
     can_miss = bool({*required.split()} - {"tkn"}) or "expiry" in optional
     assert (Status.PARAM_MISSING in _answers(command)) == can_miss
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_no_message_shows_what_is_in_it_to_who_prints_it(command: Command) -> None:
+    for kind in (command.params, *command.replies):
+        names = [field.name for field in msgspec.structs.fields(kind)]
+        message = kind(**dict.fromkeys(names, "hunter2-marked"))
+        assert f"{message} {message!r} {[message]}".count("hunter2-marked") == 0
+        assert kind.__name__ in repr(message)

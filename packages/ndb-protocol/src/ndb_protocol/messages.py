@@ -136,7 +136,14 @@ FLAG = Rule("true or false", msgspec.json.Decoder(bool).decode)
 Token = Annotated[int, TOKEN]
 
 
-class Params(Struct, kw_only=True, gc=False):
+class Discreet(Struct, kw_only=True, gc=False):
+    """What may hold tokens and values: its ``repr`` shows neither, whatever prints it."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class Params(Discreet, kw_only=True, gc=False):
     """The parameters of a command. Unknown ones are ignored."""
 
 
@@ -282,7 +289,7 @@ class Sessions(Params):
     tkns: Annotated[list[int], TOKENS]
 
 
-class Reply(Struct, kw_only=True, gc=False):
+class Reply(Discreet, kw_only=True, gc=False):
     """What every reply has: the status, and a sentence for a human if the request failed."""
 
     st: int = int(Status.OK)
