@@ -17,7 +17,8 @@ class BaseClient:
     """A client of one server, over one connection, which is made again when it is lost.
 
     Any number of coroutines of one event loop may use it at once: their requests are pipelined.
-    Cancelling one disturbs no other. It is not for use by several threads.
+    Cancelling one disturbs no other. Another event loop, thread or process has to open a client of
+    its own.
 
     Args:
         uri: what to open, where `open` is not told: ``ws://HOST:PORT/``, ``wss://…`` for TLS, or
@@ -63,7 +64,8 @@ class BaseClient:
 
         Raises:
             ConnectError: no connection could be made; says what failed.
-            InvalidState: the client is open already. It is while it reconnects, too.
+            InvalidState: the client is open already. It is while it reconnects, too. It is not
+                where the event loop in which it was opened has ended, or in a forked process.
             ValueError: `uri` is not the URI of a WebSocket server, or the credentials are none.
         """
         uri = uri if uri is not None else self.uri
@@ -86,10 +88,17 @@ class BaseClient:
 
         Replies that come before the server closes it too are delivered; every other request in
         flight raises `ConnectionLost`. The client may be opened again.
+
+        Raises:
+            InvalidState: it was opened in another event loop, which goes on. Close it there.
         """
         channel, self._channel = self._channel, None
         if channel is not None:
-            await channel.close()
+            try:
+                await channel.close()
+            except InvalidState:
+                self._channel = channel
+                raise
 
     async def __aenter__(self) -> Self:
         await self.open()

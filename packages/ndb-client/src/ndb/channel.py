@@ -7,6 +7,7 @@ ever. What is sent again and what is not, `core` decides; how long to wait for w
 import asyncio
 import contextlib
 import math
+import os
 from collections.abc import Sequence
 from http import HTTPStatus
 from secrets import SystemRandom
@@ -17,7 +18,7 @@ from websockets.frames import CloseCode
 
 from .connection import Connection, connect
 from .core import Pipeline, Request, expire, logger
-from .errors import ConnectError, ConnectionLost
+from .errors import ConnectError, ConnectionLost, InvalidState
 from .policy import Backoff, ConnectionPolicy, limit
 from .servers import Server
 
@@ -41,6 +42,7 @@ class Channel:
 
     def __init__(self, servers: Sequence[Server], policy: ConnectionPolicy, timeout: float) -> None:
         self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
         self._servers = list(servers)
         self._policy = policy
         self._timeout = timeout
@@ -58,8 +60,36 @@ class Channel:
     @property
     def is_open(self) -> bool:
         """Whether there is a connection, or one is being made again."""
-        return not self._loop.is_closed() and (
+        return not self._is_left_behind and (
             self._connection is not None or self._reconnecting is not None
+        )
+
+    @property
+    def _is_left_behind(self) -> bool:
+        """Whether nothing of it can be used, or ended: by whom it was made is not here any more."""
+        return self._loop.is_closed() or self._pid != os.getpid()
+
+    def check_here(self) -> None:
+        """See to it that this is the event loop, the thread and the process it was made in.
+
+        Raises:
+            InvalidState: it is not.
+        """
+        try:
+            if asyncio.get_running_loop() is self._loop:
+                return
+        except RuntimeError:  # There is none: even the same one has to be told that it was forked.
+            pass
+        raise InvalidState(self._why_not_here())
+
+    def _why_not_here(self) -> str:
+        if self._pid != os.getpid():
+            return "the client was opened in another process, before a fork; open() it in this one"
+        if self._loop.is_closed():
+            return "the event loop in which the client was opened has ended; open() it in this one"
+        return (
+            "the client was opened in another event loop, or thread; use it there "
+            "(asyncio.run_coroutine_threadsafe), or open another client here"
         )
 
     async def open(self, timeout: float | None) -> None:
@@ -79,8 +109,10 @@ class Channel:
         """Send a request; return what will hold its result.
 
         Raises:
+            InvalidState: it was made elsewhere.
             ConnectionLost: no connection is made any more.
         """
+        self.check_here()
         if self.ended is not None:
             raise ConnectionLost(self.ended, maybe_executed=False)
         request.waiter = waiter = self._loop.create_future()
@@ -111,9 +143,13 @@ class Channel:
 
         Requests made before are sent, and replies that come before the server's close frame are
         delivered; all others fail.
+
+        Raises:
+            InvalidState: it was made elsewhere, and is still of use there.
         """
-        if self._loop.is_closed():
+        if self._is_left_behind:
             return
+        self.check_here()
         self.ended = self.ended or _CLOSED
         try:
             if (reconnecting := self._reconnecting) is not None:
@@ -137,6 +173,8 @@ class Channel:
 
     def abandon(self) -> None:
         """End everything when nobody can wait for it any more; from any thread."""
+        if self._is_left_behind:
+            return
         with contextlib.suppress(RuntimeError):  # The loop is closed, and the connection with it.
             self._loop.call_soon_threadsafe(self.abort)
 
