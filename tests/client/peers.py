@@ -13,16 +13,27 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 HOST = "127.0.0.1"
+NDB = {"serverVersion": "1", "persistEnabled": False, "protocol": 1}
+"""What a server tells of itself that keeps the promises of the protocol."""
+NEMESISDB = {"serverVersion": "0.7.4", "persistEnabled": False}
 BOUND = 10
 """The most that a test waits for something, in seconds."""
 
 
 @asynccontextmanager
 async def peer(
-    handler: Callable[[ServerConnection], Awaitable[None]], ssl: SSLContext | None = None
+    handler: Callable[[ServerConnection], Awaitable[None]],
+    ssl: SSLContext | None = None,
+    info: dict[str, Any] = NDB,
 ) -> AsyncIterator[str]:
-    """Run a server of `websockets`, and yield its URL."""
-    async with serve(handler, HOST, 0, ssl=ssl, compression=None) as server:
+    """Run a server of `websockets` that has told what it can do, and yield its URL."""
+
+    async def greet_and_handle(connection: ServerConnection) -> None:
+        await connection.recv()
+        await connection.send(reply("SV_INFO", **info))
+        await handler(connection)
+
+    async with serve(greet_and_handle, HOST, 0, ssl=ssl, compression=None) as server:
         [socket] = server.sockets
         scheme = "ws" if ssl is None else "wss"
         yield f"{scheme}://{'localhost' if ssl else HOST}:{socket.getsockname()[1]}/"
@@ -62,7 +73,13 @@ class RawPeer:
         return b"".join(self.websocket.data_to_send())
 
     async def accept(self) -> None:
+        """Do the handshake, and say what the server can do."""
         await self.send(await self.handshake())
+        await self.greet()
+
+    async def greet(self, info: dict[str, Any] = NDB) -> None:
+        assert await self.request() == ("SV_INFO", {})
+        await self.send(text(reply("SV_INFO", **info)))
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)

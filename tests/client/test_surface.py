@@ -77,7 +77,7 @@ def test_aliases_are_the_same_method() -> None:
 def test_every_exception_of_the_client_is_an_ndb_exception() -> None:
     names = [name for name in ndb.__all__ if inspect.isclass(getattr(ndb, name))]
     errors = [getattr(ndb, name) for name in names if issubclass(getattr(ndb, name), Exception)]
-    assert len(errors) == 7
+    assert len(errors) == 8
     assert all(issubclass(error, ndb.NdbException) for error in errors)
     assert issubclass(ndb.ConnectError, ConnectionError)
     assert issubclass(ndb.ConnectionLost, ConnectionError)

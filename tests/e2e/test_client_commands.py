@@ -156,7 +156,7 @@ async def test_sessions_are_saved_and_loaded(start_server: StartServer, tmp_path
         await client.end_all_sessions()
         loaded = await client.load("one")
         assert (loaded["name"], loaded["sessions"], loaded["keys"]) == ("one", 1, 1)
-        assert set(loaded) == {"name", "sessions", "keys", "duration"}
+        assert set(loaded) == {"name", "sessions", "keys"}
         assert await client.get(["a"], kept) == {"a": 1}
         assert await client.session_exists([left]) == []
 

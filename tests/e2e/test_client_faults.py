@@ -314,7 +314,7 @@ async def test_no_acknowledged_write_is_lost_whatever_happens(server: Server) ->
             errors[kind] = errors.get(kind, 0) + count
     print(f"{FAULTS} faults, {acknowledged} acknowledged writes, errors: {errors}")
     assert acknowledged > FAULTS
-    assert set(errors) <= {"ConnectionLost", "RequestTimeout", "StrayReply", "Misread"}
+    assert set(errors) <= {"ConnectionLost", "RequestTimeout", "StrayReply", "StrayRefusal"}
 
 
 # A server that is started anew.

@@ -10,6 +10,7 @@ from .errors import (
     NdbException,
     RequestTimeout,
     ResponseError,
+    SessionNotFound,
     UnreadableReply,
 )
 from .kvclient import KvClient
@@ -29,6 +30,7 @@ __all__ = [
     "ResponseError",
     "Session",
     "SessionClient",
+    "SessionNotFound",
     "Status",
     "UnreadableReply",
     "__version__",

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from ndb_protocol import Status
 
-from .errors import ConnectError, ConnectionLost, NdbException, ResponseError
+from .errors import ConnectError, ConnectionLost, NdbException, ResponseError, SessionNotFound
 from .figures import Tally, total
 from .policy import ConnectionPolicy
 from .sessionclient import SessionClient
@@ -187,7 +187,10 @@ async def _create(plan: Plan, tokens: list[int], report: Report) -> None:
         if not session.isValid:
             raise BenchError(f"the server refused to create a session: {session.message}")
         tokens.append(session.tkn)
-        await client.set(values, session)
+        try:
+            await client.set(values, session)
+        except ValueError as error:
+            raise BenchError(str(error)) from error
 
     client = SessionClient(plan.url, timeout=PATIENCE)
     try:
@@ -206,11 +209,8 @@ async def _create(plan: Plan, tokens: list[int], report: Report) -> None:
 
 async def _end(plan: Plan, tokens: list[int], report: Report) -> None:
     async def end(client: SessionClient, token: int) -> None:
-        try:
+        with suppress(SessionNotFound):
             await client.end_session(token)
-        except ResponseError as error:
-            if error.status != Status.SESSION_NOT_EXIST:
-                raise
 
     if not tokens:
         return

@@ -182,6 +182,7 @@ class Channel:
 
     def _expire(self, request: Request[Any], timeout: float) -> None:
         expire(request, timeout, self._trouble)
+        self._give_up_if_stuck()
 
     def _sweep(self) -> None:
         now = monotonic()
@@ -189,6 +190,12 @@ class Channel:
         self._sweep_timer = (
             None if deadline == math.inf else self._loop.call_later(deadline - now, self._sweep)
         )
+        self._give_up_if_stuck()
+
+    def _give_up_if_stuck(self) -> None:
+        """End a connection on which a reply is overdue and everything else waits for it."""
+        if self._connection is not None and self._pipeline.is_stuck:
+            self._connection.give_up("a reply did not come in time")
 
     # Connections.
 

@@ -13,12 +13,12 @@ from . import commands
 from .baseclient import BaseClient
 from .commands import KV, session
 from .core import logger
-from .errors import NdbException, ResponseError
+from .errors import NdbException, ResponseError, SessionNotFound
 from .policy import DEFAULT_POLICY, ConnectionPolicy
 from .servers import Credentials, Uris
 from .session import Session, Tkn
 
-__all__ = ["NdbClient", "NdbException", "ResponseError", "Session"]
+__all__ = ["NdbClient", "NdbException", "ResponseError", "Session", "SessionNotFound"]
 
 
 class NdbClient(BaseClient):

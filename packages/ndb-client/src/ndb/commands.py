@@ -4,18 +4,21 @@
 keys.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from ndb_protocol import Status, parse_token
 
-from .core import Body, Request
+from .core import Body, Request, StrayReply
 from .errors import ResponseError
 from .session import Session, Tkn, token_of
 
 
 class KeySpace(NamedTuple):
     """Where keys are.
+
+    Its ``repr`` does not show the token.
 
     Attributes:
         prefix: what its commands begin with.
@@ -24,6 +27,9 @@ class KeySpace(NamedTuple):
 
     prefix: str
     params: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<KeySpace {self.prefix}>"
 
 
 KV = KeySpace("KV_", {})
@@ -83,7 +89,7 @@ def _dataset(name: str) -> str:
     return name
 
 
-# Results.
+# Results. What they find that was not asked for belongs to another request.
 
 
 def _nothing(_: Body) -> None:
@@ -103,6 +109,28 @@ def _without_status(body: Body) -> Body:
     return body
 
 
+def _within(asked: Iterable[Any], found: AbstractSet[Any]) -> None:
+    if not found <= frozenset(asked):
+        raise StrayReply("a request was answered with what it did not ask for")
+
+
+def _values_of(asked: list[str]) -> Callable[[Body], dict[str, Any]]:
+    def result(body: Body) -> dict[str, Any]:
+        found: dict[str, Any] = body["keys"]
+        _within(asked, found.keys())
+        return found
+
+    return result
+
+
+def _of_dataset(name: str) -> Callable[[Body], Body]:
+    def result(body: Body) -> Body:
+        _within([name], {body["name"]})
+        return _without_status(body)
+
+    return result
+
+
 # Keys.
 
 
@@ -115,13 +143,17 @@ def add(space: KeySpace, keys: Mapping[str, Any]) -> Request[None]:
 
 
 def get(space: KeySpace, keys: Iterable[str]) -> Request[dict[str, Any]]:
-    return Request(f"{space.prefix}GET", {**space.params, "keys": _key_names(keys)}, _keys)
+    names = _key_names(keys)
+    params = {**space.params, "keys": names}
+    return Request(f"{space.prefix}GET", params, _values_of(names))
 
 
 def get_one(space: KeySpace, key: str) -> Request[Any]:
     """Get the value of one key, None if there is no such key."""
-    params = {**space.params, "keys": _key_names([key])}
-    return Request(f"{space.prefix}GET", params, lambda body: body["keys"].get(key))
+    names = _key_names([key])
+    values = _values_of(names)
+    params = {**space.params, "keys": names}
+    return Request(f"{space.prefix}GET", params, lambda body: values(body).get(key))
 
 
 def get_either(
@@ -140,8 +172,14 @@ def rmv(space: KeySpace, keys: Iterable[str]) -> Request[None]:
 
 
 def contains(space: KeySpace, keys: Iterable[str]) -> Request[list[str]]:
-    params = {**space.params, "keys": _key_names(keys)}
-    return Request(f"{space.prefix}CONTAINS", params, lambda body: body["contains"])
+    names = _key_names(keys)
+
+    def result(body: Body) -> list[str]:
+        found: list[str] = body["contains"]
+        _within(names, {*found})
+        return found
+
+    return Request(f"{space.prefix}CONTAINS", {**space.params, "keys": names}, result)
 
 
 def count(space: KeySpace) -> Request[int]:
@@ -166,8 +204,14 @@ def find(
     params = {**space.params, "path": path, "rsp": rsp}
     if names := _key_names(keys):
         params["keys"] = names
-    member = "paths" if rsp == "paths" else "keys"
-    return Request(f"{space.prefix}FIND", params, lambda body: body[member])
+
+    def result(body: Body) -> list[str] | dict[str, Any]:
+        found: list[str] | dict[str, Any] = body["paths" if rsp == "paths" else "keys"]
+        if names and rsp != "paths":
+            _within(names, {*found})
+        return found
+
+    return Request(f"{space.prefix}FIND", params, result)
 
 
 def update(space: KeySpace, key: str, path: str, value: Any) -> Request[int]:
@@ -183,16 +227,17 @@ def arr_append(space: KeySpace, key: str, items: Iterable[Any], name: str | None
 
 
 def save_keys(name: str) -> Request[Body]:
-    return Request("KV_SAVE", {"name": _dataset(name)}, _without_status)
+    return Request("KV_SAVE", {"name": _dataset(name)}, _of_dataset(name))
 
 
 def load_keys(name: str) -> Request[Body]:
-    return Request("KV_LOAD", {"name": _dataset(name)}, _without_status)
+    return Request("KV_LOAD", {"name": _dataset(name)}, _of_dataset(name))
 
 
 def load_keys_count(name: str) -> Request[int]:
     """Load keys, for their number only."""
-    return Request("KV_LOAD", {"name": _dataset(name)}, _keys)
+    loaded = _of_dataset(name)
+    return Request("KV_LOAD", {"name": _dataset(name)}, lambda body: int(loaded(body)["keys"]))
 
 
 # Sessions.
@@ -236,7 +281,14 @@ def end_all_sessions() -> Request[int]:
 
 
 def session_exists(tkns: Iterable[Tkn]) -> Request[list[int]]:
-    return Request("SH_EXISTS", {"tkns": _tokens(tkns)}, lambda body: body["exist"])
+    tokens = _tokens(tkns)
+
+    def result(body: Body) -> list[int]:
+        found = [parse_token(token) for token in body["exist"]]
+        _within(tokens, {*found})
+        return found
+
+    return Request("SH_EXISTS", {"tkns": tokens}, result)
 
 
 def session_info(tkn: Tkn) -> Request[Body]:
@@ -252,11 +304,11 @@ def save_sessions(name: str, tkns: Iterable[Tkn]) -> Request[Body]:
     params: dict[str, Any] = {"name": _dataset(name)}
     if tokens := _tokens(tkns):
         params["tkns"] = tokens
-    return Request("SH_SAVE", params, _without_status)
+    return Request("SH_SAVE", params, _of_dataset(name))
 
 
 def load_sessions(name: str) -> Request[Body]:
-    return Request("SH_LOAD", {"name": _dataset(name)}, _without_status)
+    return Request("SH_LOAD", {"name": _dataset(name)}, _of_dataset(name))
 
 
 # The server.

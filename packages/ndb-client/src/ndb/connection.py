@@ -11,24 +11,34 @@ at once it would run past messages that stand before a close frame, and past wha
 import asyncio
 import logging
 import math
+import socket
 import ssl
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import cast
 
+from aiohappyeyeballs import start_connection
+from ndb_protocol import DEFAULT_PORT
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
 
-from .core import OutOfStep, Pipeline
-from .errors import ConnectError
+from .core import Capabilities, OutOfStep, Pipeline
+from .errors import ConnectError, NdbException
 from .frames import FINAL_TEXT, MASKED, frame_bounds, mask_keys, text_frame
+from .greeting import GREETING, read_greeting
+from .handshakes import no_handshake, reason_of, refusal_of
 from .policy import ConnectionPolicy, Keepalive, Verdict
 from .servers import Server
 
 CLOSE_TIMEOUT = 5.0
 """How long the server may take to end the connection after a close frame, in seconds."""
+
+_NO_PORT = f"the URI names no port, and a server's own is {DEFAULT_PORT}"
+
+_NEXT_ADDRESS = 0.25
+"""Seconds until the next address of a host is tried beside those that have not answered yet: the
+Connection Attempt Delay of RFC 8305, section 5."""
 
 _WRITE_COUNT = 16
 """Requests of one turn of the event loop leave in one write, but no more than so many at once: the
@@ -67,35 +77,60 @@ async def connect(
         ConnectError: no connection could be made; says what failed.
     """
     connection = make()
-    context = server.ssl or ssl.create_default_context() if server.address.secure else None
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
-            loop = asyncio.get_running_loop()
-            if server.path is not None:
-                await loop.create_unix_connection(lambda: connection, server.path)
-            else:
-                await loop.create_connection(
-                    lambda: connection, server.address.host, server.address.port, ssl=context
-                )
+            await _begin(server, connection)
             try:
                 await connection.opened
             except BaseException:  # Nobody else knows of it, whatever ends the wait.
                 connection.abort()
                 raise
     except (OSError, UnicodeError) as error:
-        reason = f"no answer within {timeout:g} s" if limit.expired() else error
-        raise ConnectError(f"can't connect to {server}: {reason}") from error
+        reason = f"no answer within {timeout:g} s" if limit.expired() else reason_of(error, server)
+        raise _refused(server, reason) from error
     if connection.ended is not None:
         connection.abort()
-        raise ConnectError(f"can't connect to {server}: {connection.ended}", connection.status)
+        raise _refused(server, connection.ended, connection.status)
     return connection
+
+
+def _refused(server: Server, reason: str, status: int | None = None) -> ConnectError:
+    hint = "" if server.names_port else f"; {_NO_PORT}"
+    return ConnectError(f"can't connect to {server}: {reason}{hint}", status)
+
+
+async def _begin(server: Server, connection: "Connection") -> None:
+    """Make the TCP connection, and the TLS connection on it.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    loop = asyncio.get_running_loop()
+    if server.path is not None:
+        await loop.create_unix_connection(lambda: connection, server.path)
+        return
+    host, port = server.address.host, server.address.port
+    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        # uvloop's `create_connection` tries one address after the other, each for minutes.
+        connected = await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS)
+    except RuntimeError as error:  # What uvloop raises for some addresses.
+        raise OSError(str(error)) from error
+    if not server.address.secure:
+        await loop.create_connection(lambda: connection, sock=connected)
+        return
+    context = server.ssl or ssl.create_default_context()
+    await loop.create_connection(
+        lambda: connection, sock=connected, ssl=context, server_hostname=host
+    )
 
 
 class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     """One connection to a server, from its opening handshake to its end.
 
-    Requests are sent on it once it is told to `start`.
+    Behind the handshake it asks what the server can do. Other requests are sent once it is told to
+    `start`.
 
     It is both kinds of protocol, and each event loop takes the one that it is the faster with. The
     buffer that asyncio makes for each read of a `Protocol` is mapped and unmapped each time; uvloop
@@ -108,7 +143,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         lost: is called when no replies can come any more, if `start` was.
 
     Attributes:
-        opened: done when the opening handshake is, whether it succeeded or not.
+        opened: done when requests can be made, or it is certain that they can't.
+        capabilities: what the server can do; as little as can be until it has told.
         ended: why no requests can be made any more; None while they can.
         was_of_use: the server sent a whole frame beside the one that ended the connection.
     """
@@ -132,6 +168,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._buffer = memoryview(bytearray(_READ_SIZE))
         # Bytes that could not be processed yet, and how many there must be to go on.
         self._unread = bytearray()
+        # Of its answer to the opening handshake.
+        self._first_bytes = b""
         self._needed = 0
         self._fragments: list[bytes] = []
         self._reading = True
@@ -144,6 +182,10 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._leaving = False
         self._closed: asyncio.Future[None] = self._loop.create_future()
+        # What takes the next reply.
+        self._has_greeted = False
+        self._deliver: Callable[[str], None] = self._greeted
+        self.capabilities = Capabilities(pipelining=False)
         self.opened: asyncio.Future[None] = self._loop.create_future()
         self.ended: str | None = None
         self.was_of_use = False
@@ -168,6 +210,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         """Send what there is to send, and watch over the connection from now on."""
         self._started = True
         self._heard = False
+        self._pipeline.connected(self.capabilities)
         self._watch()
         self._flush()
 
@@ -214,6 +257,10 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._websocket.fail(code, reason.encode()[:123].decode(errors="ignore"))
             self._write_control()
             self._finish(f"the server broke the protocol: {reason}")
+
+    def give_up(self, reason: str) -> None:
+        """End the connection because nothing more is to be had of it."""
+        self._finish(reason)
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -284,6 +331,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         """Process the frames at the beginning of `data`; return how many bytes they have."""
         self._needed = start = 0
         size = len(data)
+        if self._websocket.state is State.CONNECTING:
+            self._first_bytes = self._first_bytes or data[:2]
         while self._reading and start < size and self._websocket.state is State.CONNECTING:
             # What follows the last line of the handshake are frames.
             stop = data.find(b"\n", start) + 1 or size
@@ -337,8 +386,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._write_control()
         if reason := self._why():
             self._finish(reason)
-        elif self._websocket.state is State.OPEN and not self.opened.done():
-            self.opened.set_result(None)
+        elif self._websocket.state is State.OPEN and not self._has_greeted:
+            self._has_greeted = True
+            self._transport.write(text_frame(GREETING, next(self._mask_keys)))
 
     def _take_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.BINARY:
@@ -357,9 +407,24 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self.fail(CloseCode.INVALID_DATA, f"a reply is not UTF-8: {error.reason}")
             return
         try:
-            self._pipeline.answer(text)
+            self._deliver(text)
         except OutOfStep as error:
             self.fail(CloseCode.PROTOCOL_ERROR, str(error))
+
+    def _greeted(self, reply: str) -> None:
+        try:
+            self.capabilities = read_greeting(reply)
+        except NdbException as error:
+            self.fail(CloseCode.PROTOCOL_ERROR, str(error))
+            return
+        pipelining = self.capabilities.pipelining
+        self._deliver = self._pipeline.answer if pipelining else self._answer_and_go_on
+        if not self.opened.done():
+            self.opened.set_result(None)
+
+    def _answer_and_go_on(self, reply: str) -> None:
+        self._pipeline.answer(reply)
+        self._flush()
 
     def _write_control(self) -> None:
         """Write what ClientProtocol has to send."""
@@ -368,7 +433,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             if data:
                 transport.write(data)
             else:
-                transport.close()
+                # Not at once: TLS would read on first, and what that makes of the connection may
+                # be its end, which both event loops log with a traceback.
+                self._loop.call_soon(transport.close)
         if websocket.close_expected():
             self._leave()
 
@@ -384,9 +451,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         """Return why nothing more is to be read, if so."""
         websocket = self._websocket
         if isinstance(websocket.handshake_exc, InvalidStatus):
-            return self._refusal(websocket.handshake_exc)
+            return refusal_of(websocket.handshake_exc.response, self._server)
         if websocket.handshake_exc is not None:
-            return f"the WebSocket handshake failed: {websocket.handshake_exc}"
+            return no_handshake(websocket.handshake_exc, self._first_bytes, self._server)
         if websocket.close_rcvd is not None:
             return f"the server closed the connection: {websocket.close_rcvd}"
         if isinstance(websocket.parser_exc, EOFError):
@@ -394,17 +461,6 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if websocket.parser_exc is not None:
             return f"the server broke the protocol: {websocket.parser_exc}"
         return None
-
-    def _refusal(self, refusal: InvalidStatus) -> str:
-        code = refusal.response.status_code
-        status = f"HTTP {code} {refusal.response.reason_phrase}"
-        if code == HTTPStatus.UNAUTHORIZED and self._server.authorization is None:
-            return f"the server asks for credentials, and there are none ({status})"
-        if code == HTTPStatus.UNAUTHORIZED:
-            return f"the server refused the credentials ({status})"
-        if code == HTTPStatus.FORBIDDEN:
-            return f"the server refused to let this client in ({status})"
-        return f"the server answered the WebSocket handshake with {status}"
 
     def _finish(self, reason: str) -> None:
         """Tell whoever it concerns that nothing more will come."""

@@ -19,9 +19,17 @@ from ndb_protocol import (
     UnreadableValue,
     decode_reply,
     encode_request,
+    parse_token,
 )
 
-from .errors import ConnectionLost, NdbException, RequestTimeout, ResponseError, UnreadableReply
+from .errors import (
+    ConnectionLost,
+    NdbException,
+    RequestTimeout,
+    ResponseError,
+    UnreadableReply,
+    refusal,
+)
 
 logger = logging.getLogger("ndb")
 
@@ -37,8 +45,23 @@ class StrayReply(OutOfStep, UnreadableReply):
     """What came is no reply, or the reply to another request."""
 
 
-class Misread(OutOfStep, ResponseError):
-    """The server could not read a request as JSON, which it was when it was sent."""
+class StrayRefusal(OutOfStep, ResponseError):
+    """The refusal of a request as the server never got it from here, or of another's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a server can do, as it has said.
+
+    Attributes:
+        pipelining: it answers every request, in their order, however many are in flight. What is
+            not known to do so is asked one thing at a time: NemesisDB drops replies while many are
+            unread, and then the next would be taken for those.
+        message_size: the most bytes of a message that it takes.
+    """
+
+    pipelining: bool
+    message_size: float = math.inf
 
 
 class Waiter(Protocol):
@@ -62,9 +85,11 @@ def _raise(error: ResponseError) -> NoReturn:
 
 
 # Not frozen: that would take longer to make than the request takes to encode.
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Request(Generic[T]):
     """A request, and how its reply becomes a result.
+
+    Nothing but the command is in its ``repr``: the rest is secret, and crash reporters show it.
 
     Attributes:
         command: the name of the command.
@@ -88,6 +113,9 @@ class Request(Generic[T]):
     deadline: float = field(init=False)
     sendings: int = field(default=0, init=False)
 
+    def __repr__(self) -> str:
+        return f"<Request {self.command}>"
+
     def encode(self) -> bytes:
         """Return the message to send.
 
@@ -96,8 +124,13 @@ class Request(Generic[T]):
         """
         return encode_request(self.command, self.params)
 
-    def outcome(self, message: str) -> T:
+    def outcome(self, message: str, *, alone: bool = False) -> T:
         """Return the result, given the text of the reply.
+
+        Args:
+            message: the text.
+            alone: no other request was in flight, so a refusal under any name is that of this one.
+                NemesisDB refuses commands that it does not know under the name of another.
 
         Raises:
             ResponseError: the server refused the request.
@@ -113,20 +146,27 @@ class Request(Generic[T]):
             raise StrayReply(f"the reply to {self.command} can't be read: {error}") from None
         status = body["st"]
         logger.debug("%s: status %d", self.command, status)
+        own_name = name == f"{self.command}_RSP"
         if status not in SUCCESS:
-            if name == "ERR" and status == Status.JSON_INVALID:
-                raise Misread(self.command, body)
+            if not own_name and not alone:
+                raise StrayRefusal(self.command, body)
             if status == self.done and self.sendings > 1:
                 return self.result(body)
-            # Under whatever name: it may be ``ERR``, and NemesisDB refuses commands that it does
-            # not know under the name of the first of them.
-            return self.refused(ResponseError(self.command, body))
-        if name != f"{self.command}_RSP":
+            return self.refused(refusal(self.command, body))
+        if not own_name:
             raise StrayReply(f"{self.command} was answered by {name[:64]!a}")
         try:
+            token = self.params.get("tkn")
+            if token is not None and "tkn" in body and parse_token(body["tkn"]) != token:
+                raise StrayReply(f"{self.command} was answered for another session")
             return self.result(body)
         except KeyError as error:
             raise UnreadableReply(f"the reply to {self.command} has no member {error}") from None
+        except (AttributeError, TypeError, ValueError):
+            # What it is does not matter, and may hold a value.
+            raise UnreadableReply(
+                f"the reply to {self.command} has a member of another type than it should"
+            ) from None
 
 
 class Pipeline:
@@ -141,6 +181,20 @@ class Pipeline:
     def __init__(self) -> None:
         self._unsent: deque[Request[Any]] = deque()
         self._in_flight: deque[Request[Any]] = deque()
+        self._capabilities = Capabilities(pipelining=False)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether nothing is sent for a reply that nobody waits for any more."""
+        return (
+            not self._capabilities.pipelining
+            and bool(self._in_flight)
+            and self._in_flight[0].waiter.done()
+        )
+
+    def connected(self, capabilities: Capabilities) -> None:
+        """Send to another server from now on."""
+        self._capabilities = capabilities
 
     def add(self, request: Request[Any]) -> int:
         """Line up a request to be sent; return how many wait to be."""
@@ -151,18 +205,35 @@ class Pipeline:
     def take(self, size: int) -> list[bytes]:
         """Return the next messages to send, at least one and up to `size` bytes if there are any.
 
-        They count as sent. A request nobody waits for any more is dropped.
+        They count as sent. A request nobody waits for any more is dropped, and so is one that is
+        larger than the server takes, whose waiter is told.
         """
+        most = math.inf if self._capabilities.pipelining else 1
         messages: list[bytes] = []
-        while self._unsent and size > 0:
+        while self._unsent and size > 0 and len(self._in_flight) < most:
             request = self._unsent.popleft()
-            if not request.waiter.done():
-                message = request.message
-                messages.append(message)
-                size -= len(message)
-                request.sendings += 1
-                self._in_flight.append(request)
+            if request.waiter.done():
+                continue
+            message = request.message
+            if len(message) > self._capabilities.message_size:
+                self._refuse(request)
+                continue
+            messages.append(message)
+            size -= len(message)
+            request.sendings += 1
+            self._in_flight.append(request)
         return messages
+
+    def _refuse(self, request: Request[Any]) -> None:
+        reason = (
+            f"the request has {len(request.message):,} bytes, and the server takes at most "
+            f"{self._capabilities.message_size:,} (limits.messageSize in SV_INFO)"
+        )
+        if request.sendings:
+            # By another server, which took more.
+            _fail(request, ConnectionLost(reason, maybe_executed=True))
+        else:
+            _fail(request, ValueError(f"{reason}; send less at once"))
 
     def answer(self, reply: str) -> None:
         """Give a reply to who waits for it, if anyone still does.
@@ -175,7 +246,7 @@ class Pipeline:
             raise StrayReply("a reply came that answers no request")
         request = self._in_flight.popleft()
         try:
-            result = request.outcome(reply)
+            result = request.outcome(reply, alone=not self._capabilities.pipelining)
         except Exception as error:
             _fail(request, error)
             if isinstance(error, OutOfStep):

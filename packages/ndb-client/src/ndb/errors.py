@@ -4,6 +4,7 @@
 
     NdbException
     ├── ResponseError      the server refused the request
+    │   └── SessionNotFound    there is no such session
     ├── UnreadableReply    the request was answered, but not with values Python can hold
     ├── InvalidState       the client is not open, or open already
     ├── ConnectError       also a ConnectionError: no connection could be made
@@ -45,12 +46,28 @@ class ResponseError(NdbException):
         super().__init__(f"{command}: {self.message} ({name}{self.status:d})")
 
 
+class SessionNotFound(ResponseError):
+    """There is no session of this token, any more or at all (status 100).
+
+    Whoever had it has to log in again.
+    """
+
+
+def refusal(command: str, rsp: dict[str, Any]) -> ResponseError:
+    """Return the error for a refusal, given the body of the reply."""
+    kind = SessionNotFound if rsp["st"] == Status.SESSION_NOT_EXIST else ResponseError
+    return kind(command, rsp)
+
+
 class UnreadableReply(NdbException):
     """A reply came that is none, or that has a value Python can't hold. The request has run."""
 
 
 class InvalidState(NdbException):
-    """The client is not open when it has to be, or open when it may not be."""
+    """The client is not open when it has to be, or open when it may not be.
+
+    It is open in the event loop, the thread and the process that opened it, and in no other.
+    """
 
 
 class ConnectError(NdbException, ConnectionError):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ndb_protocol import NO_TOKEN, Status
+from ndb_protocol import NO_TOKEN, Status, parse_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +39,22 @@ class Session:
         return self.isValid
 
 
-Tkn = int | Session
-"""A session, by its token or as the `Session` that holds it."""
+Tkn = int | str | Session
+"""A session, by its token, as an integer or as decimal text, or as the `Session` that holds it."""
 
 
 def token_of(tkn: Tkn) -> int:
     """Return the token that `tkn` is or holds.
 
+    Returns:
+        The token. For an integer or text that can't be one, 0, which no session has: what comes
+        back in a cookie may be anything, and is answered as an unknown token is.
+
     Raises:
-        TypeError: `tkn` is neither an integer nor a `Session`.
+        TypeError: `tkn` is neither an integer nor a string nor a `Session`.
     """
-    if type(tkn) is int:
-        return tkn
+    if type(tkn) is int or isinstance(tkn, str):
+        return parse_token(tkn)
     if isinstance(tkn, Session):
         return tkn.tkn
-    raise TypeError(f"tkn must be a Session or an int, not {type(tkn).__name__}")
+    raise TypeError(f"tkn must be a Session, an int or a str, not {type(tkn).__name__}")

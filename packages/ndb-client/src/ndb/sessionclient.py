@@ -6,10 +6,10 @@ from typing import Any
 from . import commands
 from .baseclient import BaseClient
 from .commands import session
-from .errors import NdbException, ResponseError
+from .errors import NdbException, ResponseError, SessionNotFound
 from .session import Session, Tkn
 
-__all__ = ["NdbException", "ResponseError", "Session", "SessionClient"]
+__all__ = ["NdbException", "ResponseError", "Session", "SessionClient", "SessionNotFound"]
 
 
 class SessionClient(BaseClient):

@@ -161,6 +161,8 @@ class _Run:
         self._calls = 0
         self._end: End
         self._is_over = False
+        # Or may not ask any more: it is not the first thing.
+        self._has_told = False
 
     async def run(self) -> None:
         """Run it.
@@ -180,6 +182,7 @@ class _Run:
                 opening = await self._client.say("open", url=f"ws://127.0.0.1:{port}/")
                 hearing = asyncio.ensure_future(self._client.hear(opening))
                 arriving = asyncio.ensure_future(arrived.get())
+                greeting: asyncio.Future[None] | None = None
                 try:
                     await asyncio.wait({hearing, arriving}, return_when=asyncio.FIRST_COMPLETED)
                     if not arriving.done():
@@ -187,11 +190,14 @@ class _Run:
                     self._end = await End.accept(
                         *arriving.result(), self._scenario.knows, self._scenario.refuse
                     )
+                    greeting = asyncio.ensure_future(self._greet())
+                    await asyncio.wait({hearing, greeting}, return_when=asyncio.FIRST_COMPLETED)
                     answer = await hearing
                 finally:
-                    hearing.cancel()
-                    arriving.cancel()
-                    await asyncio.gather(hearing, arriving, return_exceptions=True)
+                    begun = [hearing, arriving, *([greeting] if greeting else ())]
+                    for task in begun:
+                        task.cancel()
+                    await asyncio.gather(*begun, return_exceptions=True)
                 is_open = self._scenario.refuse is None and not (
                     self._scenario.may_refuse and "error" in answer
                 )
@@ -241,7 +247,7 @@ class _Run:
                 step.call, params=step.params, **limit
             )
         if step.request is not None:
-            _compare_requests(step.request, await self._end.message())
+            _compare_requests(step.request, await self._request(step.request))
         await self._reply(step)
         if step.ping is not None:
             payload = step.ping.encode()
@@ -265,6 +271,26 @@ class _Run:
             self._end.drop()
             if code not in step.expect_close:
                 raise Mismatch(f"the client closed with {code}")
+
+    async def _greet(self) -> None:
+        """Answer a client that asks what the server can do before it counts as open."""
+        message = await self._end.message()
+        if not _is_info(message):
+            raise Mismatch(f"the client sent what it was not told to: {message[:_SHOWN]}")
+        await self._tell_info()
+
+    async def _request(self, expected: str) -> str:
+        """Return the next request; before the first, the client may ask what the server can do."""
+        message = await self._end.message()
+        if not self._has_told and _is_info(message) and not _is_info(expected):
+            await self._tell_info()
+            message = await self._end.message()
+        self._has_told = True
+        return message
+
+    async def _tell_info(self) -> None:
+        self._has_told = True
+        await self._end.write(self._frame(self._scenario.info.encode()))
 
     async def _reply(self, step: ClientStep) -> None:
         replies = (step.reply,) if isinstance(step.reply, str) else step.reply
@@ -332,6 +358,13 @@ def _compare(answer: dict[str, Any], step: ClientStep) -> None:
         expected, got = step.result or {}, answer.get("result")
     if not isinstance(got, dict) or {name: got.get(name) for name in expected} != expected:
         raise Mismatch(f"the client answered {str(answer)[:_SHOWN]}, not {str(expected)[:_SHOWN]}")
+
+
+def _is_info(message: str) -> bool:
+    try:
+        return _decoded(message)[0] == "SV_INFO"
+    except RequestError:
+        return False
 
 
 def _compare_requests(expected: str, got: str) -> None:

@@ -180,6 +180,12 @@ class ClientStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     expect_close: tuple[int, ...] = ()
 
 
+_INFO = (
+    '{"SV_INFO_RSP":{"st":1,"serverVersion":"0.1.0","persistEnabled":true,"protocol":1,'
+    '"limits":{"messageSize":4194304,"writeTimeout":30.0},"features":["find"]}}'
+)
+
+
 class ClientScenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing to check of a client.
 
@@ -190,6 +196,7 @@ class ClientScenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         refuse: the HTTP status with which the server refuses the opening handshake.
         knows: the subprotocols that the server knows.
         may_refuse: the client may refuse to open the connection; then that is all.
+        info: what the server answers if the client asks, before anything else, what it can do.
     """
 
     name: str
@@ -198,6 +205,7 @@ class ClientScenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refuse: int | None = None
     knows: tuple[str, ...] = (NDB_V1, NDB_V1_TEXT)
     may_refuse: bool = False
+    info: str = _INFO
 
     @property
     def id(self) -> str:
