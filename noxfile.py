@@ -5,6 +5,7 @@ of its own under ``.nox``.
 """
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +30,10 @@ WITHOUT_EXTRAS = {
     "ndb-client": ("ndb", "cyclopts", "rich"),
     "ndb-protocol": ("ndb-conformance", "websockets"),
 }
+
+# What today's clients and servers have to work with: versions on PyPI. Nothing is released yet, so a
+# commit of the project's own history stands for what is.
+EARLIER = ["f5bb0ba1fb83"]
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -159,6 +164,36 @@ def demo(session: nox.Session) -> None:
     """Start a server, and show the life of one session on it."""
     install(session)
     session.run("python", "docs/examples/demo.py")
+
+
+def distributions_of(session: nox.Session, version: str) -> list[str]:
+    """Return what pip installs an earlier version from; skip the session if it can't be had."""
+    if "." in version:
+        return [f"{name}=={version}" for name in DISTRIBUTIONS]
+    folder = Path(session.create_tmp()) / version
+    archive = folder.with_suffix(".zip")
+    command = ["git", "archive", f"--output={archive}", version, "packages"]
+    if shutil.which("git") is None or subprocess.run(command, cwd=ROOT, check=False).returncode:
+        session.skip(
+            f"commit {version} is not here: this is no git clone, or a shallow one "
+            "(git fetch --unshallow)"
+        )
+    shutil.unpack_archive(archive, folder)
+    return [str(folder / "packages" / name) for name in DISTRIBUTIONS]
+
+
+@nox.session
+@nox.parametrize("earlier", EARLIER, ids=EARLIER)
+def compat(session: nox.Session, earlier: str) -> None:
+    """Try an earlier version's client with today's server, and the reverse."""
+    distributions = distributions_of(session, earlier)
+    install(session)
+    venv = Path(session.create_tmp()).resolve() / "earlier"
+    # Without pip of its own: that takes longer than all the rest.
+    session.run("python", "-m", "venv", "--clear", "--without-pip", str(venv))
+    python = str(venv / "bin" / "python")
+    session.run("python", "-m", "pip", "--python", python, "install", "--quiet", *distributions)
+    session.run("python", "-m", "tests.compat", python)
 
 
 @nox.session
