@@ -31,8 +31,8 @@ WITHOUT_EXTRAS = {
     "ndb-protocol": ("ndb-conformance", "websockets"),
 }
 
-# What today's clients and servers have to work with: versions on PyPI. Nothing is released yet, so a
-# commit of the project's own history stands for what is.
+# What today's clients and servers have to work with: versions on PyPI. Nothing is released yet, so
+# a commit of the project's own history stands for them.
 EARLIER = ["f5bb0ba1fb83"]
 
 ROOT = Path(__file__).parent
