@@ -16,7 +16,7 @@ from ndb import (
     UnreadableReply,
     commands,
 )
-from ndb.core import Capabilities, Pipeline, Request, StrayRefusal, StrayReply
+from ndb.core import Capabilities, OutOfStep, Pipeline, Request, StrayRefusal, StrayReply
 from ndb_protocol import COMMANDS
 
 
@@ -171,7 +171,7 @@ def test_a_reply_out_of_step_is_noticed_even_if_nobody_waits_for_it() -> None:
     gone = ask(pipeline)
     pipeline.take(100)
     gone.stopped = True
-    with pytest.raises(StrayReply, match="KV_COUNT was answered by 'KV_GET_RSP'"):
+    with pytest.raises(OutOfStep, match="KV_COUNT was answered by 'KV_GET_RSP'"):
         pipeline.answer('{"KV_GET_RSP":{"st":1}}')
 
 

@@ -68,8 +68,7 @@ class BaseClient:
                 where the event loop in which it was opened has ended, or in a forked process.
             ValueError: `uri` is not the URI of a WebSocket server, or the credentials are none.
         """
-        uri = uri if uri is not None else self.uri
-        servers = parse_servers(uri, self._credentials, self._ssl)
+        servers = parse_servers(self.uri if uri is None else uri, self._credentials, self._ssl)
         if self._opening or (self._channel is not None and self._channel.is_open):
             raise InvalidState("the client is open already; close() it first")
         limit = self.timeout if self.timeout is not None else self._policy.request_timeout
@@ -80,7 +79,8 @@ class BaseClient:
         finally:
             self._opening = False
         self._channel = channel
-        self.uri = uri
+        if uri is not None:
+            self.uri = uri
         return True
 
     async def close(self) -> None:

@@ -201,8 +201,9 @@ def clear_set(space: KeySpace, keys: Mapping[str, Any]) -> Request[int]:
 def find(
     space: KeySpace, path: str, rsp: str, keys: Iterable[str]
 ) -> Request[list[str] | dict[str, Any]]:
+    names = _key_names(keys)
     params = {**space.params, "path": path, "rsp": rsp}
-    if names := _key_names(keys):
+    if names:
         params["keys"] = names
 
     def result(body: Body) -> list[str] | dict[str, Any]:
@@ -220,7 +221,8 @@ def update(space: KeySpace, key: str, path: str, value: Any) -> Request[int]:
 
 
 def arr_append(space: KeySpace, key: str, items: Iterable[Any], name: str | None) -> Request[None]:
-    params = {**space.params, "key": key, "items": _array("items", items)}
+    values = _array("items", items)
+    params = {**space.params, "key": key, "items": values}
     if name is not None:
         params["name"] = name
     return Request(f"{space.prefix}ARR_APPEND", params, _nothing)

@@ -122,7 +122,12 @@ class Request(Generic[T]):
         Raises:
             ValueError: a parameter has no exact JSON form; the message names its place.
         """
-        return encode_request(self.command, self.params)
+        try:
+            return encode_request(self.command, self.params)
+        except ValueError as error:
+            problem = str(error)
+        # Anew, for the frames of the other hold the parameters.
+        raise ValueError(problem)
 
     def outcome(self, message: str, *, alone: bool = False) -> T:
         """Return the result, given the text of the reply.
@@ -248,9 +253,10 @@ class Pipeline:
         try:
             result = request.outcome(reply, alone=not self._capabilities.pipelining)
         except Exception as error:
-            _fail(request, error)
+            # Without its frames, for they hold the reply.
+            _fail(request, error.with_traceback(None))
             if isinstance(error, OutOfStep):
-                raise
+                raise OutOfStep(str(error)) from None
         else:
             if not request.waiter.done():
                 request.waiter.set_result(result)

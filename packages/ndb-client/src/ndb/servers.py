@@ -44,7 +44,7 @@ class Server:
         authorization: the value of the header ``Authorization``, if there is one.
         ssl: how to use TLS; None = as the system does.
         path: that of its Unix socket, if it has one.
-        names_port: whether the URI has a port.
+        names_port: whether the URI has a port, or needs none.
     """
 
     address: WebSocketURI
@@ -107,7 +107,7 @@ def _server(uri: str, context: tls.SSLContext | None) -> Server:
         authorization,
         context,
         path,
-        names_port=port is not None,
+        names_port=path is not None or port is not None,
     )
 
 
