@@ -15,15 +15,18 @@ __all__ = ["NdbException", "ResponseError", "Session", "SessionClient", "Session
 class SessionClient(BaseClient):
     """A client for sessions, each a map of keys of its own, known by its token.
 
-    Wherever a method takes `tkn`, it takes the token or the `Session`. Every method takes
-    `timeout`, in seconds, by default the client's. Every one can raise:
+    Wherever a method takes `tkn`, it takes the `Session`, or its token as an integer or as decimal
+    text. Every method takes `timeout`, in seconds, by default the client's. Every one can raise:
 
-    - `ResponseError` if the server refuses the request;
+    - `SessionNotFound` if there is no session of the token, and another `ResponseError` if the
+      server refuses the request for another reason;
     - `ConnectionLost` if the connection was lost and the request could not be sent again, and
       `RequestTimeout`; both say whether it may have run;
-    - `ValueError`, before anything is sent, for a value that JSON can't carry exactly;
-    - `InvalidState` if the client is not open;
-    - `UnreadableReply` if the reply has a value Python can't hold.
+    - `ValueError`, before anything is sent, for a value that JSON can't carry exactly, or a request
+      that is larger than the server takes;
+    - `InvalidState`, before anything is sent, if the client is not open in this event loop, thread
+      and process;
+    - `UnreadableReply` if the reply has a value Python can't hold, or is none.
     """
 
     async def create_session(
