@@ -120,10 +120,10 @@ def parse_allowed_host(text: str) -> str:
         raise ValueError(f"'{text}' is more than a host; give its name alone, such as ndb.example")
     if parse_address(text) is not None:
         return text
-    host, colon, _ = text.lower().partition(":")
-    host = host.rstrip(".")
+    # What is not ASCII is no authority, but can be told how it is sent.
+    host, port = parse_authority(text) if text.isascii() else (text, None)
     _check_name(host)
-    if colon:
+    if port is not None:
         raise ValueError(f"'{text}': whatever the port, it is the name that counts; give {host}")
     return host
 
