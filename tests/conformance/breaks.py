@@ -824,6 +824,83 @@ def _(patch: Patch) -> None:
     )
 
 
+@breaks(
+    "16-bits-for-any-length",
+    "transport/A length of 16 bits that fits into 7 closes the connection with 1002 and a reason",
+)
+def _(patch: Patch) -> None:
+    patch.setattr(transport, "_LEAST", transport._LEAST | {2: 0})
+
+
+@breaks(
+    "64-bits-from-126-on",
+    "transport/A length of 64 bits that fits into fewer closes the connection with 1002 and a reason",
+)
+def _(patch: Patch) -> None:
+    patch.setattr(transport, "_LEAST", transport._LEAST | {8: 126})
+
+
+@breaks(
+    "most-significant-bit-makes-it-large",
+    "transport/A length whose most significant bit is set closes the connection with 1002 and a "
+    "reason",
+)
+def _(patch: Patch) -> None:
+    original = transport.length_violation
+    patch.setattr(
+        transport,
+        "length_violation",
+        lambda length, wide: original(length & (2**63 - 1) or 2**16, wide),
+    )
+
+
+def lengths_of_whole_messages_alone(patch: Patch) -> None:
+    """Hold no other frames than whole text messages to RFC 6455, section 5.2."""
+    patch.setattr(transport, "length_violation", lambda *_: "")
+
+
+breaks(
+    "any-length-of-a-continuation",
+    "transport/A continuation with a length that is not allowed closes the connection with 1002 and "
+    "a reason",
+)(lengths_of_whole_messages_alone)
+breaks(
+    "any-length-of-a-ping",
+    "transport/A control frame with a length that is not allowed closes the connection with 1002 "
+    "and a reason",
+)(lengths_of_whole_messages_alone)
+
+
+@breaks(
+    "pings-as-large-as-they-like",
+    "transport/A control frame of more than 125 bytes closes the connection with 1002 and a reason",
+)
+def _(patch: Patch) -> None:
+    patch.setattr(Frame, "check", lambda _: None)
+
+
+@breaks(
+    "runs-what-stands-behind-a-length-that-is-not-allowed",
+    "transport/Requests in front of a length that is not allowed are answered, those behind it are "
+    "not",
+)
+def _(patch: Patch) -> None:
+    def leave_out(data: bytes) -> bytes:
+        wrong = data.find(b"\x81\xfe\x00\x0f")
+        return data if wrong < 0 else data[:wrong] + data[wrong + 8 + 15 :]
+
+    original = transport.Connection.data_received
+    patch.setattr(
+        transport.Connection, "data_received", lambda self, data: original(self, leave_out(data))
+    )
+
+
+@breaks("16-bits-in-replies", "KV_COUNT/Keys are counted")
+def _(patch: Patch) -> None:
+    headers = [b"\x81\x7e" + size.to_bytes(2) for size in range(126)]
+    patch.setattr(transport, "_SHORT_HEADERS", headers)
+
+
 def table() -> str:
     """Return the list for the documentation."""
     rows = [f"| `{one.name}` | {one.caught_by} |" for one in BREAKS.values()]

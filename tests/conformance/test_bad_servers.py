@@ -69,6 +69,17 @@ async def masked(connection: ServerConnection) -> None:
     await connection.wait_closed()
 
 
+def stretched(frame: str) -> Callable[[ServerConnection], Any]:
+    """Return what sends a reply, and then a frame of these bytes."""
+
+    async def send(connection: ServerConnection) -> None:
+        reply = Frame(Opcode.TEXT, b'{"SH_END_ALL_RSP":{"st":1,"cnt":0}}').serialize(mask=False)
+        connection.transport.write(reply + bytes.fromhex(frame))
+        await connection.wait_closed()
+
+    return send
+
+
 async def garbled(connection: ServerConnection) -> None:
     async for _ in connection:
         await connection.send("[]")
@@ -96,6 +107,11 @@ async def talkative(connection: ServerConnection) -> None:
         (dropping, "the other end ended the connection without a close frame"),
         (mangled, "a message is not UTF-8"),
         (masked, "the other end broke RFC 6455: incorrect masking"),
+        (stretched("817e00027b7d"), "the length 2 takes 16 bits: not in its shortest form"),
+        (stretched("817f000000000000ffff"), "the length 65535 takes 64 bits: not in its shortest"),
+        (stretched("897e000131"), "the length 1 takes 16 bits: not in its shortest form"),
+        (stretched("817f80000000000000027b7d"), "810 has its most significant bit set"),
+        (stretched("817fffffffffffffffff"), "615 has its most significant bit set"),
         (garbled, "no reply: "),
         (talkative, "a message that nobody asked for"),
     ],

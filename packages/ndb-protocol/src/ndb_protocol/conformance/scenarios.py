@@ -30,6 +30,8 @@ class RawFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         rsv1: a bit that must be 0 unless an extension gives it a meaning.
         masked: whether it is masked, as every frame of a client must be.
         pad: append spaces until the payload has so many bytes more than `limits.messageSize`.
+        length: the length as it is written, in hexadecimal: 2 bytes or 8; by default the payload's
+            in its shortest form.
     """
 
     opcode: Opcode | int
@@ -39,6 +41,7 @@ class RawFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     rsv1: bool = False
     masked: bool = True
     pad: int | None = None
+    length: str = ""
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

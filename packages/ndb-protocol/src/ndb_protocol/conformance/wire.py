@@ -25,6 +25,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI, parse_uri
 
 from .conversation import Mismatch
+from .lengths import WIDTHS, Lengths
 from .scenarios import RawFrame
 
 _READ_SIZE = 2**16
@@ -120,7 +121,15 @@ def raw_frame(frame: RawFrame, message_size: int = 0) -> bytes:
         payload = payload.ljust(message_size + frame.pad)
     # `Frame` takes no opcode that has no meaning: the first byte is put in afterwards.
     data = Frame(Opcode.TEXT, payload).serialize(mask=frame.masked)
-    return bytes([opcode | frame.fin << 7 | frame.rsv1 << 6]) + data[1:]
+    first = bytes([opcode | frame.fin << 7 | frame.rsv1 << 6])
+    if not frame.length:
+        return first + data[1:]
+    length = bytes.fromhex(frame.length)
+    second = bytes([data[1] & 0x80 | _FORMS[len(length)]])
+    return first + second + length + data[2 + WIDTHS.get(data[1] & 0x7F, 0) :]
+
+
+_FORMS = {width: form for form, width in WIDTHS.items()}
 
 
 _OPCODES = {
@@ -152,6 +161,7 @@ class End:
         self._fragments: list[bytes] = []
         self._pongs: deque[bytes] = deque()
         self._at_eof = False
+        self._lengths = Lengths()
 
     @classmethod
     async def connect(cls, target: Target, offer: Sequence[str]) -> Self:
@@ -203,7 +213,11 @@ class End:
             max_size=None,
         )
         end = cls(protocol, reader, writer)
-        protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
+        try:
+            protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
+        except BaseException:  # As in `connect`.
+            end.drop()
+            raise
         request = next(iter(protocol.events_received()), None)
         if not isinstance(request, Request):
             end.drop()
@@ -256,7 +270,7 @@ class End:
             data = b""
         protocol = self._protocol
         if data:
-            protocol.receive_data(data)
+            self._feed(data)
         else:
             self._at_eof = True
             protocol.receive_eof()
@@ -267,6 +281,21 @@ class End:
         error = protocol.parser_exc
         if error is not None and not isinstance(error, EOFError):
             raise Mismatch(f"the other end broke RFC 6455: {error}")
+
+    def _feed(self, data: bytes) -> None:
+        protocol = self._protocol
+        start = 0
+        while start < len(data) and protocol.state is State.CONNECTING:
+            # What follows the last line of the handshake are frames.
+            stop = data.find(b"\n", start) + 1 or len(data)
+            protocol.receive_data(data[start:stop])
+            start = stop
+        frames = data[start:]
+        if not frames:
+            return
+        if reason := self._lengths.violation(frames):
+            raise Mismatch(f"the other end broke RFC 6455: {reason}")
+        protocol.receive_data(frames)
 
     def _take(self, frame: Frame) -> None:
         if frame.opcode is Opcode.PONG:
@@ -295,11 +324,15 @@ class End:
         Raises:
             Mismatch: none comes any more.
         """
-        while not self._messages:
-            if ending := self._ending:
-                raise Mismatch(ending)
-            await self._read()
+        if not await self.has_message():
+            raise Mismatch(self._ending)
         return self._messages.popleft()
+
+    async def has_message(self) -> bool:
+        """Wait for the next message, which is kept; return whether one came before the end."""
+        while not self._messages and not self._ending:
+            await self._read()
+        return bool(self._messages)
 
     async def pong(self) -> bytes:
         """Return the payload of the next pong.
@@ -324,12 +357,20 @@ class End:
         Raises:
             Mismatch: a message came instead, or the connection ended without a close frame.
         """
-        await self.ended()
         self._nothing_more()
+        while not self._ending:
+            await self._read()
+            self._nothing_more()
         closing = self._protocol.close_rcvd
         if closing is None:
             raise Mismatch(self._ending)
         return int(closing.code), closing.reason
+
+    @property
+    def close_code(self) -> int | None:
+        """The code with which the other end closed; None if it did not."""
+        closing = self._protocol.close_rcvd
+        return None if closing is None else int(closing.code)
 
     async def cut_off(self) -> int:
         """Read until the connection is over; return how many messages came."""
