@@ -15,7 +15,7 @@ class Break:
     Attributes:
         name: what it does then, as words that a command line takes.
         apply: breaks it.
-        caught_by: the id of a scenario that fails then.
+        caught_by: the id of a scenario that fails then, or a pattern of several.
     """
 
     name: str

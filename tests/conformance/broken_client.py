@@ -5,10 +5,11 @@ import sys
 from typing import Any
 
 import pytest
-from ndb import commands, core
+from ndb import commands, connection, core
 from ndb.errors import ResponseError
 from ndb.session import Session
 from ndb_protocol import SUCCESS, ReplyError, decode_reply
+from websockets.frames import CloseCode, Frame, apply_mask  # type: ignore[attr-defined]
 from websockets.protocol import Protocol
 
 from . import python_client
@@ -126,6 +127,73 @@ def _(patch: Patch) -> None:
         return {**answer, "message": f"no session {line.get('params', {}).get('tkn')}"}
 
     patch.setattr(python_client, "_run", tell)
+
+
+# The lengths of frames.
+
+
+def take_lengths(patch: Patch) -> None:
+    """Take any length, without its most significant bit."""
+
+    def bounds(data: bytes, start: int) -> tuple[int, int] | None:
+        if len(data) < start + 2:
+            return None
+        width = {126: 2, 127: 8}.get(data[start + 1], 0)
+        payload = start + 2 + width
+        size = int.from_bytes(data[start + 2 : payload]) if width else data[start + 1]
+        return payload, payload + (size & (2**63 - 1))
+
+    patch.setattr(connection, "frame_bounds", bounds)
+
+
+@breaks("16-bits-in-requests", "KV_COUNT is sent as the protocol says, and its reply is understood")
+def _(patch: Patch) -> None:
+    def frame(message: bytes, key: bytes) -> bytes:
+        return b"\x81\xfe" + len(message).to_bytes(2) + key + apply_mask(message, key)
+
+    patch.setattr(connection, "text_frame", frame)
+
+
+@breaks("lengths-that-are-not-allowed-are-too-big", "*length *")
+def _(patch: Patch) -> None:
+    original = connection.Connection.fail
+    patch.setattr(
+        connection.Connection,
+        "fail",
+        lambda self, _, reason: original(self, CloseCode.MESSAGE_TOO_BIG, reason),
+    )
+
+
+@breaks(
+    "most-significant-bit-dropped",
+    "A reply with a length whose most significant bit is set is not taken",
+)
+def _(patch: Patch) -> None:
+    take_lengths(patch)
+
+
+@breaks("pings-as-large-as-they-like", "A ping of more than 125 bytes ends the connection")
+def _(patch: Patch) -> None:
+    patch.setattr(Frame, "check", lambda _: None)
+
+
+# Whose a refusal is.
+
+
+@breaks("refusal-under-another-name-is-for-all", "A refusal under *")
+def _(patch: Patch) -> None:
+    original = core.Pipeline.answer
+
+    def answer(self: core.Pipeline, reply: str) -> None:
+        name, body = decode_reply(reply)
+        if self._in_flight and f"{self._in_flight[0].command}_RSP" != name:
+            for request in self._in_flight:
+                request.waiter.set_exception(ResponseError(request.command, body))
+            self._in_flight.clear()
+        if self._in_flight:
+            original(self, reply)
+
+    patch.setattr(core.Pipeline, "answer", answer)
 
 
 if __name__ == "__main__":

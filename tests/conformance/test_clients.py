@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ndb_protocol.conformance.scenarios import load_client_scenarios
+from ndb_protocol.conformance.scenarios import load_client_scenarios, matches
 
 from .broken_client import BREAKS
 from .kit import run_kit
@@ -16,10 +16,11 @@ CLIENTS = ROOT / "docs" / "clients"
 PYTHON = shlex.quote(sys.executable)
 
 
-def passes(command: str, *options: str) -> None:
+def passes(command: str, *options: str, skips: int = 0) -> None:
     ran = run_kit("--client", command, *options)
     assert ran.status == 0, "\n".join(ran.lines) + ran.stderr
-    assert ran.counts == {"passed": len(load_client_scenarios()), "failed": 0, "skipped": 0}
+    passed = len(load_client_scenarios()) - skips
+    assert ran.counts == {"passed": passed, "failed": 0, "skipped": skips}
     assert ran.lines[-1] in (ROOT / "docs" / "howto" / "write-a-client.md").read_text()
 
 
@@ -32,7 +33,8 @@ def test_a_client_that_answers_the_last_of_several_pings_alone_passes() -> None:
 
 
 def test_the_javascript_client_passes_in_node() -> None:
-    passes(f"{node()} {CLIENTS / 'javascript' / 'conformance.js'}")
+    # It takes lengths that are not in their shortest form.
+    passes(f"{node()} {CLIENTS / 'javascript' / 'conformance.js'}", skips=3)
 
 
 def test_the_javascript_client_passes_in_a_browser() -> None:
@@ -49,7 +51,8 @@ def test_a_broken_client_is_found_out(name: str) -> None:
     caught_by = f"client/{BREAKS[name].caught_by}"
     client = f"{PYTHON} -m tests.conformance.broken_client {name}"
     ran = run_kit("--client", client, "--only", caught_by, "--timeout", "2")
-    assert ran.counts == {"passed": 0, "failed": 1, "skipped": 0}, "\n".join(ran.lines)
+    noticing = sum(matches(scenario.id, [caught_by]) for scenario in load_client_scenarios())
+    assert ran.counts == {"passed": 0, "failed": noticing, "skipped": 0}, "\n".join(ran.lines)
     assert ran.status == 1
 
 

@@ -173,6 +173,10 @@ sub _take {
         last if length $self->{in} < $header;
         $length = unpack 'x2n', $self->{in} if $length == 126;
         $length = unpack 'x2Q>', $self->{in} if $length == 127;
+        # RFC 6455, section 5.2: in its shortest form, and its most significant bit is 0.
+        return $self->_fail('a length that is not in its shortest form')
+            if $header == 4 && $length < 126 || $header == 10 && $length < 65536;
+        return $self->_fail('a length that is too large') if $length >> 63;
         return $self->_fail('a control frame that is too long or in fragments')
             if $opcode >= CLOSE && (!$fin || $length > 125);
         last if length $self->{in} < $header + $length;

@@ -152,10 +152,13 @@ class ClientStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         raw: bytes to send as they are, in hexadecimal.
         close: close the connection with this code.
         drop: end the connection without a close frame.
-        ends: what was sent makes the client end the connection.
+        ends: what was sent makes the client end the connection; if with a close frame,
+            its code is one of `expect_close`.
         of: the call that the rest is about, by its number; by default the oldest without outcome.
         result: what the client must say came of the call.
-        may_fail: it may say instead that it can't read the reply.
+        may_fail: the error that it may say it met instead; `lost` if it may end the connection.
+        may_take: what it may say came of the call if its WebSocket library does not look at what is
+            wrong; then the scenario is skipped.
         error: the error that it must say it met instead.
         status: the status of a refusal.
         expect_close: codes with one of which the client must close the connection.
@@ -177,7 +180,8 @@ class ClientStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     ends: bool = False
     of: int | None = None
     result: dict[str, Any] | None = None
-    may_fail: bool = False
+    may_fail: Literal["lost", "unreadable"] | None = None
+    may_take: dict[str, Any] | None = None
     error: Literal["refused", "lost", "timeout", "unreadable"] | None = None
     status: int | None = None
     expect_close: tuple[int, ...] = ()
@@ -199,7 +203,8 @@ class ClientScenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         refuse: the HTTP status with which the server refuses the opening handshake.
         knows: the subprotocols that the server knows.
         may_refuse: the client may refuse to open the connection; then that is all.
-        info: what the server answers if the client asks, before anything else, what it can do.
+        info: what the server answers if the client asks by itself, before anything else, what it
+            can do.
     """
 
     name: str
