@@ -433,6 +433,8 @@ async def test_a_ping_is_answered() -> None:
         ),
         (b"\x81\x7f\x80" + bytes(7), CloseCode.PROTOCOL_ERROR, "most significant bit set"),
         (b"\x82\x7f" + b"\xff" * 8, CloseCode.PROTOCOL_ERROR, "most significant bit set"),
+        (b"\x89\x7e\0\x7e", CloseCode.PROTOCOL_ERROR, "control frame too long"),
+        (b"\x88\x7f\0\0\1" + bytes(5), CloseCode.PROTOCOL_ERROR, "control frame too long"),
         (b"\xc1\x02{}", CloseCode.PROTOCOL_ERROR, "reserved bits"),
         (b"\x83\x02{}", CloseCode.PROTOCOL_ERROR, "invalid opcode"),
         (

@@ -850,7 +850,7 @@ def _(patch: Patch) -> None:
     patch.setattr(
         transport,
         "length_violation",
-        lambda length, wide: original(length & (2**63 - 1) or 2**16, wide),
+        lambda first, length, wide: original(first, length & (2**63 - 1) or 2**16, wide),
     )
 
 

@@ -161,6 +161,15 @@ BROKEN = [
         for name, first in (("a text", 0x81), ("a ping", 0x89))
         for length in (2**63, 2**63 + 5, 2**64 - 1)
     ),
+    *(
+        Exchange(
+            f"the header of {name} of {length:,} bytes",
+            SET + wide(first, length, width),
+            [DONE, (1002, "control frame too long")],
+        )
+        for name, first in (("a close frame", 0x88), ("a ping", 0x89), ("a pong", 0x8A))
+        for length, width in ((126, 2), (2**16, 8), (2**40, 8))
+    ),
     Exchange(
         "a continuation whose length is not in its shortest form",
         SET + frame(text_frame, b"{", fin=False) + wide(0x80, 1, 2, b"}"),

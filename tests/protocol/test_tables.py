@@ -1,6 +1,6 @@
 """The tables of statuses and commands are those of the protocol."""
 
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import msgspec
 import pytest
@@ -149,7 +149,9 @@ def test_a_command_misses_parameters_if_some_are_required(command: Command) -> N
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_no_message_shows_what_is_in_it_to_who_prints_it(command: Command) -> None:
     for kind in (command.params, *command.replies):
-        names = [field.name for field in msgspec.structs.fields(kind)]
-        message = kind(**dict.fromkeys(names, "hunter2-marked"))
+        values: dict[str, Any] = {
+            field.name: "hunter2-marked" for field in msgspec.structs.fields(kind)
+        }
+        message = kind(**values)
         assert f"{message} {message!r} {[message]}".count("hunter2-marked") == 0
         assert kind.__name__ in repr(message)

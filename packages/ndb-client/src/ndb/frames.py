@@ -16,6 +16,9 @@ FINAL_TEXT = 0x81
 MASKED = 0x80
 """The bit of the second byte that says that the payload is masked."""
 
+_CONTROL = 0x08
+"""The bit of the first byte that says that the frame is a control frame."""
+
 _POOL = 4096
 _pack_short = struct.Struct("!BB").pack
 _pack_medium = struct.Struct("!BBH").pack
@@ -50,7 +53,8 @@ def frame_bounds(data: bytes | bytearray, start: int) -> tuple[int, int] | None:
     The end may lie beyond `data`. None if the header is not whole yet.
 
     Raises:
-        ValueError: RFC 6455, section 5.2, does not allow the length; `websockets` takes it.
+        ValueError: RFC 6455, section 5.2 or 5.5, does not allow the length. `websockets` takes it,
+            or waits for the payload.
     """
     payload = start + 2
     if len(data) < payload:
@@ -70,5 +74,7 @@ def frame_bounds(data: bytes | bytearray, start: int) -> tuple[int, int] | None:
             raise ValueError("length not in its shortest form")
         if size >> 63:
             raise ValueError("length with its most significant bit set")
+        if data[start] & _CONTROL:
+            raise ValueError("control frame too long")
         payload += width
     return payload, payload + size

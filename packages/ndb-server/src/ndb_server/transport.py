@@ -144,6 +144,7 @@ _CONNECTING, _OPEN = State.CONNECTING, State.OPEN
 _FINAL_TEXT = 0x81
 _PING = 0x89
 _PONG = 0x8A
+_CONTROL = 0x08
 _MASKED = 0x80
 _MASK_END = 6
 """Where the payload of a short frame begins, behind its two first bytes and the masking key."""
@@ -203,14 +204,16 @@ def text_messages(
     return messages, ends
 
 
-def length_violation(length: int, wide: int) -> str:
+def length_violation(first: int, length: int, wide: int) -> str:
     """Return what is wrong with a length in `wide` bytes (RFC 6455, section 5.2), if anything is.
 
-    `ServerProtocol` takes any.
+    `ServerProtocol` takes any, or waits for the payload. `first` is the first byte of the frame.
     """
     if length < _LEAST[wide]:
         return "length not in its shortest form"
-    return "length with its most significant bit set" if length >> 63 else ""
+    if length >> 63:
+        return "length with its most significant bit set"
+    return "control frame too long" if first & _CONTROL else ""
 
 
 def not_utf8(message: bytes | bytearray) -> str:
@@ -534,7 +537,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
                 if total < payload:
                     break
                 length = int.from_bytes(data[position + 2 : position + 2 + wide])
-                if reason := length_violation(length, wide):
+                if reason := length_violation(first, length, wide):
                     self._ws.fail(CloseCode.PROTOCOL_ERROR, reason)
                     self._log_closing()
                     is_open = False
