@@ -61,8 +61,13 @@ class Channel:
     def is_open(self) -> bool:
         """Whether there is a connection, or one is being made again."""
         return not self._is_left_behind and (
-            self._connection is not None or self._reconnecting is not None
+            self._connection is not None or self._is_reconnecting
         )
+
+    @property
+    def _is_reconnecting(self) -> bool:
+        # Who cancels every task there is ends this one too: the next request starts over.
+        return self._reconnecting is not None and not self._reconnecting.done()
 
     @property
     def _is_left_behind(self) -> bool:
@@ -122,7 +127,7 @@ class Channel:
         unsent = self._pipeline.add(request)
         if self._connection is not None:
             self._connection.wake(unsent)
-        elif self._reconnecting is None:
+        elif not self._is_reconnecting:
             self._reconnect()
         return waiter
 
@@ -227,9 +232,9 @@ class Channel:
             *(other for other in self._connections if not other.is_closed),
         ]
         self._connection = connection
-        if self._reconnecting is not None:
+        if self._is_reconnecting:
             logger.info("connected to %s again", server)
-        self._reconnecting = self._trouble = None
+        self._trouble = None
         connection.start()
 
     def _lost(self, connection: Connection) -> None:
@@ -264,14 +269,9 @@ class Channel:
                         self._trouble = str(error)
                     else:
                         return
-        except asyncio.CancelledError:
-            # By `close`, or by who cancels every task there is: the next request starts over.
-            self._reconnecting = None
-            raise
         except TimeoutError:
             # The next request starts over.
             reason = f"no connection could be made for {seconds:g} s: {self._trouble}"
         else:
             reason = self.ended = f"no connection is made any more: {self._trouble}"
-        self._reconnecting = None
         self._pipeline.abandon(reason)
