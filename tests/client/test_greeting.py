@@ -11,6 +11,7 @@ from ndb import (
     KvClient,
     RequestTimeout,
     ResponseError,
+    SessionClient,
     UnreadableReply,
 )
 from ndb.core import Capabilities, StrayReply
@@ -181,6 +182,23 @@ async def test_a_value_too_large_for_the_server_is_refused_before_anything_is_se
         assert others == [None, 1]
         assert isinstance(too_large, ValueError)
         assert "1,001 bytes, and the server takes at most 1,000" in str(too_large)
+
+
+async def test_a_reply_that_is_sent_twice_is_not_the_reply_to_what_is_asked_next() -> None:
+    async def twice(server: RawPeer) -> None:
+        await server.send(await server.handshake())
+        await server.greet(NEMESISDB)
+        await server.request()
+        nonlocal token
+        token += 1
+        await server.send(text(reply("SH_NEW", tkn=token)) * 2)
+        await server.reader.read()
+
+    token = 0
+    async with raw_peer(twice) as url, asyncio.timeout(BOUND):
+        async with SessionClient(url, policy=QUICK) as client:
+            sessions = await asyncio.gather(*(client.create_session() for _ in range(3)))
+        assert [session.tkn for session in sessions] == [1, 2, 3]
 
 
 async def test_a_refusal_under_another_name_leaves_the_connection_to_nemesisdb_as_it_is() -> None:

@@ -86,7 +86,9 @@ async def connect(
             except BaseException:  # Nobody else knows of it, whatever ends the wait.
                 connection.abort()
                 raise
-    except (OSError, UnicodeError) as error:
+    except (OSError, UnicodeError, RuntimeError) as error:
+        # RuntimeError is uvloop's word for some addresses, and asyncio's where no thread can be
+        # started to look up the name.
         reason = f"no answer within {timeout:g} s" if limit.expired() else reason_of(error, server)
         raise _refused(server, reason) from error
     if connection.ended is not None:
@@ -104,7 +106,7 @@ async def _begin(server: Server, connection: "Connection") -> None:
     """Make the TCP connection, and the TLS connection on it.
 
     Raises:
-        OSError: it can't be made.
+        OSError, UnicodeError, RuntimeError: it can't be made.
     """
     loop = asyncio.get_running_loop()
     if server.path is not None:
@@ -112,11 +114,8 @@ async def _begin(server: Server, connection: "Connection") -> None:
         return
     host, port = server.address.host, server.address.port
     addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    try:
-        # uvloop's `create_connection` tries one address after the other, each for minutes.
-        connected = await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS)
-    except RuntimeError as error:  # What uvloop raises for some addresses.
-        raise OSError(str(error)) from error
+    # uvloop's `create_connection` tries one address after the other, each for minutes.
+    connected = await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS)
     if not server.address.secure:
         await loop.create_connection(lambda: connection, sock=connected)
         return
@@ -222,9 +221,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         """
         if unsent >= _WRITE_COUNT:
             self._flush()
-        elif not self._flush_is_due:
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+        else:
+            self._flush_soon()
 
     async def close(self) -> None:
         """Close the connection (RFC 6455, section 7.1.2).
@@ -261,6 +259,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def give_up(self, reason: str) -> None:
         """End the connection because nothing more is to be had of it."""
         self._finish(reason)
+
+    def _flush_soon(self) -> None:
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -424,7 +427,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _answer_and_go_on(self, reply: str) -> None:
         self._pipeline.answer(reply)
-        self._flush()
+        # Behind what was read together: what is there already is no reply to the next request.
+        self._flush_soon()
 
     def _write_control(self) -> None:
         """Write what ClientProtocol has to send."""
