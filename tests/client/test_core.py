@@ -410,6 +410,13 @@ def test_a_refused_session_is_returned_as_invalid() -> None:
     assert (session.status, session.message) == (Status.SESSION_NEW_FAIL, "too many")
 
 
+@pytest.mark.parametrize("tkn", ["0", "-1", "1.0", "true", "null", '"x"', "18446744073709551616"])
+def test_a_new_session_without_a_token_is_no_session(tkn: str) -> None:
+    request = commands.create_session(0, False, False, False)
+    with pytest.raises(UnreadableReply, match="SH_NEW has a member of another type than it should"):
+        request.outcome('{"SH_NEW_RSP":{"st":1,"tkn":%s}}' % tkn)
+
+
 @pytest.mark.parametrize("tkn", ['"18446744073709551615"', "18446744073709551615"])
 def test_a_token_is_read_in_either_form(tkn: str) -> None:
     request = commands.create_session(0, False, False, False)
@@ -500,6 +507,14 @@ def test_a_session_may_stand_for_its_token() -> None:
     by_token = commands.save_sessions("name", [5, 6])
     assert commands.save_sessions("name", [Session(5), Session(6)]).params == by_token.params
     assert commands.session(Session(5)) == commands.session(5)
+
+
+def test_a_session_may_be_made_of_a_cookie() -> None:
+    session: Any = Session
+    assert commands.session(session("5")) == commands.session(5)
+    assert commands.session_exists([session("5"), session("")]).params == {"tkns": [5, 0]}
+    with pytest.raises(TypeError, match="tkn must be a Session, an int or a str, not NoneType"):
+        commands.end_session(session(None))
 
 
 def test_keys_may_be_any_iterable_and_any_mapping() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
-from ndb_protocol import Status, parse_token
+from ndb_protocol import NO_TOKEN, Status, parse_token
 
 from .core import Body, Request, StrayReply
 from .errors import ResponseError
@@ -266,7 +266,9 @@ def create_session(
 
 
 def _session(body: Body) -> Session:
-    return Session(parse_token(body["tkn"]))
+    if (tkn := parse_token(body["tkn"])) == NO_TOKEN:
+        raise ValueError("the token is none")
+    return Session(tkn)
 
 
 def _no_session(error: ResponseError) -> Session:

@@ -51,10 +51,10 @@ def token_of(tkn: Tkn) -> int:
         back in a cookie may be anything, and is answered as an unknown token is.
 
     Raises:
-        TypeError: `tkn` is neither an integer nor a string nor a `Session`.
+        TypeError: `tkn` is neither an integer nor a string nor the `Session` of one.
     """
+    if isinstance(tkn, Session):
+        tkn = tkn.tkn
     if type(tkn) is int or isinstance(tkn, str):
         return parse_token(tkn)
-    if isinstance(tkn, Session):
-        return tkn.tkn
     raise TypeError(f"tkn must be a Session, an int or a str, not {type(tkn).__name__}")
