@@ -155,3 +155,31 @@ async def test_a_server_that_is_not_reached_does_not_show_the_credentials(client
     assert shown(failure.value)
     assert places_with(failure.value, SECRET) == []
     assert SECRET not in str(failure.value)
+
+
+WRONG_SERVERS: dict[str, KvClient] = {
+    uri.replace(SECRET, "SECRET"): KvClient(uri)
+    for uri in (
+        f"ws://name:{SECRET}/x@127.0.0.1:1/",
+        f"http://name:{SECRET}@127.0.0.1:1/",
+        f"ws://name:{SECRET}@127.0.0.1:99999/",
+        f"ws://name:{SECRET}@127.0.0.1:port/",
+        f"ws://name:{SECRET} @127.0.0.1:1/",
+        f"ws+unix://name:{SECRET}@host/path",
+    )
+} | {
+    "no name": KvClient("ws://127.0.0.1:1/", credentials=("", SECRET)),
+    "no bearer token": KvClient("ws://127.0.0.1:1/", credentials=f"{SECRET} {SECRET}"),
+    "no pair": KvClient("ws://127.0.0.1:1/", credentials=[SECRET]),  # type: ignore[arg-type]
+    "no text": KvClient("ws://127.0.0.1:1/", credentials=("name", f"{SECRET}\ud800")),
+    "both": KvClient(f"ws://name:{SECRET}@127.0.0.1:1/", credentials=("name", SECRET)),
+}
+
+
+@pytest.mark.parametrize("client", WRONG_SERVERS.values(), ids=WRONG_SERVERS)
+async def test_what_is_no_server_does_not_show_the_credentials(client: KvClient) -> None:
+    with pytest.raises((ValueError, TypeError)) as refusal:
+        await client.open()
+    assert shown(refusal.value)
+    assert places_with(refusal.value, SECRET) == []
+    assert SECRET not in repr(refusal.value)

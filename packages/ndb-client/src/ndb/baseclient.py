@@ -68,7 +68,11 @@ class BaseClient:
                 where the event loop in which it was opened has ended, or in a forked process.
             ValueError: `uri` is not the URI of a WebSocket server, or the credentials are none.
         """
-        servers = parse_servers(self.uri if uri is None else uri, self._credentials, self._ssl)
+        try:
+            servers = parse_servers(self.uri if uri is None else uri, self._credentials, self._ssl)
+        except (TypeError, ValueError) as error:
+            # Without its frames, for they hold the credentials.
+            raise error.with_traceback(None) from None
         if self._opening or (self._channel is not None and self._channel.is_open):
             raise InvalidState("the client is open already; close() it first")
         limit = self.timeout if self.timeout is not None else self._policy.request_timeout

@@ -173,6 +173,10 @@ def _authorization(credentials: Credentials) -> str:
         case (str(name), str(secret)):
             if not name or ":" in name:
                 raise ValueError("the name of the credentials is empty or has a colon in it")
-            return build_authorization_basic(name, secret)
+            try:
+                return build_authorization_basic(name, secret)
+            except UnicodeEncodeError:
+                # Not the error itself: it holds the secret.
+                raise ValueError("the credentials are not text: UTF-8 can't encode them") from None
         case _:
             raise TypeError("credentials must be a pair of a name and its secret, or a token: str")
