@@ -5,7 +5,6 @@ keys.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from ndb_protocol import NO_TOKEN, Status, parse_token
@@ -109,8 +108,9 @@ def _without_status(body: Body) -> Body:
     return body
 
 
-def _within(asked: Iterable[Any], found: AbstractSet[Any]) -> None:
-    if not found <= frozenset(asked):
+def _within(asked: list[Any], found: Iterable[Any]) -> None:
+    # What is nearly always found comes first: all of it, in the order asked.
+    if [*found] != asked and not frozenset(asked).issuperset(found):
         raise StrayReply("a request was answered with what it did not ask for")
 
 
@@ -125,7 +125,7 @@ def _values_of(asked: list[str]) -> Callable[[Body], dict[str, Any]]:
 
 def _of_dataset(name: str) -> Callable[[Body], Body]:
     def result(body: Body) -> Body:
-        _within([name], {body["name"]})
+        _within([name], [body["name"]])
         return _without_status(body)
 
     return result
@@ -176,7 +176,7 @@ def contains(space: KeySpace, keys: Iterable[str]) -> Request[list[str]]:
 
     def result(body: Body) -> list[str]:
         found: list[str] = body["contains"]
-        _within(names, {*found})
+        _within(names, found)
         return found
 
     return Request(f"{space.prefix}CONTAINS", {**space.params, "keys": names}, result)
@@ -209,7 +209,7 @@ def find(
     def result(body: Body) -> list[str] | dict[str, Any]:
         found: list[str] | dict[str, Any] = body["paths" if rsp == "paths" else "keys"]
         if names and rsp != "paths":
-            _within(names, {*found})
+            _within(names, found)
         return found
 
     return Request(f"{space.prefix}FIND", params, result)
@@ -289,7 +289,7 @@ def session_exists(tkns: Iterable[Tkn]) -> Request[list[int]]:
 
     def result(body: Body) -> list[int]:
         found = [parse_token(token) for token in body["exist"]]
-        _within(tokens, {*found})
+        _within(tokens, found)
         return found
 
     return Request("SH_EXISTS", {"tkns": tokens}, result)

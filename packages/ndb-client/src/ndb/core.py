@@ -162,7 +162,12 @@ class Request(Generic[T]):
             raise StrayReply(f"{self.command} was answered by {name[:64]!a}")
         try:
             token = self.params.get("tkn")
-            if token is not None and "tkn" in body and parse_token(body["tkn"]) != token:
+            # What is nearly always so comes first: there is none, or it is an integer.
+            if (
+                token is not None
+                and body.get("tkn", token) != token
+                and parse_token(body["tkn"]) != token
+            ):
                 raise StrayReply(f"{self.command} was answered for another session")
             return self.result(body)
         except KeyError as error:
@@ -213,20 +218,22 @@ class Pipeline:
         They count as sent. A request nobody waits for any more is dropped, and so is one that is
         larger than the server takes, whose waiter is told.
         """
+        unsent, in_flight = self._unsent, self._in_flight
         most = math.inf if self._capabilities.pipelining else 1
+        largest = self._capabilities.message_size
         messages: list[bytes] = []
-        while self._unsent and size > 0 and len(self._in_flight) < most:
-            request = self._unsent.popleft()
+        while unsent and size > 0 and len(in_flight) < most:
+            request = unsent.popleft()
             if request.waiter.done():
                 continue
             message = request.message
-            if len(message) > self._capabilities.message_size:
+            if len(message) > largest:
                 self._refuse(request)
                 continue
             messages.append(message)
             size -= len(message)
             request.sendings += 1
-            self._in_flight.append(request)
+            in_flight.append(request)
         return messages
 
     def _refuse(self, request: Request[Any]) -> None:
