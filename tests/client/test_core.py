@@ -52,7 +52,7 @@ def ask(
     deadline: float = math.inf,
 ) -> Waiting:
     """Make a request, and return who waits for its result."""
-    request = Request(command, {}, lambda body: body["cnt"])
+    request = Request(command, {}, lambda body, _: body["cnt"])
     request.message = message.encode()
     request.waiter = waiter = Waiting()
     request.deadline = deadline
@@ -289,7 +289,7 @@ def test_a_refusal_raises_whatever_name_it_comes_under(name: str) -> None:
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_a_session_that_is_not_there_is_an_error_of_its_own(command: str) -> None:
-    request = Request(command, {}, lambda body: body)
+    request = Request(command, {}, lambda body, _: body)
     with pytest.raises(SessionNotFound) as refusal:
         request.outcome('{"%s_RSP":{"st":100,"m":"no such session"}}' % command)
     assert refusal.value.status is Status.SESSION_NOT_EXIST

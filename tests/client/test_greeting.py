@@ -185,6 +185,8 @@ async def test_a_value_too_large_for_the_server_is_refused_before_anything_is_se
 
 
 async def test_a_reply_that_is_sent_twice_is_not_the_reply_to_what_is_asked_next() -> None:
+    token = 0
+
     async def twice(server: RawPeer) -> None:
         await server.send(await server.handshake())
         await server.greet(NEMESISDB)
@@ -194,7 +196,6 @@ async def test_a_reply_that_is_sent_twice_is_not_the_reply_to_what_is_asked_next
         await server.send(text(reply("SH_NEW", tkn=token)) * 2)
         await server.reader.read()
 
-    token = 0
     async with raw_peer(twice) as url, asyncio.timeout(BOUND):
         async with SessionClient(url, policy=QUICK) as client:
             sessions = await asyncio.gather(*(client.create_session() for _ in range(3)))

@@ -540,33 +540,31 @@ async def test_a_reconnecting_that_is_cancelled_before_it_begins_starts_over() -
     async def end(server: RawPeer) -> None:
         server.writer.close()
 
-    async with peers(end, counts(1)) as url:
-        async with KvClient(url, policy=QUICK) as client:
-            channel = client._channel
-            assert channel is not None
-            await until(lambda: channel._reconnecting is not None)
-            assert channel._reconnecting is not None
-            channel._reconnecting.cancel()
-            await asyncio.wait([channel._reconnecting])
-            assert await client.count() == 1
+    async with peers(end, counts(1)) as url, KvClient(url, policy=QUICK) as client:
+        channel = client._channel
+        assert channel is not None
+        await until(lambda: channel._reconnecting is not None)
+        assert channel._reconnecting is not None
+        channel._reconnecting.cancel()
+        await asyncio.wait([channel._reconnecting])
+        assert await client.count() == 1
 
 
 async def test_a_name_that_no_thread_can_look_up_is_looked_up_again() -> None:
     async def end(server: RawPeer) -> None:
         server.writer.close()
 
-    async with peers(end, counts(1)) as url:
-        async with KvClient(url, policy=QUICK) as client:
-            loop = asyncio.get_running_loop()
-            # It starts no thread, as a process at the limit of its threads does not.
-            ended = ThreadPoolExecutor()
-            ended.shutdown()
-            loop.set_default_executor(ended)
-            await until(lambda: "cannot schedule" in (trouble(client) or ""))
-            with pytest.raises(ConnectError, match="cannot schedule"):
-                await KvClient(url).open()
-            loop.set_default_executor(ThreadPoolExecutor())
-            assert await client.count() == 1
+    async with peers(end, counts(1)) as url, KvClient(url, policy=QUICK) as client:
+        loop = asyncio.get_running_loop()
+        # It starts no thread, as a process at the limit of its threads does not.
+        ended = ThreadPoolExecutor()
+        ended.shutdown()
+        loop.set_default_executor(ended)
+        await until(lambda: "cannot schedule" in (trouble(client) or ""))
+        with pytest.raises(ConnectError, match="cannot schedule"):
+            await KvClient(url).open()
+        loop.set_default_executor(ThreadPoolExecutor())
+        assert await client.count() == 1
 
 
 async def test_a_client_that_is_garbage_stops_reconnecting() -> None:

@@ -68,11 +68,11 @@ def _(patch: Patch) -> None:
     "The reply to another command is not taken for the reply, nor is anything behind it",
 )
 def _(patch: Patch) -> None:
-    def outcome(self: core.Request[Any], message: str) -> Any:
+    def outcome(self: core.Request[Any], message: str, *, alone: bool = False) -> Any:
         _, body = decode_reply(message)
         if body["st"] not in SUCCESS:
             raise ResponseError(self.command, body)
-        return self.result(body)
+        return self.result(body, self.params)
 
     patch.setattr(core.Request, "outcome", outcome)
 

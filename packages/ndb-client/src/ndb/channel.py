@@ -60,9 +60,7 @@ class Channel:
     @property
     def is_open(self) -> bool:
         """Whether there is a connection, or one is being made again."""
-        return not self._is_left_behind and (
-            self._connection is not None or self._is_reconnecting
-        )
+        return not self._is_left_behind and (self._connection is not None or self._is_reconnecting)
 
     @property
     def _is_reconnecting(self) -> bool:

@@ -4,12 +4,12 @@
 keys.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ndb_protocol import NO_TOKEN, Status, parse_token
 
-from .core import Body, Request, StrayReply
+from .core import Body, Params, Request, StrayReply
 from .errors import ResponseError
 from .session import Session, Tkn, token_of
 
@@ -25,7 +25,7 @@ class KeySpace(NamedTuple):
     """
 
     prefix: str
-    params: dict[str, Any]
+    params: Params
 
     def __repr__(self) -> str:
         return f"<KeySpace {self.prefix}>"
@@ -91,19 +91,19 @@ def _dataset(name: str) -> str:
 # Results. What they find that was not asked for belongs to another request.
 
 
-def _nothing(_: Body) -> None:
+def _nothing(_: Body, __: Params) -> None:
     return None
 
 
-def _count(body: Body) -> int:
+def _count(body: Body, _: Params) -> int:
     return int(body["cnt"])
 
 
-def _keys(body: Body) -> Any:
+def _keys(body: Body, _: Params) -> Any:
     return body["keys"]
 
 
-def _without_status(body: Body) -> Body:
+def _everything(body: Body, _: Params) -> Body:
     del body["st"]
     return body
 
@@ -114,21 +114,56 @@ def _within(asked: list[Any], found: Iterable[Any]) -> None:
         raise StrayReply("a request was answered with what it did not ask for")
 
 
-def _values_of(asked: list[str]) -> Callable[[Body], dict[str, Any]]:
-    def result(body: Body) -> dict[str, Any]:
-        found: dict[str, Any] = body["keys"]
-        _within(asked, found.keys())
-        return found
-
-    return result
+def _values(body: Body, asked: Params) -> dict[str, Any]:
+    found: dict[str, Any] = body["keys"]
+    _within(asked["keys"], found.keys())
+    return found
 
 
-def _of_dataset(name: str) -> Callable[[Body], Body]:
-    def result(body: Body) -> Body:
-        _within([name], [body["name"]])
-        return _without_status(body)
+def _value(body: Body, asked: Params) -> Any:
+    [key] = asked["keys"]
+    return _values(body, asked).get(key)
 
-    return result
+
+def _contained(body: Body, asked: Params) -> list[str]:
+    found: list[str] = body["contains"]
+    _within(asked["keys"], found)
+    return found
+
+
+def _found(body: Body, asked: Params) -> list[str] | dict[str, Any]:
+    if asked["rsp"] == "paths":
+        paths: list[str] = body["paths"]
+        return paths
+    found: list[str] | dict[str, Any] = body["keys"]
+    if "keys" in asked:
+        _within(asked["keys"], found)
+    return found
+
+
+def _session(body: Body, _: Params) -> Session:
+    if (tkn := parse_token(body["tkn"])) == NO_TOKEN:
+        raise ValueError("the token is none")
+    return Session(tkn)
+
+
+def _no_session(error: ResponseError) -> Session:
+    return Session(NO_TOKEN, error.status, error.message)
+
+
+def _existing(body: Body, asked: Params) -> list[int]:
+    found = [parse_token(token) for token in body["exist"]]
+    _within(asked["tkns"], found)
+    return found
+
+
+def _dataset_of(body: Body, asked: Params) -> Body:
+    _within([asked["name"]], [body["name"]])
+    return _everything(body, asked)
+
+
+def _keys_loaded(body: Body, asked: Params) -> int:
+    return int(_dataset_of(body, asked)["keys"])
 
 
 # Keys.
@@ -143,17 +178,12 @@ def add(space: KeySpace, keys: Mapping[str, Any]) -> Request[None]:
 
 
 def get(space: KeySpace, keys: Iterable[str]) -> Request[dict[str, Any]]:
-    names = _key_names(keys)
-    params = {**space.params, "keys": names}
-    return Request(f"{space.prefix}GET", params, _values_of(names))
+    return Request(f"{space.prefix}GET", {**space.params, "keys": _key_names(keys)}, _values)
 
 
 def get_one(space: KeySpace, key: str) -> Request[Any]:
     """Get the value of one key, None if there is no such key."""
-    names = _key_names([key])
-    values = _values_of(names)
-    params = {**space.params, "keys": names}
-    return Request(f"{space.prefix}GET", params, lambda body: values(body).get(key))
+    return Request(f"{space.prefix}GET", {**space.params, "keys": _key_names([key])}, _value)
 
 
 def get_either(
@@ -172,14 +202,8 @@ def rmv(space: KeySpace, keys: Iterable[str]) -> Request[None]:
 
 
 def contains(space: KeySpace, keys: Iterable[str]) -> Request[list[str]]:
-    names = _key_names(keys)
-
-    def result(body: Body) -> list[str]:
-        found: list[str] = body["contains"]
-        _within(names, found)
-        return found
-
-    return Request(f"{space.prefix}CONTAINS", {**space.params, "keys": names}, result)
+    params = {**space.params, "keys": _key_names(keys)}
+    return Request(f"{space.prefix}CONTAINS", params, _contained)
 
 
 def count(space: KeySpace) -> Request[int]:
@@ -205,14 +229,7 @@ def find(
     params = {**space.params, "path": path, "rsp": rsp}
     if names:
         params["keys"] = names
-
-    def result(body: Body) -> list[str] | dict[str, Any]:
-        found: list[str] | dict[str, Any] = body["paths" if rsp == "paths" else "keys"]
-        if names and rsp != "paths":
-            _within(names, found)
-        return found
-
-    return Request(f"{space.prefix}FIND", params, result)
+    return Request(f"{space.prefix}FIND", params, _found)
 
 
 def update(space: KeySpace, key: str, path: str, value: Any) -> Request[int]:
@@ -229,17 +246,16 @@ def arr_append(space: KeySpace, key: str, items: Iterable[Any], name: str | None
 
 
 def save_keys(name: str) -> Request[Body]:
-    return Request("KV_SAVE", {"name": _dataset(name)}, _of_dataset(name))
+    return Request("KV_SAVE", {"name": _dataset(name)}, _dataset_of)
 
 
 def load_keys(name: str) -> Request[Body]:
-    return Request("KV_LOAD", {"name": _dataset(name)}, _of_dataset(name))
+    return Request("KV_LOAD", {"name": _dataset(name)}, _dataset_of)
 
 
 def load_keys_count(name: str) -> Request[int]:
     """Load keys, for their number only."""
-    loaded = _of_dataset(name)
-    return Request("KV_LOAD", {"name": _dataset(name)}, lambda body: int(loaded(body)["keys"]))
+    return Request("KV_LOAD", {"name": _dataset(name)}, _keys_loaded)
 
 
 # Sessions.
@@ -265,16 +281,6 @@ def create_session(
     return Request("SH_NEW", {"expiry": {"duration": duration, **flags}}, _session, _no_session)
 
 
-def _session(body: Body) -> Session:
-    if (tkn := parse_token(body["tkn"])) == NO_TOKEN:
-        raise ValueError("the token is none")
-    return Session(tkn)
-
-
-def _no_session(error: ResponseError) -> Session:
-    return Session(0, error.status, error.message)
-
-
 def end_session(tkn: Tkn) -> Request[None]:
     params = {"tkn": token_of(tkn)}
     return Request("SH_END", params, _nothing, done=Status.SESSION_NOT_EXIST)
@@ -285,38 +291,31 @@ def end_all_sessions() -> Request[int]:
 
 
 def session_exists(tkns: Iterable[Tkn]) -> Request[list[int]]:
-    tokens = _tokens(tkns)
-
-    def result(body: Body) -> list[int]:
-        found = [parse_token(token) for token in body["exist"]]
-        _within(tokens, found)
-        return found
-
-    return Request("SH_EXISTS", {"tkns": tokens}, result)
+    return Request("SH_EXISTS", {"tkns": _tokens(tkns)}, _existing)
 
 
 def session_info(tkn: Tkn) -> Request[Body]:
-    return Request("SH_INFO", {"tkn": token_of(tkn)}, _without_status)
+    return Request("SH_INFO", {"tkn": token_of(tkn)}, _everything)
 
 
 def session_info_all() -> Request[Body]:
-    return Request("SH_INFO_ALL", {}, _without_status)
+    return Request("SH_INFO_ALL", {}, _everything)
 
 
 def save_sessions(name: str, tkns: Iterable[Tkn]) -> Request[Body]:
     """Save the sessions of `tkns`, all of them if there are none."""
-    params: dict[str, Any] = {"name": _dataset(name)}
+    params: Params = {"name": _dataset(name)}
     if tokens := _tokens(tkns):
         params["tkns"] = tokens
-    return Request("SH_SAVE", params, _of_dataset(name))
+    return Request("SH_SAVE", params, _dataset_of)
 
 
 def load_sessions(name: str) -> Request[Body]:
-    return Request("SH_LOAD", {"name": _dataset(name)}, _of_dataset(name))
+    return Request("SH_LOAD", {"name": _dataset(name)}, _dataset_of)
 
 
 # The server.
 
 
 def server_info() -> Request[Body]:
-    return Request("SV_INFO", {}, _without_status)
+    return Request("SV_INFO", {}, _everything)

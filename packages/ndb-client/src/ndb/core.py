@@ -34,6 +34,7 @@ from .errors import (
 logger = logging.getLogger("ndb")
 
 T = TypeVar("T")
+Params = dict[str, Any]
 Body = dict[str, Any]
 
 
@@ -94,7 +95,7 @@ class Request(Generic[T]):
     Attributes:
         command: the name of the command.
         params: its parameters.
-        result: turns the body of a successful reply into the result.
+        result: turns the body of a successful reply into the result; is told the parameters, too.
         refused: turns a refusal into the result; raises it, unless the request says otherwise.
         done: the refusal of a request sent again that says that it was executed the first time.
         message: what is sent; set when the request is made, as are the next two.
@@ -104,8 +105,8 @@ class Request(Generic[T]):
     """
 
     command: str
-    params: dict[str, Any]
-    result: Callable[[Body], T]
+    params: Params
+    result: Callable[[Body, Params], T]
     refused: Callable[[ResponseError], T] = _raise
     done: Status | None = None
     message: bytes = field(init=False)
@@ -156,7 +157,7 @@ class Request(Generic[T]):
             if not own_name and not alone:
                 raise StrayRefusal(self.command, body)
             if status == self.done and self.sendings > 1:
-                return self.result(body)
+                return self.result(body, self.params)
             return self.refused(refusal(self.command, body))
         if not own_name:
             raise StrayReply(f"{self.command} was answered by {name[:64]!a}")
@@ -169,7 +170,7 @@ class Request(Generic[T]):
                 and parse_token(body["tkn"]) != token
             ):
                 raise StrayReply(f"{self.command} was answered for another session")
-            return self.result(body)
+            return self.result(body, self.params)
         except KeyError as error:
             raise UnreadableReply(f"the reply to {self.command} has no member {error}") from None
         except (AttributeError, TypeError, ValueError):
