@@ -111,7 +111,8 @@ async def test_values_of_a_session_are_searched_and_changed(sessions: SessionCli
 async def test_sessions_exist_until_they_end(sessions: SessionClient) -> None:
     first, second, third = [await sessions.create_session() for _ in range(3)]
     await sessions.set({"a": 1, "b": 2}, first)
-    assert await sessions.session_exists([third, NO_SESSION, first.tkn]) == [third.tkn, first.tkn]
+    asked = [third, NO_SESSION, "no token", first.tkn]
+    assert await sessions.session_exists(asked) == [third.tkn, first.tkn]
     assert await sessions.session_info_all() == {"totalSessions": 3, "totalKeys": 2}
     await sessions.end_session(first)
     assert await sessions.session_exists([first, second]) == [second.tkn]
@@ -153,6 +154,9 @@ async def test_sessions_are_saved_and_loaded(start_server: StartServer, tmp_path
         one = await client.save("one", [kept])
         assert (one["name"], one["sessions"], one["keys"]) == ("one", 1, 1)
         assert (await client.save("all"))["sessions"] == 2
+        with pytest.raises(ResponseError) as refusal:
+            await client.save("none", [kept, "no token"])
+        assert refusal.value.status is Status.VALUE_TYPE_INVALID
         await client.end_all_sessions()
         loaded = await client.load("one")
         assert (loaded["name"], loaded["sessions"], loaded["keys"]) == ("one", 1, 1)

@@ -25,7 +25,10 @@ def reason_of(error: Exception, server: Server) -> str:
         return "it does not speak TLS on this port; use ws://"
     if server.address.secure and isinstance(error, ConnectionError):
         detail = f" ({error})" if str(error) else ""
-        return f"it ended the connection in the TLS handshake{detail}; does it speak TLS there?"
+        return (
+            f"it ended the connection in the TLS handshake{detail}; "
+            "does it speak TLS there, or want a client certificate?"
+        )
     return str(error) or type(error).__name__
 
 
