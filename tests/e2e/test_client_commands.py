@@ -111,8 +111,8 @@ async def test_values_of_a_session_are_searched_and_changed(sessions: SessionCli
 async def test_sessions_exist_until_they_end(sessions: SessionClient) -> None:
     first, second, third = [await sessions.create_session() for _ in range(3)]
     await sessions.set({"a": 1, "b": 2}, first)
-    asked = [third, NO_SESSION, "no token", first.tkn]
-    assert await sessions.session_exists(asked) == [third.tkn, first.tkn]
+    existing = await sessions.session_exists([third, NO_SESSION, "no token", first.tkn])
+    assert existing == [third.tkn, first.tkn]
     assert await sessions.session_info_all() == {"totalSessions": 3, "totalKeys": 2}
     await sessions.end_session(first)
     assert await sessions.session_exists([first, second]) == [second.tkn]

@@ -90,8 +90,8 @@ class BaseClient:
     async def close(self) -> None:
         """Close the connection if there is one, and stop reconnecting.
 
-        Replies that come before the server closes it too are delivered; every other request in
-        flight raises `ConnectionLost`. The client may be opened again.
+        Replies that come before the server closes it too are delivered; every other request that
+        waits raises `ConnectionLost`. The client may be opened again.
 
         Raises:
             InvalidState: it was opened in another event loop, which goes on. Close it there.

@@ -69,10 +69,10 @@ class Channel:
 
     @property
     def _is_left_behind(self) -> bool:
-        """Whether nothing of it can be used, or ended: by whom it was made is not here any more."""
+        """Whether nothing can be done with it: its event loop has ended, or a fork was made."""
         return self._loop.is_closed() or self._pid != os.getpid()
 
-    def check_here(self) -> None:
+    def _check_here(self) -> None:
         """See to it that this is the event loop, the thread and the process it was made in.
 
         Raises:
@@ -115,7 +115,7 @@ class Channel:
             InvalidState: it was made elsewhere.
             ConnectionLost: no connection is made any more.
         """
-        self.check_here()
+        self._check_here()
         if self.ended is not None:
             raise ConnectionLost(self.ended, maybe_executed=False)
         request.waiter = waiter = self._loop.create_future()
@@ -144,15 +144,15 @@ class Channel:
     async def close(self) -> None:
         """Close the connection, or end making it again.
 
-        Requests made before are sent, and replies that come before the server's close frame are
-        delivered; all others fail.
+        Requests made before are sent, as far as the server is known to answer them, and replies
+        that come before its close frame are delivered; all others fail.
 
         Raises:
             InvalidState: it was made elsewhere, and is still of use there.
         """
         if self._is_left_behind:
             return
-        self.check_here()
+        self._check_here()
         self.ended = self.ended or _CLOSED
         try:
             if (reconnecting := self._reconnecting) is not None:

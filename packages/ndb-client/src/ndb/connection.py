@@ -227,8 +227,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     async def close(self) -> None:
         """Close the connection (RFC 6455, section 7.1.2).
 
-        Requests made before are sent, and replies that come before the server's close frame are
-        delivered. The server has `CLOSE_TIMEOUT` to end the connection; then this side does.
+        Requests made before are sent, as far as the server is known to answer them, and replies
+        that come before its close frame are delivered. The server has `CLOSE_TIMEOUT` to end the
+        connection; then this side does.
         """
         try:
             if self.ended is None:
@@ -247,14 +248,6 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         # A transport that closed with something still to write can't be aborted afterwards.
         if not self._closed.done():
             self._transport.abort()
-
-    def fail(self, code: CloseCode, reason: str) -> None:
-        """Fail the connection because of what the server sent (RFC 6455, section 7.1.7)."""
-        if self._reading:
-            # A close frame has room for 123 bytes of it (RFC 6455, section 5.5).
-            self._websocket.fail(code, reason.encode()[:123].decode(errors="ignore"))
-            self._write_control()
-            self._finish(f"the server broke the protocol: {reason}")
 
     def give_up(self, reason: str) -> None:
         """End the connection because nothing more is to be had of it."""
@@ -345,7 +338,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             try:
                 bounds = frame_bounds(data, start)
             except ValueError as error:
-                self.fail(CloseCode.PROTOCOL_ERROR, str(error))
+                self._fail(CloseCode.PROTOCOL_ERROR, str(error))
                 break
             if bounds is None:
                 break
@@ -353,7 +346,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             if stop > size:
                 self._needed = stop - start
                 if self._needed > _ABSURD:
-                    self.fail(CloseCode.MESSAGE_TOO_BIG, f"a frame of {self._needed} bytes")
+                    self._fail(CloseCode.MESSAGE_TOO_BIG, f"a frame of {self._needed} bytes")
                 break
             if data[start] == FINAL_TEXT and data[start + 1] < MASKED and not self._fragments:
                 self._answer(data[payload:stop])
@@ -395,7 +388,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _take_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.BINARY:
-            self.fail(CloseCode.UNSUPPORTED_DATA, "a reply is a text message, not a binary one")
+            self._fail(CloseCode.UNSUPPORTED_DATA, "a reply is a text message, not a binary one")
         elif frame.opcode in {Opcode.TEXT, Opcode.CONT}:
             self._fragments.append(bytes(frame.data))
             if frame.fin:
@@ -407,18 +400,18 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         try:
             text = message.decode()
         except UnicodeDecodeError as error:
-            self.fail(CloseCode.INVALID_DATA, f"a reply is not UTF-8: {error.reason}")
+            self._fail(CloseCode.INVALID_DATA, f"a reply is not UTF-8: {error.reason}")
             return
         try:
             self._deliver(text)
         except OutOfStep as error:
-            self.fail(CloseCode.PROTOCOL_ERROR, str(error))
+            self._fail(CloseCode.PROTOCOL_ERROR, str(error))
 
     def _greeted(self, reply: str) -> None:
         try:
             self.capabilities = read_greeting(reply)
         except NdbException as error:
-            self.fail(CloseCode.PROTOCOL_ERROR, str(error))
+            self._fail(CloseCode.PROTOCOL_ERROR, str(error))
             return
         pipelining = self.capabilities.pipelining
         self._deliver = self._pipeline.answer if pipelining else self._answer_and_go_on
@@ -450,6 +443,14 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._transport.abort)
+
+    def _fail(self, code: CloseCode, reason: str) -> None:
+        """Fail the connection because of what the server sent (RFC 6455, section 7.1.7)."""
+        if self._reading:
+            # A close frame has room for 123 bytes of it (RFC 6455, section 5.5).
+            self._websocket.fail(code, reason.encode()[:123].decode(errors="ignore"))
+            self._write_control()
+            self._finish(f"the server broke the protocol: {reason}")
 
     def _why(self) -> str | None:
         """Return why nothing more is to be read, if so."""

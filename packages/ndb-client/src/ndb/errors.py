@@ -60,7 +60,10 @@ def refusal(command: str, rsp: dict[str, Any]) -> ResponseError:
 
 
 class UnreadableReply(NdbException):
-    """A reply came that is none, or that has a value Python can't hold. The request has run."""
+    """A reply came that has a value Python can't hold, or that is none to this request.
+
+    In the first case the request has run; in the other it may have.
+    """
 
 
 class InvalidState(NdbException):
