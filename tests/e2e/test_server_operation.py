@@ -54,6 +54,11 @@ def test_everything_else_that_is_no_handshake_is_refused_as_before(server: Serve
 
 PROBES = {
     "HAProxy's option httpchk": b"GET /readyz HTTP/1.0\r\n\r\n",
+    "HAProxy's http-check send": b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "nginx as the documentation has it": (
+        b"GET /readyz HTTP/1.1\r\nConnection: upgrade\r\nHost: 127.0.0.1\r\n"
+        b"X-Forwarded-For: 127.0.0.1\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n"
+    ),
     "nginx without proxy_http_version": (
         b"GET /readyz HTTP/1.0\r\nHost: localhost:1\r\nConnection: close\r\n\r\n"
     ),
@@ -68,6 +73,10 @@ PROBES = {
         b"GET /readyz HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 0\r\n"
         b"Host: 127.0.0.1:1\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
         b"Upgrade: h2c\r\nUser-Agent: Java-http-client/17\r\n\r\n"
+    ),
+    "Java's HttpClient with a proxy": (
+        b"GET http://localhost:80/readyz HTTP/1.1\r\nContent-Length: 0\r\nHost: localhost\r\n"
+        b"User-Agent: Java-http-client/17\r\n\r\n"
     ),
     "a client of a forward proxy": (
         b"GET http://localhost:1/readyz HTTP/1.1\r\nHost: localhost:1\r\n\r\n"
@@ -101,6 +110,19 @@ def test_whoever_looks_after_servers_is_told_that_it_is_ready(
                 body += data
             assert body == (b"" if sent.startswith(b"HEAD") else b"ready\n"), name
     assert "refused" not in server.stderr
+
+
+@pytest.mark.parametrize("ops", [False, True], ids=["main port", "ops port"])
+def test_a_target_that_is_no_uri_is_refused_and_not_logged(
+    start_server: StartServer, ops: bool
+) -> None:
+    server = start_server(*(["--ops-port=0"] if ops else []))
+    for target in ("//[s3cret", "//[s3cret]/readyz", "http://localhost//[s3cret", "s3cret:/readyz"):
+        with Wire(ops_port(server.stderr) if ops else server.port) as client:
+            client.send(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert client.head()[0] == (404 if ops else 426), target
+    assert "s3cret" not in server.stderr
+    assert "Traceback" not in server.stderr
 
 
 def test_a_body_of_any_size_does_not_keep_the_answer_back(server: Server) -> None:

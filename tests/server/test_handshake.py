@@ -128,3 +128,47 @@ def test_the_proxy_says_the_last_address() -> None:
     assert forwarded_for(request(X_Forwarded_For="192.0.2.1, 192.0.2.2")) == "192.0.2.2"
     assert forwarded_for(request(X_Forwarded_For="192.0.2.1, evil")) is None
     assert forwarded_for(request()) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("192.0.2.1:4711", "192.0.2.1"),
+        ("[2001:DB8:0::1]:4711", "2001:db8::1"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("[fe80::1%25eth0]:1", "fe80::1"),
+        ("192.0.2.1:99999", None),
+        ("192.0.2.1%s3cret", None),
+        ("192.0.2.1%41", None),
+        ("fe80::1%s3cret through 127.0.0.1", None),
+        ("fe80::1%", None),
+        ("[fe80::1%s3cret s3cret]", None),
+        ("unknown", None),
+        ("_hidden", None),
+        ('"[2001:db8::1]"', None),
+        ("for=192.0.2.1", None),
+        ("192.0.2.1,", None),
+        ("", None),
+    ],
+)
+def test_what_a_proxy_says_is_an_address_as_logs_show_it_or_nothing(
+    text: str, expected: str | None
+) -> None:
+    assert forwarded_for(request(X_Forwarded_For=text)) == expected
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1%2eevil.example",
+        "127.0.0.1%41",
+        "127.0.0.1.evil.example",
+        "localhost%2eevil.example",
+    ],
+)
+def test_what_begins_with_an_address_is_none(host: str) -> None:
+    refusal = check_host(request(Host=host), frozenset())
+    assert refusal is not None
+    assert refusal.status == 403

@@ -72,9 +72,35 @@ def test_an_absolute_target_is_a_path_and_names_the_host() -> None:
     assert taken(b"GET ws://b?y HTTP/1.1\r\nHost: b\r\n\r\n").path == "/?y"
 
 
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        # Java's HttpClient leaves the port out of Host alone.
+        (b"http://a:80/", b"a"),
+        (b"http://a/", b"a:80"),
+        (b"HTTP://a:/", b"a"),
+        (b"ws://[::1]:80/", b"[::1]"),
+        (b"https://a:443/", b"a"),
+        (b"wss://a/", b"a:443"),
+    ],
+)
+def test_the_port_that_a_scheme_has_anyway_may_be_left_out(target: bytes, host: bytes) -> None:
+    # RFC 9110, section 4.2.3.
+    assert taken(b"GET %s HTTP/1.1\r\nHost: %s\r\n\r\n" % (target, host)).path == "/"
+
+
+def test_a_later_version_of_http_1_is_taken_as_the_last_one_known() -> None:
+    # RFC 9110, section 2.5.
+    assert taken(b"GET / HTTP/1.2\r\nHost: a\r\n\r\n").protocol == "HTTP/1.1"
+
+
 NAMED = "Host has to name the same host as the target (RFC 9112, section 3.2)"
 NONE = "this is no HTTP request (RFC 9112): "
 TLS = "this is TLS, and the server has none here; connect with ws: or http:"
+PROXY = (
+    "this is the PROXY protocol, which is not spoken here; have the proxy add X-Forwarded-For "
+    "instead, and start the server with --behind-proxy"
+)
 LARGE = f"the request line and the headers may have {MAX_HEAD_SIZE} bytes together"
 REFUSED = {
     "another host in the target": (b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, NAMED),
@@ -83,10 +109,16 @@ REFUSED = {
     "a target without a host": (b"GET http:///a HTTP/1.0\r\n\r\n", 400, NAMED),
     "no Host": (b"GET / HTTP/1.1\r\n\r\n", 400, NO_HOST.message),
     "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, NO_HOST.message),
+    "the port of another scheme": (b"GET http://a:443/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, NAMED),
+    "a scheme without a port": (b"GET a://a:80/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, NAMED),
     "another version": (b"PRI * HTTP/2.0\r\n\r\n", 505, "HTTP/1.1 and HTTP/1.0 are spoken here"),
     "another protocol": (b"*1\r\n$4\r\nPING\r\n", 400, f"{NONE}illegal request line"),
     "the protocol of before": (b"GET /\r\n", 400, f"{NONE}illegal request line"),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", 400, TLS),
+    "HAProxy's send-proxy": (
+        b"PROXY TCP4 127.0.0.1 127.0.0.1 46606 1987\r\nGET /readyz HTTP/1.0\r\n\r\n", 400, PROXY,
+    ),
+    "HAProxy's send-proxy of a connection it does not know": (b"PROXY UNKNOWN\r\n", 400, PROXY),
     "a header that is none": (
         b"GET / HTTP/1.1\r\nHost: a\r\nsecret\r\n\r\n", 400, f"{NONE}illegal header line",
     ),
@@ -127,6 +159,13 @@ def test_what_is_refused_is_refused_for_its_reason_however_it_is_cut(
 ) -> None:
     found = refused(sent)
     assert (found.status, found.message) == (status, message)
+
+
+def test_whoever_configured_the_second_proxy_protocol_is_told_so() -> None:
+    # HAProxy's check with send-proxy-v2. It writes the header at once.
+    found, _ = read(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0GET /readyz HTTP/1.0\r\n\r\n")
+    assert isinstance(found, Refusal)
+    assert (found.status, found.message) == (400, PROXY)
 
 
 def test_a_head_of_the_largest_size_is_taken() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable
 
+import pytest
 from ndb_server.handshake import Refusal
 from ndb_server.ops import Operations
 from websockets.datastructures import Headers
@@ -12,6 +13,16 @@ def ask(operations: Operations, path: str, **headers: str) -> Response | None:
     answer = operations.answer(Request(path, Headers(headers)))
     assert not isinstance(answer, Awaitable | Refusal)
     return answer
+
+
+@pytest.mark.parametrize(
+    "target", ["//[", "//[x]/readyz", "//x/readyz", "x:/readyz", "/readyz;", "*"]
+)
+def test_a_target_is_a_path_and_not_read_as_a_uri(target: str) -> None:
+    answer = Operations(lambda: None, page).answer(Request(target, Headers()))
+    assert isinstance(answer, Refusal)
+    assert answer.status == 426
+    assert ask(Operations(lambda: None, page), "/readyz?x=//[") is not None
 
 
 def page(accept: str) -> tuple[bytes, str]:

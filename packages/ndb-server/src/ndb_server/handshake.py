@@ -12,6 +12,7 @@ import binascii
 import re
 from base64 import b64decode
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -136,10 +137,13 @@ def is_always_right(host: str) -> bool:
 def parse_address(host: str) -> IPv4Address | IPv6Address | None:
     """Return the IP address that `host` is; None if it is a name."""
     try:
-        address = ip_address(host.partition("%")[0])
+        address = ip_address(host)
     except ValueError:
         return None
-    return getattr(address, "ipv4_mapped", None) or address
+    if isinstance(address, IPv4Address):
+        return address
+    # Without the zone (RFC 4007): where the packets go, it doesn't say who somebody is.
+    return address.ipv4_mapped or IPv6Address(int(address))
 
 
 def is_loopback(host: str) -> bool:
@@ -232,10 +236,10 @@ def forwarded_for(request: Request) -> str | None:
     """
     entries = ",".join(request.headers.get_all("X-Forwarded-For")).rsplit(",", 1)
     entry = entries[-1].strip()
-    if parse_address(entry) is not None:
-        return entry
-    try:
-        host = parse_host(entry)
-    except ValueError:
-        return None
-    return None if parse_address(host) is None else host
+    # An address of IPv6 has brackets where a port may follow.
+    for text in (entry, f"[{entry}]"):
+        with suppress(ValueError):
+            address = parse_address(parse_host(text))
+            if address is not None:
+                return str(address)
+    return None

@@ -21,10 +21,16 @@ MAX_HEAD_SIZE = 2**14
 
 _NONE = "this is no HTTP request (RFC 9112)"
 _VERSION = "13"
-_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)([^#]*)")
+_ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^#]*)")
+_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+"""The port that a URI of the scheme means if it names none (RFC 9110, 4.2; RFC 6455, 3)."""
+
 _REQUEST_LINE = re.compile(rb"[!-~]+ [!-~]+ HTTP/[0-9]\.[0-9]\r?")
 _TLS_HANDSHAKE = b"\x16"
 """The first byte of a record of TLS that begins a handshake (RFC 8446, section 5.1)."""
+
+_PROXY_PROTOCOL = (b"PROXY ", b"\0\r\nQUIT\n")
+"""How its headers begin, of version 1 and 2; empty lines before them have gone already."""
 
 _WITHOUT_ONE_HOST = ("Missing mandatory Host", "Found multiple Host")
 """What h11 says of a request that RFC 9112, section 3.2, has refused for its ``Host``."""
@@ -86,6 +92,11 @@ class Opening:
     def _invalid(self, reason: str) -> Refusal:
         if self._begin.startswith(_TLS_HANDSHAKE):
             return _bad("this is TLS, and the server has none here; connect with ws: or http:")
+        if self._begin.startswith(_PROXY_PROTOCOL):
+            return _bad(
+                "this is the PROXY protocol, which is not spoken here; have the proxy add "
+                "X-Forwarded-For instead, and start the server with --behind-proxy"
+            )
         return _bad(f"{_NONE}: {reason}")
 
 
@@ -116,7 +127,7 @@ def _bad(message: str) -> Refusal:
 
 def _request(event: h11.Request) -> Request | Refusal:
     version = event.http_version.decode()
-    if version not in ("1.0", "1.1"):
+    if not version.startswith("1."):
         return Refusal(
             HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
             "invalid",
@@ -131,18 +142,22 @@ def _request(event: h11.Request) -> Request | Refusal:
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is not None:
         # RFC 9112, section 3.2.2: the target's own authority counts. A client must send the same
-        # one in Host (section 3.2), so nobody who is right is refused here.
-        authority, rest = absolute.groups()
+        # one in Host (section 3.2), and some leave the port out of one of the two.
+        scheme, authority, rest = absolute.groups()
         if "Host" not in headers:
             headers["Host"] = authority
-        if not _are_same(authority, headers["Host"]):
+        if not _are_same(authority, headers["Host"], _PORTS.get(scheme.lower())):
             return _bad("Host has to name the same host as the target (RFC 9112, section 3.2)")
         target = rest if rest.startswith("/") else f"/{rest}"
-    return Request(target, headers, event.method.decode(), f"HTTP/{version}")
+    # Of a later version than is known, a recipient takes the last that it knows (RFC 9110, 2.5).
+    protocol = "HTTP/1.0" if version == "1.0" else "HTTP/1.1"
+    return Request(target, headers, event.method.decode(), protocol)
 
 
-def _are_same(one: str, other: str) -> bool:
+def _are_same(one: str, other: str, default_port: int | None) -> bool:
     try:
-        return parse_authority(one) == parse_authority(other)
+        (host, port), (other_host, other_port) = parse_authority(one), parse_authority(other)
     except ValueError:
         return False
+    ports = {default_port if number is None else number for number in (port, other_port)}
+    return host == other_host and len(ports) == 1

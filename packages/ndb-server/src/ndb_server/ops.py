@@ -7,7 +7,6 @@ from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from ndb_protocol.commands import Role
 from websockets.datastructures import Headers
@@ -141,7 +140,7 @@ class Operations:
         )
 
     def _answer(self, request: Request, visit: Visitor | None) -> Answer | None:
-        page = self._pages.get(urlsplit(request.path).path)
+        page = self._pages.get(request.path.partition("?")[0])
         if page is None:
             return None
         refusal = _check_method(request) or (None if visit is None else visit.check(request))
