@@ -294,7 +294,7 @@ def test_who_asks_for_many_unknown_tokens_waits_and_others_do_not(server: Server
         # Sessions that have expired slow nobody.
         assert guessing.request("SH_EXISTS", tkns=[*range(1, 9_000)])["exist"] == []
         requests = text({"SH_EXISTS": {"tkns": [*range(1, 2000)]}}) + text(
-            {"SH_GET": {"tkn": 5, "keys": []}}
+            {"SH_GET": {"tkn": tkn, "keys": []}}
         )
         guessing.send(requests + text({"KV_COUNT": {}}))
         for _ in range(200):
@@ -303,6 +303,20 @@ def test_who_asks_for_many_unknown_tokens_waits_and_others_do_not(server: Server
         assert [*map(next, map(iter, replies))] == ["SH_EXISTS_RSP", "SH_GET_RSP", "KV_COUNT_RSP"]
     assert "127.0.0.1 asks for many unknown tokens and waits 1.0 s" in server.stderr
     assert reached(server) == {"unknown_tokens": 1}
+
+
+def test_who_sends_many_requests_at_once_has_no_reply_about_a_token_before_it_is_paid_for(
+    server: Server,
+) -> None:
+    with opened(server.port) as guessing, opened(server.port) as honest:
+        assert guessing.request("SH_EXISTS", tkns=[1] * 10_000)["exist"] == []
+        # All of it arrives in one read; the first has to be paid for with 25 seconds.
+        guessing.send(text({"SH_EXISTS": {"tkns": [1] * 25_000}}) + text({"KV_COUNT": {}}))
+        until(lambda: "127.0.0.1 asks for many unknown tokens and waits 25.0 s" in server.stderr)
+        assert honest.request("KV_COUNT")["st"] == 1
+        guessing.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            guessing.socket.recv(1)
 
 
 OF_TOKENS = {

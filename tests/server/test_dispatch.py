@@ -8,12 +8,14 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
-from ndb_protocol import Status
+from ndb_protocol import COMMANDS, Status
 from ndb_protocol.messages import CountReply, Reply, TokenReply
 from ndb_server.dispatch import MUCH, NOT_TEXT, Dispatcher, Handler
 from ndb_server.engine import Engine
 from ndb_server.errors import RefusedError
 from ndb_server.limits import Limits
+
+from tests.e2e.test_server_admission import PARAMS
 
 TOKEN = 1234567890123456789
 SECRET = "a value that is nobody's business"
@@ -157,6 +159,32 @@ async def test_a_message_that_is_no_request_never_reaches_a_handler() -> None:
 
 def test_the_answer_to_a_binary_message_is_of_no_command() -> None:
     assert json.loads(NOT_TEXT)["ERR"]["st"] == Status.OP_CODE_INVALID
+
+
+OF_TOKENS = {
+    name: "tkn" if "tkn" in COMMANDS[name].params.__struct_fields__ else "tkns"
+    for name in Engine().handlers
+    if {"tkn", "tkns"} & {*COMMANDS[name].params.__struct_fields__}
+}
+"""The engine's commands that ask for a token, or for several, and the name of that parameter."""
+
+
+@pytest.mark.parametrize(("name", "parameter"), OF_TOKENS.items())
+def test_nothing_is_run_at_once_behind_a_request_for_an_unknown_token(
+    name: str, parameter: str
+) -> None:
+    # Whoever asks for many has to wait for the reply to the last request that was run.
+    engine = Engine(make_token=lambda: 7)
+    dispatcher = Dispatcher(engine.handlers, counting=engine)
+    dispatcher.dispatch([b'{"SH_NEW":{}}'], 0)
+
+    def run_with(token: int) -> int:
+        asked = {parameter: token if parameter == "tkn" else [token]}
+        message = json.dumps({name: PARAMS.get(name, {}) | asked}).encode()
+        count = b'{"KV_COUNT":{}}'
+        return len(dispatcher.dispatch([count, message, count, count], 0)[0])
+
+    assert (run_with(7), run_with(5)) == (4, 2)
 
 
 def test_requests_that_go_through_much_are_not_all_run_at_once() -> None:

@@ -447,6 +447,32 @@ async def test_nothing_of_what_follows_a_refused_handshake_is_kept() -> None:
         await assert_forgets_what_it_reads(peer)
 
 
+async def test_who_ends_its_side_is_not_kept_for_long_for_a_reply_that_does_not_come(
+    clock: Clock,
+) -> None:
+    coming = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    left = iter(coming)
+
+    def later(
+        messages: Sequence[bytes], _: int, __: bool
+    ) -> tuple[Sequence[bytes | Awaitable[bytes]], None]:
+        return [next(left)], None
+
+    async with opened(later) as peer:
+        await peer.send(text("1") + text("2") + text("3"))
+        await clock.advance(TIMEOUTS.write * 10)
+        peer.socket.shutdown(socket.SHUT_WR)
+        # Each reply has the time anew.
+        for number in (0, 1):
+            await clock.advance(TIMEOUTS.write - 0.1)
+            coming[number].set_result(b"reply")
+            assert await peer.said() == "reply"
+        await clock.advance(TIMEOUTS.write - 0.1)
+        assert not peer.connection.closed.done()
+        await clock.advance(0.2)
+        assert peer.connection.closed.done()
+
+
 async def test_a_handshake_that_does_not_end_in_time_ends_the_connection(clock: Clock) -> None:
     async with connected() as peer:
         await peer.send(handshake()[:-1])

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from ndb_protocol import (
     COMMANDS,
@@ -39,6 +39,16 @@ _OK = int(Status.OK)
 
 Handler = Callable[[Any, int], Reply | Awaitable[Reply]]
 """Runs a command, given its parameters and the time in ms since the epoch."""
+
+
+class Counting(Protocol):
+    """Counts the unknown tokens it was asked for."""
+
+    unknown_tokens: int
+
+
+class _AsksForNone:
+    unknown_tokens = 0
 
 
 class Refusing:
@@ -100,6 +110,7 @@ class Dispatcher:
         amend: is told when a reply was not to leave, and another took its place.
         depth: how deep arrays and objects of a message may nest.
         steps: counts those that requests take through values.
+        counting: counts the unknown tokens that requests ask for; None if none can.
 
     Attributes:
         too_deep: how many messages nested deeper.
@@ -115,6 +126,7 @@ class Dispatcher:
         amend: Amend = lambda *_: None,
         depth: int = sys.maxsize,
         steps: Steps | None = None,
+        counting: Counting | None = None,
     ) -> None:
         self._unsettled: Sequence[object] = () if journal is None else journal.unsettled
         self._awaited = _nothing if journal is None else journal.awaited
@@ -123,6 +135,7 @@ class Dispatcher:
         self._amend = amend
         self._depth = depth
         self._steps = Steps() if steps is None else steps
+        self._counting = _AsksForNone() if counting is None else counting
         self._body = bytearray()
         self.too_deep = 0
         self.large_paths: Counter[str] = Counter()
@@ -167,8 +180,9 @@ class Dispatcher:
     ) -> tuple[list[bytes | Awaitable[bytes]], Hold | None]:
         """Run the requests that `messages` (valid UTF-8) are, in their order.
 
-        Stops behind one that is answered later, as those that follow have to wait for it; once the
-        replies come to `ENOUGH` bytes, so that who asks and does not read is noticed; and once they
+        Stops behind one that is answered later, as those that follow have to wait for it; behind
+        one that asks for an unknown token, as its reply may be made to come later; once the replies
+        come to `ENOUGH` bytes, so that who asks and does not read is noticed; and once they
         took `MUCH` steps, so that others are not kept waiting.
 
         Args:
@@ -190,6 +204,8 @@ class Dispatcher:
         body = self._body
         steps = self._steps
         steps_until = steps.spent + MUCH
+        counting = self._counting
+        unknown = counting.unknown_tokens
         # A shorter one can't nest as deep: what begins has to end.
         suspect = self._depth * 2
         for message in messages:
@@ -238,7 +254,7 @@ class Dispatcher:
                     batch = awaited
             replies.append(text)
             size += len(text)
-            if size >= ENOUGH or steps.spent >= steps_until:
+            if size >= ENOUGH or steps.spent >= steps_until or counting.unknown_tokens != unknown:
                 break
         if batch is None:
             return replies, None

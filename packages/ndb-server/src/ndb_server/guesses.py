@@ -10,9 +10,9 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
 
 from .batches import Hold
+from .dispatch import Counting
 from .throttle import Allowance
 from .transport import Respond
 
@@ -23,12 +23,6 @@ PER_SECOND = 1000
 
 AT_ONCE = 10_000
 """And how many it may ask for at once."""
-
-
-class Counting(Protocol):
-    """Counts the unknown tokens it was asked for."""
-
-    unknown_tokens: int
 
 
 class Guesses:
@@ -65,7 +59,7 @@ class Guesses:
         Args:
             client: by what its tokens are counted.
             gone: done once nobody waits for the replies.
-            respond: what answers.
+            respond: what answers; it stops behind a request that asks for an unknown token.
         """
         counting = self._counting
 
@@ -83,7 +77,8 @@ class Guesses:
             wait = min(owed, asked * (self._waiting[client] + 1) / PER_SECOND)
             self.slowed += 1
             logger.warning("%s asks for many unknown tokens and waits %.1f s", client, wait)
-            # All that follows waits with the last one, so that replies stay in order.
+            # The last request is the one that asked. All that follows waits with its reply, so that
+            # replies stay in order.
             number = len(replies) - 1
             last = self._held(replies[number], number, hold)
             return [*replies[:number], self._later(last, client, wait, gone)], hold

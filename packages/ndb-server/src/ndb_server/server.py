@@ -371,9 +371,11 @@ class Server:
         handlers = permitted(handlers, roles)
         depth, steps = self._options.limits.depth, self._engine.steps
         if self._requests is None:
-            return Dispatcher(handlers, self._journal, depth=depth, steps=steps)
+            return Dispatcher(
+                handlers, self._journal, depth=depth, steps=steps, counting=self._engine
+            )
         note, amend = self._requests.note, self._requests.amend
-        return Dispatcher(handlers, self._journal, note, amend, depth, steps)
+        return Dispatcher(handlers, self._journal, note, amend, depth, steps, self._engine)
 
     @property
     def reached(self) -> Counter[str]:

@@ -67,7 +67,8 @@ class Timeouts:
     Attributes:
         handshake: for a new connection's opening handshake.
         close: for the client to close the TCP connection once the closing handshake is under way.
-        write: for the client to take any of the replies that wait for it.
+        write: for the client to take any of the replies that wait for it; and for one that is still
+            to come, once the client has ended its side.
         ping: for any sign of life before a ping is sent, and again before the connection is closed.
         idle: for a request; 0 for ever.
     """
@@ -374,6 +375,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         # Whoever has asked may end its side, and be answered still.
         self._at_eof = True
+        self._bound_answering()
         self._go_on()
         # With TLS the connection ends here, whatever is returned.
         return self._transport.can_write_eof()
@@ -689,6 +691,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._answering = asyncio.ensure_future(
                 self._answer_later(cast(Awaitable[bytes], last))
             )
+            self._bound_answering()
         texts = cast(Sequence[bytes], replies)
         if hold is None and not self._held:
             self._send(texts)
@@ -743,11 +746,20 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._traffic.binary += 1
         self._send([self._not_text])
 
+    def _bound_answering(self) -> None:
+        """Wait no longer than that for a reply which a client that ended its side may not take."""
+        if self._at_eof and self._answering is not None:
+            self._set_timer(
+                self._timeouts.write, "the client has ended its side, and its reply takes too long"
+            )
+
     async def _answer_later(self, reply: Awaitable[bytes]) -> None:
         message = await reply
         if self.closed.done():
             return
         self._answering = None
+        if self._at_eof:
+            self._cancel_timer()
         if self._held:
             self._held.append(([message], 0, None))
         else:
