@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -131,6 +131,40 @@ def test_a_body_of_any_size_does_not_keep_the_answer_back(server: Server) -> Non
     with Wire(server.port) as client:
         client.send(head + bytes(3_000_000))
         assert client.head()[0] == 405
+
+
+KEY_AND_VERSION = b"Sec-WebSocket-Key: XEwNwS4PUGk9JV+AhT8ELw==\r\nSec-WebSocket-Version: 13\r\n"
+OPENINGS = {
+    "nginx as the documentation has it": (
+        b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: upgrade\r\nHost: 127.0.0.1\r\n"
+        b"X-Forwarded-For: 1.2.3.4, 198.51.100.2\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n"
+    ),
+    "HAProxy with option forwardfor": (
+        b"GET / HTTP/1.1\r\nhost: 127.0.0.1:1\r\nuser-agent: curl/7.88.1\r\naccept: */*\r\n"
+        b"connection: Upgrade\r\nupgrade: websocket\r\nx-forwarded-for: 1.2.3.4\r\n"
+        b"x-forwarded-for: 198.51.100.2\r\n"
+    ),
+    "Java's WebSocket behind a proxy": (
+        b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nHost: localhost:1\r\nUpgrade: websocket\r\n"
+        b"User-Agent: Java-http-client/17\r\nSec-WebSocket-Protocol: ndb.v1.text\r\n"
+        b"X-Forwarded-For: 198.51.100.2:4711\r\n"
+    ),
+}
+
+
+def test_whoever_opens_a_websocket_through_a_proxy_is_let_in_as_the_client_it_is(
+    start_server: StartServer,
+) -> None:
+    server = start_server("--behind-proxy", "--max-connections-per-address", str(len(OPENINGS)))
+    with ExitStack() as stack:
+        for name, sent in OPENINGS.items():
+            client = stack.enter_context(Wire(server.port))
+            client.send(sent + KEY_AND_VERSION + b"\r\n")
+            assert client.head()[0] == 101, name
+            assert client.request("KV_COUNT") == {"st": 1, "cnt": 0}
+        one_more = stack.enter_context(Wire(server.port))
+        one_more.send(handshake(X_Forwarded_For="198.51.100.2"))
+        assert one_more.head()[0] == 429
 
 
 def test_a_websocket_connection_may_have_the_path_of_a_page(server: Server) -> None:

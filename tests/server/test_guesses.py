@@ -61,33 +61,56 @@ async def test_only_who_asks_for_many_unknown_tokens_waits(
     assert await last == b"reply to 500"
 
 
-async def test_who_waits_for_one_token_does_not_pay_for_what_others_asked_for(
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return for how many seconds replies are held back, one after the other."""
+    found: list[float] = []
+    real = Guesses._later
+
+    def noted(
+        self: Guesses,
+        reply: Awaitable[bytes],
+        client: str,
+        wait: float,
+        gone: asyncio.Future[None],
+    ) -> Awaitable[bytes]:
+        found.append(wait)
+        return real(self, reply, client, wait, gone)
+
+    monkeypatch.setattr(Guesses, "_later", noted)
+    return found
+
+
+async def test_the_log_says_once_a_minute_who_asks_for_many(
     caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    held: list[bytes | Awaitable[bytes]] = []
+    for second, names in ((0.0, "aab"), (59.9, "ab"), (60.0, "aa"), (119.9, "a"), (120.0, "b")):
+        bench.now = second
+        for name in names:
+            held += bench.client(name)([b"200000"], 0, False)[0]
+    assert [message.partition(" asks ")[0] for message in caplog.messages] == ["a", "b", "a", "b"]
+    assert bench.guesses.slowed == len(held) == 9
+    bench.guesses.close()
+    await asyncio.gather(*map(_awaited, held))
+
+
+async def test_who_waits_for_one_token_does_not_pay_for_what_others_asked_for(
+    waits: list[float],
 ) -> None:
     bench = Bench()
     guessing, honest = bench.client("192.0.2.1"), bench.client("192.0.2.1")
     [first], _ = guessing([b"40000"], 0, False)
     [second], _ = honest([b"1"], 0, False)
-    assert [message.rpartition(" waits ")[2] for message in caplog.messages] == ["30.0 s", "0.0 s"]
+    assert waits == [30, 0.002]
     assert await _awaited(second) == b"reply to 1"
     bench.guesses.close()
     await _awaited(first)
 
 
-async def test_those_who_wait_share_what_may_be_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    waits: list[float] = []
+async def test_those_who_wait_share_what_may_be_asked_for(waits: list[float]) -> None:
     bench = Bench()
-    real = bench.guesses._later
-
-    def noted(
-        reply: Awaitable[bytes], client: str, wait: float, gone: asyncio.Future[None]
-    ) -> Awaitable[bytes]:
-        waits.append(wait)
-        return real(reply, client, wait, gone)
-
-    monkeypatch.setattr(bench.guesses, "_later", noted)
     [first], _ = bench.client("192.0.2.1")([b"20000"], 0, False)
     clients = [bench.client("192.0.2.1") for _ in range(100)]
     held = [replies for client in clients for replies in client([b"1"], 0, False)[0]]

@@ -2,7 +2,7 @@
 
 import pytest
 from ndb_server import throttle
-from ndb_server.throttle import Allowance
+from ndb_server.throttle import Allowance, Reminder
 
 
 def test_who_was_quiet_the_longest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -12,6 +12,13 @@ def test_who_was_quiet_the_longest_is_forgotten(monkeypatch: pytest.MonkeyPatch)
         allowance.spend(client, 5, 0)
     assert allowance.spend("b", 1, 0) == 6
     assert allowance.spend("a", 1, 0) == 1
+
+
+def test_of_whom_nothing_was_said_the_longest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "REMEMBERED", 2)
+    reminder = Reminder(interval=60)
+    assert [reminder.is_due(client, 0) for client in "abbca"] == [True, True, False, True, True]
+    assert reminder.is_due("a", 59) is False
 
 
 def test_an_allowance_is_for_a_rate_and_some_at_once() -> None:

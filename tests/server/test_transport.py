@@ -26,6 +26,7 @@ from ndb_server.limits import UNLIMITED
 from ndb_server.transport import (
     MAX_MESSAGE_SIZE,
     Connection,
+    HeldBack,
     Respond,
     Timeouts,
     Visit,
@@ -447,11 +448,11 @@ async def test_nothing_of_what_follows_a_refused_handshake_is_kept() -> None:
         await assert_forgets_what_it_reads(peer)
 
 
-async def test_who_ends_its_side_is_not_kept_for_long_for_a_reply_that_does_not_come(
+async def test_who_ends_its_side_is_not_kept_for_long_for_a_reply_that_is_held_back(
     clock: Clock,
 ) -> None:
-    coming = [asyncio.get_running_loop().create_future() for _ in range(3)]
-    left = iter(coming)
+    coming: list[asyncio.Future[bytes]] = [asyncio.Future() for _ in range(4)]
+    left = iter([*map(HeldBack, coming[:2]), coming[2], HeldBack(coming[3])])
 
     def later(
         messages: Sequence[bytes], _: int, __: bool
@@ -459,7 +460,7 @@ async def test_who_ends_its_side_is_not_kept_for_long_for_a_reply_that_does_not_
         return [next(left)], None
 
     async with opened(later) as peer:
-        await peer.send(text("1") + text("2") + text("3"))
+        await peer.send(b"".join(map(text, "1234")))
         await clock.advance(TIMEOUTS.write * 10)
         peer.socket.shutdown(socket.SHUT_WR)
         # Each reply has the time anew.
@@ -467,6 +468,10 @@ async def test_who_ends_its_side_is_not_kept_for_long_for_a_reply_that_does_not_
             await clock.advance(TIMEOUTS.write - 0.1)
             coming[number].set_result(b"reply")
             assert await peer.said() == "reply"
+        # One that takes long for another reason is waited for.
+        await clock.advance(TIMEOUTS.write * 10)
+        coming[2].set_result(b"reply")
+        assert await peer.said() == "reply"
         await clock.advance(TIMEOUTS.write - 0.1)
         assert not peer.connection.closed.done()
         await clock.advance(0.2)

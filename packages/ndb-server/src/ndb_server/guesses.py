@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from .batches import Hold
 from .dispatch import Counting
-from .throttle import Allowance
-from .transport import Respond
+from .throttle import Allowance, Reminder
+from .transport import HeldBack, Respond
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,10 @@ PER_SECOND = 1000
 
 AT_ONCE = 10_000
 """And how many it may ask for at once."""
+
+
+LOGGED_EVERY = 60
+"""Seconds until the log says again of the same client that it waits."""
 
 
 class Guesses:
@@ -44,6 +48,7 @@ class Guesses:
         self._clock = clock
         self._now = now
         self._allowance = Allowance(PER_SECOND, AT_ONCE)
+        self._reminder = Reminder(LOGGED_EVERY)
         # How many replies to each client are held back now.
         self._waiting: Counter[str] = Counter()
         self._over = asyncio.get_running_loop().create_future()
@@ -71,12 +76,14 @@ class Guesses:
             if counting.unknown_tokens == before:
                 return replies, hold
             asked = counting.unknown_tokens - before
-            owed = self._allowance.spend(client, asked, self._clock())
+            time = self._clock()
+            owed = self._allowance.spend(client, asked, time)
             if not owed:
                 return replies, hold
             wait = min(owed, asked * (self._waiting[client] + 1) / PER_SECOND)
             self.slowed += 1
-            logger.warning("%s asks for many unknown tokens and waits %.1f s", client, wait)
+            if self._reminder.is_due(client, time):
+                logger.warning("%s asks for many unknown tokens and waits %.1f s", client, wait)
             # The last request is the one that asked. All that follows waits with its reply, so that
             # replies stay in order.
             number = len(replies) - 1
@@ -105,7 +112,7 @@ class Guesses:
             await turn
             return await reply
 
-        return later()
+        return HeldBack(later())
 
     def _stop_counting(self, client: str) -> None:
         self._waiting[client] -= 1

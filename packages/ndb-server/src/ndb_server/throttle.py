@@ -6,6 +6,29 @@ REMEMBERED = 10_000
 """How many clients are remembered; then the one is forgotten that was quiet the longest."""
 
 
+class Reminder:
+    """Something that is said of a client once in a while, however often there is cause to.
+
+    Args:
+        interval: seconds until it is said again.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._said_at: OrderedDict[str, float] = OrderedDict()
+
+    def is_due(self, client: str, now: float) -> bool:
+        """Tell whether to say it now, which is taken to be done then."""
+        said_at = self._said_at.get(client)
+        if said_at is not None and now - said_at < self._interval:
+            return False
+        self._said_at[client] = now
+        self._said_at.move_to_end(client)
+        if len(self._said_at) > REMEMBERED:
+            self._said_at.popitem(last=False)
+        return True
+
+
 class Allowance:
     """Something clients may do so often; who does it more has to wait.
 

@@ -16,11 +16,11 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from ndb_protocol import NDB_V1, NDB_V1_TEXT
 from websockets.exceptions import InvalidHeader
@@ -61,14 +61,28 @@ the last of them may be one that comes later. Beside them it returns what they h
 
 
 @dataclass(frozen=True, slots=True)
+class HeldBack(Awaitable[bytes]):
+    """A reply that comes later because its client asks for too much.
+
+    Attributes:
+        reply: the reply, in its time.
+    """
+
+    reply: Awaitable[bytes]
+
+    def __await__(self) -> Generator[Any, Any, bytes]:
+        return self.reply.__await__()
+
+
+@dataclass(frozen=True, slots=True)
 class Timeouts:
     """How long the server waits, in seconds.
 
     Attributes:
         handshake: for a new connection's opening handshake.
         close: for the client to close the TCP connection once the closing handshake is under way.
-        write: for the client to take any of the replies that wait for it; and for one that is still
-            to come, once the client has ended its side.
+        write: for the client to take any of the replies that wait for it; and for a reply that is
+            held back from it, once it has ended its side.
         ping: for any sign of life before a ping is sent, and again before the connection is closed.
         idle: for a request; 0 for ever.
     """
@@ -299,6 +313,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._fragments: tuple[Opcode, bytearray] | None = None
         # The request whose answer takes a thread; those behind it wait.
         self._answering: asyncio.Future[None] | None = None
+        self._held_back = False
         # Replies of reads, some of which wait until a change is durable, and how many were sent.
         self._held: deque[tuple[Sequence[bytes], int, Hold | None]] = deque()
         # There are more requests here than are answered together: the others' turn comes first.
@@ -375,7 +390,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         # Whoever has asked may end its side, and be answered still.
         self._at_eof = True
-        self._bound_answering()
+        self._bound_waiting()
         self._go_on()
         # With TLS the connection ends here, whatever is returned.
         return self._transport.can_write_eof()
@@ -691,7 +706,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._answering = asyncio.ensure_future(
                 self._answer_later(cast(Awaitable[bytes], last))
             )
-            self._bound_answering()
+            self._held_back = isinstance(last, HeldBack)
+            self._bound_waiting()
         texts = cast(Sequence[bytes], replies)
         if hold is None and not self._held:
             self._send(texts)
@@ -746,11 +762,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._traffic.binary += 1
         self._send([self._not_text])
 
-    def _bound_answering(self) -> None:
-        """Wait no longer than that for a reply which a client that ended its side may not take."""
-        if self._at_eof and self._answering is not None:
+    def _bound_waiting(self) -> None:
+        """See to it that who ended its side is not kept for hours for a reply held back from it."""
+        if self._at_eof and self._held_back:
             self._set_timer(
-                self._timeouts.write, "the client has ended its side, and its reply takes too long"
+                self._timeouts.write, "the client ended its side while its reply was held back"
             )
 
     async def _answer_later(self, reply: Awaitable[bytes]) -> None:
@@ -758,8 +774,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if self.closed.done():
             return
         self._answering = None
-        if self._at_eof:
+        if self._at_eof and self._held_back:
             self._cancel_timer()
+        self._held_back = False
         if self._held:
             self._held.append(([message], 0, None))
         else:
