@@ -16,12 +16,13 @@ from ndb_protocol import NO_TOKEN, TOKEN_MAX
 from ndb_protocol.messages import Expiry
 from ndb_server.batches import Changed
 from ndb_server.checking import check_store
+from ndb_server.clock import Anchor
 from ndb_server.edits import MapChange
 from ndb_server.errors import StoreError
 from ndb_server.files import lock
 from ndb_server.records import records_of
 from ndb_server.rows import Row, row_of
-from ndb_server.schema import FILE
+from ndb_server.schema import FILE, read_anchor, write_complete
 from ndb_server.sessions import NEVER, Session
 from ndb_server.store import LOCK, Store
 from ndb_server.walog import WriteAheadLog
@@ -595,6 +596,54 @@ def test_a_store_that_was_written_anew_is_synced_from_its_first_batch_on(
     opened.write(changed(maps={NO_TOKEN: MapChange({}, raw(b="1"))}))
     until(lambda: opened.store._synced == opened.store._seq)
     opened.store.close()
+
+
+# The anchor of the clock
+
+FIRST, SECOND = Anchor(START, START + 1000), Anchor(START, START + 2000)
+
+
+def kept_anchor(folder: Path) -> Anchor:
+    with closing(sqlite3.connect(folder / FILE)) as database:
+        return read_anchor(database)
+
+
+def test_an_anchor_that_comes_while_another_is_written_is_on_disk_before_the_next_batch(
+    opened: Opened,
+) -> None:
+    coming = [SECOND]
+
+    def step(statement: str) -> None:
+        # The store's thread is about to write the first.
+        if statement.startswith("REPLACE INTO clock") and coming:
+            opened.store.tie(coming.pop())
+
+    opened.store._database.set_trace_callback(step)
+    opened.store.tie(FIRST)
+    opened.write(*MIX)
+    assert not coming
+    assert kept_anchor(opened.crashed()) == SECOND
+
+
+def test_an_anchor_that_comes_while_the_store_is_written_anew_is_on_disk_before_the_next_batch(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ndb_server.store._IDLE", 0.05)
+
+    def step(path: Path, complete: Changed, anchor: Anchor) -> None:
+        write_complete(path, complete, anchor)
+        opened.store.tie(SECOND)
+
+    monkeypatch.setattr("ndb_server.store.write_complete", step)
+    opened = Opened(folder)
+    with closing(opened.store):
+        opened.store.tie(FIRST)
+        opened.write(*MIX)
+        folder.rename(folder.with_name("elsewhere"))
+        until(lambda: opened.store.incomplete)
+        opened.write(Changed(True, [], [], {NO_TOKEN: MapChange.whole(raw(a="1"))}, complete=True))
+        opened.write(changed(maps={NO_TOKEN: MapChange({}, raw(b="1"))}))
+        assert kept_anchor(opened.crashed()) == SECOND
 
 
 LARGE_500 = {f"key{number}": Raw(b'"%b"' % (b"x" * 1000)) for number in range(50)}

@@ -139,6 +139,7 @@ class Store:
                 # What a server that was killed meanwhile has left: a store, and a load.
                 self._partial.unlink(missing_ok=True)
                 self._open()
+                self.anchor = self._kept_anchor
                 held.callback(self._database.close)
                 self.fold()
                 self._drop_staged()
@@ -157,7 +158,7 @@ class Store:
             # The files are as new as their entries; SQLite sees to that in `strict` alone.
             for changed in (self._folder, self._folder.parent):
                 sync(changed)
-            self.anchor = self._kept_anchor = read_anchor(database)
+            self._kept_anchor = read_anchor(database)
             self._tables = Folding(database)
             self._unfolded = read_log(database)
             held.pop_all()
@@ -479,11 +480,13 @@ class Store:
         self._staged[1].append(Part(self._parts, size, record, rows))
 
     def _keep_anchor(self) -> None:
-        if self._kept_anchor != self.anchor:
+        # The event loop may give another one meanwhile.
+        anchor = self.anchor
+        if self._kept_anchor != anchor:
             # Where that can't be, nothing else can be written: whoever tries will say so.
             with suppress(*_TROUBLES):
-                put_anchor(self._database, self.anchor)
-                self._kept_anchor = self.anchor
+                put_anchor(self._database, anchor)
+                self._kept_anchor = anchor
                 # It has to be synced too, though no batch came.
                 self._synced = -1
 
