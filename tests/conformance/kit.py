@@ -5,6 +5,8 @@ import sys
 from dataclasses import dataclass
 
 SECONDS = 110
+PATIENCE = 60
+"""Seconds of silence after which a server or a client has failed, unless a test says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Ran:
 def run_kit(*arguments: str) -> Ran:
     """Run ``ndb-conformance``."""
     ran = subprocess.run(
-        [sys.executable, "-m", "ndb_protocol.conformance", *arguments],
+        [sys.executable, "-m", "ndb_protocol.conformance", f"--timeout={PATIENCE}", *arguments],
         check=False,
         capture_output=True,
         text=True,

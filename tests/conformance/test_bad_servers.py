@@ -4,16 +4,18 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 import pytest
 from ndb_protocol.conformance import servers
 from ndb_protocol.conformance.report import Outcome
-from ndb_protocol.conformance.scenarios import Scenario, Step, load_scenarios
+from ndb_protocol.conformance.scenarios import Scenario, Step, load_scenarios, matches
 from ndb_protocol.conformance.servers import check_server
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
 from tests.e2e.wire import BOUND
@@ -152,6 +154,27 @@ async def test_a_server_that_lets_everybody_in_is_found_out() -> None:
         assert "the server opened the connection" in await why(with_credentials, asks)
 
 
+async def greedy(connection: ServerConnection) -> None:
+    """Take in all that is asked, and answer nothing that is large."""
+    with suppress(ConnectionClosed):
+        async for message in connection:
+            name = str(message).split('"')[1]
+            count = ',"cnt":0' if name != "KV_SET" else ""
+            if name != "KV_GET":
+                await connection.send(f'{{"{name}_RSP":{{"st":1{count}}}}}')
+
+
+@pytest.mark.parametrize("what", ["The server stops reading*", "A client that does not read for*"])
+async def test_a_server_that_never_stops_reading_is_found_out(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "most_kept", lambda: 2**20)
+    [one] = [one for one in load_scenarios() if matches(one.id, [f"transport/{what}"])]
+    async with serving(greedy) as url:
+        found = await why(url, msgspec.structs.replace(one, needs={}))
+    assert "the server read on while nobody read its replies" in found
+
+
 async def gossip(connection: ServerConnection) -> None:
     """Permit nothing, and tell everybody everything."""
     info = {
@@ -190,9 +213,32 @@ async def hasty(connection: ServerConnection) -> None:
 @pytest.mark.parametrize("limit", ["idleTimeout", "handshakeTimeout"])
 async def test_a_server_that_waits_less_than_it_says_is_found_out(limit: str) -> None:
     [one] = [one for one in load_scenarios() if limit in one.needs]
-    async with serving(hasty, open_timeout=1) as url:
+    async with serving(hasty, open_timeout=2) as url:
         found = await why(url, one)
     assert re.search(r"the server waited for \d\.\d\d of 5 s", found)
+
+
+async def held_up(connection: ServerConnection) -> None:
+    """Close in time; the reply in front of that arrives as late."""
+    async for message in connection:
+        [name] = json.loads(message)
+        reply = {"st": 1, "cnt": 0} if name != "SV_INFO" else {"st": 1, "limits": IDLE}
+        if name == "KV_COUNT":
+            await asyncio.sleep(IDLE["idleTimeout"])
+        await connection.send(json.dumps({f"{name}_RSP": reply}))
+        if name == "KV_COUNT":
+            await connection.close(1001, "no request")
+            return
+
+
+IDLE = {"idleTimeout": 0.3}
+
+
+async def test_a_server_is_not_blamed_for_a_reply_that_was_on_its_way_for_long() -> None:
+    [one] = [one for one in load_scenarios() if "idleTimeout" in one.needs]
+    async with serving(held_up) as url:
+        [result] = await check_server(url, [one], timeout=BOUND)
+    assert result.outcome is Outcome.PASSED, result.detail
 
 
 async def test_a_refusal_with_another_status_than_expected_is_told() -> None:

@@ -8,15 +8,16 @@ import struct
 import termios
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import pytest
+from ndb_protocol.conformance.wire import most_kept
 from websockets.frames import Close, Frame, Opcode
 from websockets.streams import StreamReader
 
-BOUND = 20
+BOUND = 60
 """The most that a test waits for something, in seconds."""
 
 T = TypeVar("T")
@@ -141,7 +142,7 @@ def said(frame: Frame) -> str | tuple[int, str] | bytes:
 
 
 class Wire:
-    """A connection to a server, blocking.
+    """A connection to a server, blocking. It answers pings, as clients do.
 
     Args:
         port: the server's port, or the path of its Unix socket.
@@ -176,6 +177,28 @@ class Wire:
             os.sched_yield()
         raise TimeoutError("the server's side takes no more")
 
+    def flood(self, data: bytes, witness: "Wire") -> None:
+        """Send `data` again and again, until the server reads no more of it.
+
+        That is when nothing leaves for it while it answers `witness` a hundred times.
+        """
+        self.socket.setblocking(False)
+        sent = quiet = 0
+        rest = memoryview(data)
+        while quiet < 100:
+            try:
+                while sent < most_kept():
+                    count = self.socket.send(rest)
+                    rest = rest[count:] or memoryview(data)
+                    sent += count
+                    quiet = 0
+            except BlockingIOError:
+                pass
+            assert sent < most_kept(), "the server reads without end"
+            assert witness.request("KV_COUNT")["st"] == 1
+            quiet += 1
+        self.socket.settimeout(BOUND)
+
     def head(self) -> tuple[int, dict[str, str]]:
         """Return the status and the headers of the answer to the handshake."""
         data = b""
@@ -197,10 +220,20 @@ class Wire:
     def frame(self) -> Frame:
         """Return the next frame."""
         while not self._received:
-            data = self.socket.recv(2**18)
-            assert data, "the server ended the connection"
-            self._received = self._frames.feed(data)
+            assert self._receive(), "the server ended the connection"
         return self._received.pop(0)
+
+    def _receive(self) -> bool:
+        """Wait for more; return whether there is any."""
+        data = self.socket.recv(2**18)
+        for found in self._frames.feed(data) if data else ():
+            if found.opcode is Opcode.PING:
+                # A test may take longer than a server lets a client be silent.
+                with suppress(OSError):
+                    self.send(frame(Opcode.PONG, bytes(found.data)))
+            else:
+                self._received.append(found)
+        return bool(data)
 
     def said(self) -> str | tuple[int, str] | bytes:
         """Return what the next frame says."""
@@ -226,11 +259,10 @@ class Wire:
 
     def rest(self) -> list[str | tuple[int, str] | bytes]:
         """Return what the server says until it ends the connection, with a whole frame."""
-        frames = self._received
-        while data := self.socket.recv(2**18):
-            frames += self._frames.feed(data)
+        while self._receive():
+            pass
         assert not self._frames.incomplete
-        self._received = []
+        frames, self._received = self._received, []
         return [said(frame) for frame in frames]
 
     def reset(self) -> None:
@@ -250,10 +282,12 @@ def opened(port: int | Path, subprotocols: str | None = None) -> Iterator[Wire]:
 @contextmanager
 def all_opened(port: int, count: int) -> Iterator[list[Wire]]:
     """Yield many open WebSocket connections."""
-    wires = [Wire(port) for _ in range(count)]
+    wires: list[Wire] = []
     try:
-        for wire in wires:
-            wire.upgrade()
+        for _ in range(count):
+            wires.append(Wire(port))
+            # At once: a server waits only so long for a handshake.
+            wires[-1].upgrade()
         yield wires
     finally:
         for wire in wires:

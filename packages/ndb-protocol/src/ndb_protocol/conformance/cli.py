@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         type=_seconds,
         default=5.0,
-        help="how long one step may take (default: 5)",
+        help="how long nothing may come before a step has failed (default: 5)",
     )
     parser.add_argument("--junit", metavar="FILE", type=Path, help="write a JUnit XML report too")
     parser.add_argument("--version", action="version", version=__version__)

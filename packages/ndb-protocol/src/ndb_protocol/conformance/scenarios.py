@@ -59,7 +59,8 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
         times: how often to send it before the first reply is read; a limit's name for as often as
             it says.
         piece: bytes that leave together; 0 = all.
-        stalls: while no reply is read, the server must stop reading before it has read everything.
+        stalls: send it again and again and read no reply, until the server reads no more, which it
+            must.
         expect: the reply to read then, for each message sent, with placeholders.
         without: a member that the reply must not have.
         expect_pong: the payload of a pong that must come.

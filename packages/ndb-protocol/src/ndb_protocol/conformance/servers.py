@@ -20,10 +20,10 @@ from ndb_protocol.messages import Reply
 from .conversation import Conversation, Mismatch
 from .report import Outcome, Result
 from .scenarios import Profile, Scenario, Step, load_core
-from .wire import End, Refused, Target, Unreachable, raw_frame
+from .wire import End, Refused, Target, Unreachable, most_kept, raw_frame
 
 STEP_TIMEOUT = 5.0
-"""How long a server may take for one step, in seconds."""
+"""How long nothing may come from a server that a step waits for, in seconds."""
 
 _START = (
     Step(send='{"SH_END_ALL":{}}', expect='{"SH_END_ALL_RSP":{"st":1,"cnt":{{any:uint}}}}'),
@@ -31,8 +31,10 @@ _START = (
 )
 """What makes an empty server of one that others have used."""
 
-_STALLED = 1.0
-"""A server that reads on takes less time than this, in seconds, to read what a stall needs."""
+_LOOKS = 100
+_PAUSE = 0.01
+"""A server reads no more if nothing leaves for it while it answers another connection so often, so
+many seconds apart."""
 
 _SHOWN = 1000
 _GRACE = 1.0
@@ -72,7 +74,7 @@ async def check_server(
     Args:
         url: where it is; with a name and a secret if it asks for credentials.
         scenarios: what to run.
-        timeout: how long it may take for one step, in seconds.
+        timeout: how long nothing may come that a step waits for, in seconds.
         profile: how closely to compare its replies.
         ca: file of the certificates by which its own has to be signed; None for the system's.
 
@@ -187,6 +189,10 @@ class _Run:
         self._scenario = scenario
         self._conversation = Conversation()
         self._ends: dict[int, End] = {}
+        # Since when nothing was sent.
+        self._sent = time.monotonic()
+        # By when something has to come.
+        self._limit = asyncio.timeout(None)
         # What time it is meant to be.
         self._due = time.monotonic()
 
@@ -244,19 +250,24 @@ class _Run:
         self, where: str, step: Step, action: Coroutine[Any, Any, None] | None = None
     ) -> None:
         try:
-            async with asyncio.timeout(self._timeout + self._patience):
+            async with asyncio.timeout(self._timeout + self._patience) as self._limit:
                 await (action or self._do(step))
         except TimeoutError:
             raise _Silence(f"{where}: nothing within {self._timeout:g} s{_shown(step)}") from None
         except Mismatch as difference:
             raise Mismatch(f"{where}: {difference}{_shown(step, str(difference))}") from None
 
+    def _came(self) -> None:
+        """Give the server as much time again: it is slow, perhaps, and not silent."""
+        loop = asyncio.get_running_loop()
+        self._limit.reschedule(loop.time() + self._timeout + self._patience)
+
     async def _do(self, step: Step) -> None:
-        began = time.monotonic()
         if step.expect_refused is not None:
             await self._be_refused(step, step.expect_refused)
             return
         if step.expect_unheard:
+            began = time.monotonic()
             await self._say_nothing()
             self._check_waited(began)
             return
@@ -264,19 +275,23 @@ class _Run:
         if step.crowd is not None:
             for number in range(len(self._ends) + 1, int(self._limits[step.crowd]) + 1):
                 await self._end(number)
-        sending = asyncio.ensure_future(self._send(end, step))
+        if step.send is not None or step.frames:
+            self._sent = time.monotonic()
+        flood = _Flood(end, self._message(step, 1)) if step.stalls else None
+        sending = asyncio.ensure_future(self._send(end, step) if flood is None else flood.send())
         try:
-            if step.stalls:
-                done, _ = await asyncio.wait([sending], timeout=_STALLED)
-                if done:
-                    raise Mismatch("the server read on while nobody read its replies")
-            else:
+            if flood is not None and not step.expect_cut_off:
+                await self._until_it_reads_no_more(flood, sending)
+                flood.is_enough = True
+            if flood is None or step.expect_cut_off or sending.done():
                 await sending
+            times = self._times(step) if flood is None else flood.times
             if step.expect is not None:
-                for n in range(1, self._times(step) + 1):
+                for n in range(1, times + 1):
                     self._conversation.check(
                         _numbered(step.expect, n), await end.message(), step.without
                     )
+                    self._came()
             await sending
         finally:
             sending.cancel()
@@ -290,11 +305,9 @@ class _Run:
                 raise Mismatch(f"the server closed with {code} ({reason})")
             if code > CloseCode.NORMAL_CLOSURE and not reason:
                 raise Mismatch(f"the server closed with {code} and no reason")
-            self._check_waited(began)
-        if step.expect_cut_off:
-            await asyncio.sleep(self._patience)
-            if await end.cut_off() == step.times:
-                raise Mismatch("every reply came")
+            self._check_waited(self._sent)
+        if step.expect_cut_off and await end.cut_off() == times:
+            raise Mismatch("every reply came")
 
     def _check_waited(self, began: float) -> None:
         waited = time.monotonic() - began
@@ -328,14 +341,30 @@ class _Run:
         finally:
             writer.close()
 
+    async def _until_it_reads_no_more(self, flood: "_Flood", sending: asyncio.Future[None]) -> None:
+        other = await End.connect(self._target, ())
+        try:
+            before, looks = -1, 0
+            while looks < _LOOKS and not sending.done():
+                await other.write(Frame(Opcode.TEXT, b'{"SV_INFO":{}}').serialize(mask=True))
+                await other.message()
+                self._came()
+                looks = looks + 1 if flood.left == before else 0
+                before = flood.left
+                await asyncio.sleep(_PAUSE)
+        finally:
+            other.drop()
+
     async def _send(self, end: End, step: Step) -> None:
         size = int(self._limits.get("messageSize", 0))
         raw = b"".join(raw_frame(frame, size) for frame in step.frames)
         for n in range(1, self._times(step) + 1):
-            if step.send is not None:
-                message = self._conversation.fill(_filled(step.send, n, self._limits)).encode()
-                raw = Frame(Opcode.TEXT, message).serialize(mask=True)
-            await end.write(raw, step.piece)
+            await end.write(raw if step.send is None else self._message(step, n), step.piece)
+
+    def _message(self, step: Step, n: int) -> bytes:
+        """Return the frame of the `n`-th message of a step."""
+        message = self._conversation.fill(_filled(step.send or "", n, self._limits))
+        return Frame(Opcode.TEXT, message.encode()).serialize(mask=True)
 
     async def _end(self, number: int) -> End:
         if number not in self._ends:
@@ -345,6 +374,43 @@ class _Run:
             if end.subprotocol != expected:
                 raise Mismatch(f"the server chose {end.subprotocol}, not {expected}, of {offer}")
         return self._ends[number]
+
+
+class _Flood:
+    """A message that is sent again and again.
+
+    Args:
+        end: from where.
+        frame: the message.
+
+    Attributes:
+        times: how often it was sent; the last may be on its way.
+        is_enough: set when it is not to be sent any more.
+    """
+
+    def __init__(self, end: End, frame: bytes) -> None:
+        self._end = end
+        self._frame = frame
+        self.times = 0
+        self.is_enough = False
+
+    @property
+    def left(self) -> int:
+        """How many bytes have left for the other end."""
+        return self.times * len(self._frame) - self._end.unsent
+
+    async def send(self) -> None:
+        """Send until it is enough, or the connection is over.
+
+        Raises:
+            Mismatch: the server took more than systems keep.
+        """
+        most = most_kept()
+        while not self.is_enough and not self._end.is_gone:
+            if self.left > most:
+                raise Mismatch("the server read on while nobody read its replies")
+            self.times += 1
+            await self._end.write(self._frame)
 
 
 def _numbered(text: str, n: int) -> str:

@@ -31,6 +31,21 @@ from .scenarios import RawFrame
 _READ_SIZE = 2**16
 _BUFFER_SIZE = 2**18
 
+_MAXIMA = ("/proc/sys/net/ipv4/tcp_rmem", "/proc/sys/net/ipv4/tcp_wmem")
+"""Files whose last number is how far Linux may let a socket's buffers grow (tcp(7))."""
+
+_ELSEWHERE = 2**26
+"""Bytes that another machine's system, which can't be asked, is taken to keep of a connection."""
+
+
+def most_kept() -> int:
+    """Return more bytes than the systems on both ends keep of a connection that nobody reads."""
+    kept = _ELSEWHERE
+    for path in map(Path, _MAXIMA):
+        with contextlib.suppress(OSError):
+            kept += int(path.read_text().split()[-1])
+    return kept
+
 
 class Unreachable(Exception):
     """There is no server to check."""
@@ -248,6 +263,16 @@ class End:
             # If the other end is gone, reading tells why.
             with contextlib.suppress(OSError):
                 await self._writer.drain()
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait here to be sent."""
+        return self._writer.transport.get_write_buffer_size()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection was found to be over: nothing can be sent any more."""
+        return self._writer.transport.is_closing()
 
     def _flush(self) -> None:
         # Without waiting: it is little, and the other end may be waiting to be read.
