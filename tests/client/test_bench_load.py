@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -20,8 +21,14 @@ CLIENTS = 3
 ENOUGH_FOR_BATCHES = 1200
 
 
-def plan(url: str, sessions: int = 20, mix: bench.Mix = bench.DEFAULT_MIX) -> Plan:
-    return Plan(url, CLIENTS, IN_FLIGHT, sessions, value_size=8, mix=mix, seconds=0.3)
+TIME_ENOUGH = 1.5
+"""Seconds in which requests are made again after something went wrong at the beginning."""
+
+
+def plan(
+    url: str, sessions: int = 20, mix: bench.Mix = bench.DEFAULT_MIX, seconds: float = 0.3
+) -> Plan:
+    return Plan(url, CLIENTS, IN_FLIGHT, sessions, value_size=8, mix=mix, seconds=seconds)
 
 
 def quiet(what: str, done: float, of: float) -> None:
@@ -88,7 +95,8 @@ async def test_a_lost_connection_is_made_anew_and_what_was_in_flight_are_errors(
     server: Server,
 ) -> None:
     async with proxied(server) as (proxy, url):
-        result = await measure(plan(url), once("measuring", proxy.cut))
+        work = plan(url, seconds=TIME_ENOUGH)
+        result = await measure(work, once("measuring", proxy.cut))
         everything = total(result.tallies.values())
         assert everything.errors == {"ConnectionLost": CLIENTS * IN_FLIGHT}
         assert len(everything.latencies) > 0
@@ -99,7 +107,19 @@ async def test_a_lost_connection_is_made_anew_and_what_was_in_flight_are_errors(
 
 async def test_what_happens_in_the_warm_up_is_not_in_the_figures(server: Server) -> None:
     async with proxied(server) as (proxy, url):
-        result = await measure(plan(url), once("warming up", proxy.cut))
+
+        def cut_at_the_end(turns: int = 4) -> None:
+            """Cut when requests are in flight, and be held up until the warm-up is over."""
+            if turns:
+                asyncio.get_running_loop().call_soon(cut_at_the_end, turns - 1)
+                return
+            proxy.cut()
+            begin = time.monotonic()
+            while time.monotonic() - begin < work.warm_up:
+                pass
+
+        work = plan(url)
+        result = await measure(work, once("warming up", cut_at_the_end))
     everything = total(result.tallies.values())
     assert everything.errors == {}
     assert len(everything.latencies) > 0
@@ -107,18 +127,24 @@ async def test_what_happens_in_the_warm_up_is_not_in_the_figures(server: Server)
 
 async def test_a_connection_that_can_not_be_made_anew_ends_the_measurement(server: Server) -> None:
     with pytest.raises(BenchError, match=r"^the connection was lost for good: can't connect"):
-        await measure(plan(server.url), once("measuring", server.kill))
+        await measure(plan(server.url, seconds=60), once("measuring", server.kill))
 
 
 async def test_requests_that_stay_unanswered_end_the_measurement(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "PATIENCE", 0.5)
     monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 0.1)
+    # What prepares is to have all the time it needs.
+    hurry = once("warming up", lambda: monkeypatch.setattr(bench, "PATIENCE", 0.5))
     stop = once("measuring", lambda: server.process.send_signal(signal.SIGSTOP))
+
+    def report(what: str, done: float, of: float) -> None:
+        hurry(what, done, of)
+        stop(what, done, of)
+
     try:
         with pytest.raises(BenchError, match=r"unanswered for 0\.5 s"):
-            await measure(plan(server.url), stop)
+            await measure(plan(server.url), report)
     finally:
         server.process.send_signal(signal.SIGCONT)
 
@@ -130,7 +156,8 @@ async def test_refused_requests_are_counted_by_status_and_operation(server: Serv
         def end_all() -> None:
             tasks.append(asyncio.create_task(client.end_all_sessions()))
 
-        result = await measure(plan(server.url, mix={"count": 1}), once("measuring", end_all))
+        work = plan(server.url, mix={"count": 1}, seconds=TIME_ENOUGH)
+        result = await measure(work, once("measuring", end_all))
         assert [await task for task in tasks] == [20]
     assert result.tallies.keys() == {"count"}
     assert result.tallies["count"].errors.keys() == {"SESSION_NOT_EXIST"}

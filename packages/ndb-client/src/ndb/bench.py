@@ -297,32 +297,38 @@ class _Load:
         try:
             while True:
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(self._plan.in_flight):
-                        group.create_task(self._ask(client))
-                if self._left() <= 0:
+                    count = range(self._plan.in_flight)
+                    asking = [group.create_task(self._ask(client)) for _ in count]
+                if all(task.result() for task in asking):
                     return
-                # The connection was lost, and each request on it is counted as an error.
+                # The connection was lost, and each request on it is counted as an error. What comes
+                # next is to have one, even if this has no time left.
                 await client.close()
                 await client.open()
         except ConnectError as error:
             self._lost = error
             self._stop_at = 0
 
-    async def _ask(self, client: SessionClient) -> None:
-        """Make one request after the other while there is time and a connection."""
+    async def _ask(self, client: SessionClient) -> bool:
+        """Make one request after the other while there is time and a connection.
+
+        Returns:
+            Whether there is a connection still.
+        """
         tallies, values, clock = self._tallies, self._values, time.perf_counter_ns
         for name, token in self._requests:
             begin = clock()
             if begin >= self._stop_at:
-                return
+                break
             try:
                 await OPERATIONS[name](client, token, values)
             except NdbException as error:
                 tallies[name].errors[_kind(error)] += 1
                 if isinstance(error, ConnectionLost):
-                    return
+                    return False
             else:
                 tallies[name].latencies.record(clock() - begin)
+        return True
 
 
 def _requests(mix: Mix, tokens: Sequence[int]) -> Iterator[tuple[str, int]]:
