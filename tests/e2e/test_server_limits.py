@@ -40,8 +40,8 @@ LIMITS = {
     "--max-in-flight": "10",
     "--max-connections": "500",
     "--max-connections-per-address": "400",
-    "--handshake-timeout": "1",
-    "--idle-timeout": "1",
+    "--handshake-timeout": "600",
+    "--idle-timeout": "500",
 }
 
 
@@ -87,8 +87,8 @@ def test_the_limits_are_told(limited: Server, start_server: StartServer) -> None
         "memory": 102400,
         "connections": 500,
         "connectionsPerAddress": 400,
-        "handshakeTimeout": 1,
-        "idleTimeout": 1,
+        "handshakeTimeout": 600,
+        "idleTimeout": 500,
     }
     with opened(limited.port) as client:
         assert client.request("SV_INFO")["limits"] == told
@@ -186,40 +186,49 @@ def test_a_message_that_is_too_large_closes_with_1009(limited: Server, sent: byt
     assert reached(limited) == {"message_size": 1}
 
 
-def test_a_connection_without_a_handshake_is_aborted(limited: Server) -> None:
-    slow = [Wire(limited.port) for _ in range(20)]
-    for number, wire in enumerate(slow):
-        # Slowloris: a little of a handshake, and never the end of it.
-        wire.send(handshake()[: number * 5])
+def test_a_connection_without_a_handshake_is_aborted(start_server: StartServer) -> None:
+    server = start_server("--handshake-timeout=2")
     # Others are answered meanwhile.
-    with opened(limited.port) as client:
+    with opened(server.port) as client:
+        slow = [Wire(server.port) for _ in range(20)]
+        for number, wire in enumerate(slow):
+            # Slowloris: a little of a handshake, and never the end of it.
+            wire.send(handshake()[: number * 5])
         assert client.request("KV_COUNT")["st"] == 1
+        client.send(close())
+        assert client.rest() == [(1000, "")]
     for wire in slow:
         with pytest.raises((ConnectionError, AssertionError)):
             wire.head()
         wire.socket.close()
-    assert limited.stderr.count("no opening handshake in time") == 20
-    assert reached(limited) == {"handshake": 20}
+    assert server.stderr.count("no opening handshake in time") == 20
+    assert reached(server) == {"handshake": 20}
 
 
-def test_a_connection_without_a_request_is_closed_with_1001(limited: Server) -> None:
-    with opened(limited.port) as idle, opened(limited.port) as busy:
+def test_a_connection_without_a_request_is_closed_with_1001(start_server: StartServer) -> None:
+    server = start_server("--idle-timeout=2")
+    with opened(server.port) as idle, opened(server.port) as busy:
         idle.send(frame(Opcode.PING, b"I do live"))
         assert idle.said() == b"I do live"
         while not select_readable(idle):
             assert busy.request("KV_COUNT")["st"] == 1
-        assert idle.rest() == [(1001, "no request for 1 seconds")]
-        assert busy.request("KV_COUNT")["st"] == 1
-    assert "connection closed, from 127.0.0.1" in limited.stderr
-    assert reached(limited) == {"idle": 1}
+        assert idle.rest() == [(1001, "no request for 2 seconds")]
+        busy.send(text({"KV_COUNT": {}}) + close())
+        assert busy.rest() == ['{"KV_COUNT_RSP":{"st":1,"cnt":0}}', (1000, "")]
+    assert "connection closed, from 127.0.0.1" in server.stderr
+    assert reached(server) == {"idle": 1}
 
 
-def test_a_connection_whose_reply_waits_is_not_idle(limited: Server) -> None:
-    with opened(limited.port) as client:
-        for first in (1, 6000):
-            client.send(text({"SH_EXISTS": {"tkns": [*range(first, first + 5_800)]}}))
-        assert client.replies(2) == [{"SH_EXISTS_RSP": {"st": 1, "exist": []}}] * 2
-    assert set(reached(limited)) == {"unknown_tokens"}
+def test_a_connection_whose_reply_waits_is_not_idle(start_server: StartServer) -> None:
+    server = start_server("--idle-timeout=1")
+    with Wire(server.port) as client:
+        asked = [[*range(first, first + 5_900)] for first in (1, 6000)]
+        requests = b"".join(text({"SH_EXISTS": {"tkns": tokens}}) for tokens in asked)
+        # The whole of it at once: it may be idle for no moment.
+        client.send(handshake() + requests + close())
+        assert client.head()[0] == 101
+        assert client.rest() == ['{"SH_EXISTS_RSP":{"st":1,"exist":[]}}'] * 2 + [(1000, "")]
+    assert set(reached(server)) == {"unknown_tokens"}
 
 
 def select_readable(wire: Wire) -> bool:
@@ -291,17 +300,19 @@ def test_sessions_that_expire_first_make_room(start_server: StartServer) -> None
 def test_who_asks_for_many_unknown_tokens_waits_and_others_do_not(server: Server) -> None:
     with opened(server.port) as guessing, opened(server.port) as honest:
         tkn = honest.request("SH_NEW")["tkn"]
-        # Sessions that have expired slow nobody.
-        assert guessing.request("SH_EXISTS", tkns=[*range(1, 9_000)])["exist"] == []
-        requests = text({"SH_EXISTS": {"tkns": [*range(1, 2000)]}}) + text(
-            {"SH_GET": {"tkn": tkn, "keys": []}}
-        )
-        guessing.send(requests + text({"KV_COUNT": {}}))
+        # Sessions that have expired slow nobody. And more at once: what may be asked for grows.
+        some, more = ({"SH_EXISTS": {"tkns": [*range(1, last)]}} for last in (9_000, 2_000))
+        requests = [some, more, {"SH_GET": {"tkn": tkn, "keys": []}}, {"KV_COUNT": {}}]
+        guessing.send(b"".join(map(text, requests)))
+        assert guessing.reply() == {"SH_EXISTS_RSP": {"st": 1, "exist": []}}
         for _ in range(200):
             assert honest.request("SH_GET", tkn=tkn, keys=["a"])["st"] == 1
         replies = guessing.replies(3)
         assert [*map(next, map(iter, replies))] == ["SH_EXISTS_RSP", "SH_GET_RSP", "KV_COUNT_RSP"]
-    assert "127.0.0.1 asks for many unknown tokens and waits 1.0 s" in server.stderr
+    said = r"127\.0\.0\.1 asks for many unknown tokens and waits ([0-9.]+) s"
+    [waits] = re.findall(said, server.stderr)
+    # As long as it takes to earn the 998 too many, less what was earned since the first.
+    assert 0 < float(waits) <= 1
     assert reached(server) == {"unknown_tokens": 1}
 
 
@@ -312,7 +323,8 @@ def test_who_sends_many_requests_at_once_has_no_reply_about_a_token_before_it_is
         assert guessing.request("SH_EXISTS", tkns=[1] * 10_000)["exist"] == []
         # All of it arrives in one read; the first has to be paid for with 25 seconds.
         guessing.send(text({"SH_EXISTS": {"tkns": [1] * 25_000}}) + text({"KV_COUNT": {}}))
-        until(lambda: "127.0.0.1 asks for many unknown tokens and waits 25.0 s" in server.stderr)
+        # 25 seconds, less what was earned since the first.
+        until(lambda: "127.0.0.1 asks for many unknown tokens and waits 2" in server.stderr)
         assert honest.request("KV_COUNT")["st"] == 1
         guessing.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -409,9 +421,7 @@ def test_a_client_that_never_reads_takes_a_bounded_amount_of_memory(server: Serv
     with opened(server.port) as greedy, opened(server.port) as honest:
         honest.request("KV_SET", keys={"large": "x" * 1_000_000})
         before = resident_bytes(server.pid)
-        greedy.socket.settimeout(0.2)
-        with pytest.raises(TimeoutError):
-            greedy.send(text({"KV_GET": {"keys": ["large"]}}) * 1_000_000)
+        greedy.flood(text({"KV_GET": {"keys": ["large"]}}) * 10_000, honest)
         assert honest.request("KV_COUNT")["st"] == 1
         assert resident_bytes(server.pid) - before < 30_000_000
         greedy.reset()
