@@ -16,7 +16,7 @@ HOST = "127.0.0.1"
 NDB = {"serverVersion": "1", "persistEnabled": False, "protocol": 1}
 """What a server tells of itself that keeps the promises of the protocol."""
 NEMESISDB = {"serverVersion": "0.7.4", "persistEnabled": False}
-BOUND = 10
+BOUND = 60
 """The most that a test waits for something, in seconds."""
 
 

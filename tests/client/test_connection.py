@@ -57,6 +57,27 @@ async def connected(handler: Callable[[RawPeer], Awaitable[None]]) -> AsyncItera
         yield client
 
 
+def bound_buffers(sock: Any) -> None:
+    """Have the system keep little of what is not read; it may be let keep as much as is sent."""
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, 2**16)
+
+
+@asynccontextmanager
+async def connected_closely(
+    handler: Callable[[RawPeer], Awaitable[None]],
+) -> AsyncIterator[KvClient]:
+    """Run `connected` where the system keeps little of what is on its way."""
+
+    async def bounded(server: RawPeer) -> None:
+        bound_buffers(server.writer.get_extra_info("socket"))
+        await handler(server)
+
+    async with connected(bounded) as client:
+        bound_buffers(link_of(client)._transport.get_extra_info("socket"))
+        yield client
+
+
 @asynccontextmanager
 async def in_time(client: KvClient) -> AsyncIterator[KvClient]:
     """Open a client that has little time for a request, and take more for that."""
@@ -552,7 +573,7 @@ async def test_requests_wait_while_the_server_does_not_read() -> None:
         assert names == ["KV_SET"] * 10 + ["KV_COUNT"]
         await close_properly(server)
 
-    async with connected(handler) as client:
+    async with connected_closely(handler) as client:
         link = link_of(client)
         sets = [asyncio.create_task(client.set(large)) for _ in range(10)]
         await until(lambda: link._paused)
@@ -578,7 +599,7 @@ async def test_a_connection_lost_under_back_pressure_tells_what_was_sent() -> No
         await go.wait()
         server.writer.transport.abort()
 
-    async with connected(handler) as client:
+    async with connected_closely(handler) as client:
         link = link_of(client)
         sets = [asyncio.create_task(client.set({"k": "x" * 8_000_000})) for _ in range(3)]
         await until(lambda: link._paused)
@@ -606,7 +627,7 @@ async def test_a_client_closed_under_back_pressure_sends_no_request_after_its_cl
         await server.send(text(reply("KV_SET")))
         await close_properly(server)
 
-    async with connected(handler) as client:
+    async with connected_closely(handler) as client:
         link = link_of(client)
         sent = asyncio.create_task(client.set({"k": "x" * 8_000_000}))
         await until(lambda: link._paused)

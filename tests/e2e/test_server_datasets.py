@@ -1,5 +1,6 @@
 """A server process that saves and loads while others ask."""
 
+import itertools
 import select
 import shutil
 import signal
@@ -25,7 +26,11 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(start_server: StartServer, folder: Path) -> Server:
-    """A server with so many keys that a save takes a while."""
+    return filled(start_server, folder)
+
+
+def filled(start_server: StartServer, folder: Path) -> Server:
+    """Start a server with so many keys that a save takes a while."""
     server = start_server("--data-dir", str(folder))
     with opened(server.port) as client:
         client.request("KV_SET", keys={"which": "first"})
@@ -51,16 +56,21 @@ def test_others_are_answered_while_a_client_saves_or_loads(
     with opened(server.port) as client, opened(server.port) as other:
         if status == 141:
             client.request("KV_SAVE", name="a")
-        client.send(request_)
-        client.until_arrived()
-        answered = 0
-        while not can_be_read(client):
-            assert other.request("KV_COUNT")["cnt"] == 17
-            answered += 1
-        [body] = client.reply().values()
-        assert body["st"] == status
-        # The last one may have been answered after it.
-        assert answered > 1
+
+        def answered_meanwhile() -> int:
+            client.send(request_)
+            client.until_arrived()
+            answered = 0
+            while not can_be_read(client):
+                assert other.request("KV_COUNT")["cnt"] == 17
+                answered += 1
+            [body] = client.reply().values()
+            assert body["st"] == status
+            # The last one may have been answered after it.
+            return answered - 1
+
+        # On a busy machine this may be too late to ask, but not each time.
+        until(lambda: answered_meanwhile() > 0)
 
 
 def test_others_see_all_of_a_load_or_nothing_of_it(start_server: StartServer, folder: Path) -> None:
@@ -135,13 +145,27 @@ def assert_loaded(server: Server, which: str, count: int) -> None:
         assert client.request("KV_COUNT")["cnt"] == count
 
 
+def until_it_saves(folder: Path) -> None:
+    """Wait until the second save is under way; or over, if this machine is that busy."""
+    until(lambda: {"000002.partial", "000002.sqlite"} & {*datasets(folder)})
+
+
 def test_a_server_killed_while_it_saves_leaves_what_was_saved_before(
-    server: Server, start_server: StartServer, folder: Path
+    start_server: StartServer, tmp_path: Path
 ) -> None:
-    with opened(server.port) as client:
-        client.send(SAVE)
-        until(lambda: "000002.partial" in datasets(folder))
-        server.kill()
+    folders = (tmp_path / str(number) for number in itertools.count())
+
+    def killed_while_it_saves() -> Path | None:
+        folder = next(folders)
+        server = filled(start_server, folder)
+        with opened(server.port) as client:
+            client.send(SAVE)
+            until_it_saves(folder)
+            server.kill()
+        return folder if "000002.sqlite" not in datasets(folder) else None
+
+    folder = until(killed_while_it_saves)
+    assert folder is not None
     assert datasets(folder) == ["000001.sqlite", "000002.partial"]
     assert_loaded(start_elsewhere(start_server, folder, "a"), "first", 1)
     with opened(start_server("--data-dir", str(folder)).port) as client:
@@ -156,7 +180,7 @@ def test_a_server_told_to_stop_while_it_saves_completes_the_save(
 ) -> None:
     with opened(server.port) as client:
         client.send(SAVE + COUNT)
-        until(lambda: "000002.partial" in datasets(folder))
+        until_it_saves(folder)
         server.process.send_signal(signal.SIGTERM)
         assert client.reply()["KV_SAVE_RSP"]["st"] == 121
         assert client.reply() == {"KV_COUNT_RSP": {"st": 1, "cnt": 17}}
@@ -172,7 +196,7 @@ def test_a_client_killed_while_it_saves_disturbs_nobody(server: Server, folder: 
     client = Wire(server.port)
     client.upgrade()
     client.send(SAVE + COUNT)
-    until(lambda: "000002.partial" in datasets(folder))
+    until_it_saves(folder)
     client.reset()
     with opened(server.port) as other:
         # The one thread that saves does one after the other.

@@ -48,6 +48,10 @@ from tests.e2e.wire import BOUND, Frames, close, frame, handshake, header, said,
 
 TIMEOUTS = Timeouts()
 
+BUFFER = 212_992 // 2
+"""Bytes that the system is to keep of what one end has sent and the other has not read: half of
+what Linux does unless it is told otherwise, as it takes twice of what it is told (socket(7))."""
+
 
 class Peer:
     """A client's end of a connection, and the server's `Connection`."""
@@ -208,6 +212,8 @@ async def connected(
     ends = socket.socketpair()
     for end in ends:
         end.setblocking(False)
+        # What the system takes in, who does not read has taken, and it may be let take much.
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
     ours, theirs = ends
     transport, connection = await asyncio.get_running_loop().connect_accepted_socket(
         lambda: Connection(respond, lambda: 0, NOT_TEXT, listed, TIMEOUTS, arrive=arrive), theirs
