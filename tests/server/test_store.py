@@ -629,13 +629,13 @@ def test_an_anchor_that_comes_while_the_store_is_written_anew_is_on_disk_before_
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ndb_server.store._IDLE", 0.05)
+    opened = Opened(folder)
 
     def step(path: Path, complete: Changed, anchor: Anchor) -> None:
         write_complete(path, complete, anchor)
         opened.store.tie(SECOND)
 
     monkeypatch.setattr("ndb_server.store.write_complete", step)
-    opened = Opened(folder)
     with closing(opened.store):
         opened.store.tie(FIRST)
         opened.write(*MIX)
