@@ -22,8 +22,8 @@ settings.load_profile("untimed")
 # A shell has what it runs in the background ignore it, and what that starts with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SECONDS_TO_START = 30
-SECONDS_TO_STOP = 30
+SECONDS_TO_START = 60
+SECONDS_TO_STOP = 60
 
 
 def pytest_sessionfinish() -> None:

@@ -340,7 +340,7 @@ async def test_a_request_made_without_a_connection_waits_for_one_whatever_it_is(
 async def test_a_request_waits_for_a_connection_up_to_its_deadline(per_call: bool) -> None:
     async with peers(hang_up) as url:
         client = KvClient(url, policy=QUICK, timeout=None if per_call else 0.5)
-        await client.open()
+        await client.open(timeout=BOUND)
         with pytest.raises(RequestTimeout, match=r"0\.5 s: .*; .* may have been executed"):
             await client.count(timeout=0.5 if per_call else None)
         await until(lambda: "can't connect" in str(trouble(client)))
@@ -528,12 +528,14 @@ async def test_a_program_that_cancels_every_task_does_not_stop_the_client_for_go
         async with KvClient(url, policy=policy) as client:
             with contextlib.suppress(RequestTimeout):
                 await client.count(timeout=0.05)
-            assert client._channel is not None
-            reconnecting = client._channel._reconnecting
+            of_client = client._channel
+            assert of_client is not None
+            await until(lambda: of_client._reconnecting is not None)
+            reconnecting = of_client._reconnecting
             assert reconnecting is not None
             reconnecting.cancel()
             await asyncio.wait([reconnecting])
-            client._channel._backoff = Backoff(QUICK, lambda: 0)
+            of_client._backoff = Backoff(QUICK, lambda: 0)
             assert await client.count() == 1
 
 

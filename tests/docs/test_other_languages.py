@@ -35,7 +35,7 @@ def test_a_page_s_programs_print_what_it_says(page: Path, server: Server) -> Non
                 check=False,
                 capture_output=True,
                 text=True,
-                timeout=30,
+                timeout=60,
             )
             assert ran.returncode == 0, ran.stderr
             assert following.language == "text"

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import Server
 from tests.durability.files import compiled
 from tests.durability.killing import Forking
+from tests.e2e.wire import BOUND
 
 
 def run(*command: str) -> str:
@@ -71,7 +72,7 @@ def faults(server: Server, calls: str, fault: str) -> Iterator[None]:
     finally:
         # Detaches, and lets the server go on.
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=BOUND)
         if "not permitted" in said:
             pytest.skip(f"strace can't attach here: {said}")
 

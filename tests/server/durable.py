@@ -18,6 +18,8 @@ from ndb_server.packing import unpack
 from ndb_server.rows import deadline_of, settings_of, unsigned
 from ndb_server.store import Store
 
+from tests.e2e.wire import BOUND
+
 START = 1_700_000_000_000
 
 OnDisk = tuple[dict[int, tuple[Expiry | None, int, dict[str, bytes]]], dict[str, bytes]]
@@ -110,7 +112,7 @@ def write(store: Store, changed: Changed) -> str | None:
     """Have a batch written, and return what came of it."""
     answers: SimpleQueue[str | None] = SimpleQueue()
     store.write(changed, answers.put)
-    return answers.get(timeout=20)
+    return answers.get(timeout=BOUND)
 
 
 def raw(**keys: str) -> dict[str, Raw]:

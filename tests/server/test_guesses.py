@@ -9,6 +9,8 @@ from ndb_server.batches import Batch, Hold
 from ndb_server.guesses import Guesses
 from ndb_server.transport import Respond
 
+from tests.e2e.wire import BOUND
+
 
 class Engine:
     """Counts what it is asked for: each message is a number of unknown tokens.
@@ -135,7 +137,7 @@ async def test_the_reply_comes_when_its_time_has_come(monkeypatch: pytest.Monkey
     bench = Bench()
     [reply], _ = bench.client("192.0.2.1")([b"20000"], 0, False)
     assert not isinstance(reply, bytes)
-    assert await asyncio.wait_for(reply, 20) == b"reply to 20000"
+    assert await asyncio.wait_for(reply, BOUND) == b"reply to 20000"
 
 
 async def test_a_reply_that_comes_later_anyway_comes_later_still() -> None:
