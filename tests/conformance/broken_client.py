@@ -156,7 +156,7 @@ def _(patch: Patch) -> None:
 
 @breaks("lengths-that-are-not-allowed-are-too-big", "*length *")
 def _(patch: Patch) -> None:
-    original = connection.Connection.fail
+    original = connection.Connection._fail
     patch.setattr(
         connection.Connection,
         "fail",
