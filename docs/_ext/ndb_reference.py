@@ -26,9 +26,9 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 ROLES = {
-    Role.APP: "programs",
+    Role.APP: "programs that use sessions",
     Role.KV: "programs that use independent keys",
-    Role.ADMIN: "administrators: it touches what belongs to all",
+    Role.ADMIN: "administrators: it affects all sessions or keys",
     None: "everybody",
 }
 

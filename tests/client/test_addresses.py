@@ -106,7 +106,7 @@ def test_what_a_server_says_to_whom_it_refuses_is_told(
     port = start_server().port
 
     async def main() -> None:
-        with pytest.raises(ConnectError, match=r"HTTP 403 Forbidden.*--allow-host allows one"):
+        with pytest.raises(ConnectError, match=r"HTTP 403 Forbidden.*--allow-host allows a name"):
             await KvClient(f"ws://{NAME}:{port}/").open()
 
     with asyncio.Runner(loop_factory=with_addresses(loop, [HOST], port)) as runner:

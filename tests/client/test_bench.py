@@ -100,13 +100,13 @@ def test_a_mix_may_have_spaces() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "'' is no operation; use some of get, set"),
-        ("get=80,", "'' is no operation"),
-        ("end=1", "'end' is no operation"),
-        ("GET=1", "'GET' is no operation"),
+        ("", "'' is not an operation; the operations are get, "),
+        ("get=80,", "'' is not an operation"),
+        ("end=1", "'end' is not an operation"),
+        ("GET=1", "'GET' is not an operation"),
         ("get", "the weight of get is ''"),
         ("get=", "the weight of get is ''"),
-        ("get=0", "the weight of get is '0', not an integer from 1 on"),
+        ("get=0", "the weight of get is '0', not a positive integer"),
         ("get=-1", "the weight of get is '-1'"),
         ("get=1.5", "the weight of get is '1.5'"),
         ("get=²", "the weight of get is '²'"),

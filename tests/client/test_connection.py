@@ -135,8 +135,8 @@ async def test_open_says_that_the_name_does_not_resolve(host: str) -> None:
         ),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "handshake failed: .*SSH-2.0-OpenSSH_9.6"),
         (b"x" * 10000, "handshake failed"),
-        (b"", "it ended the connection without an answer; if it speaks TLS there, use wss://"),
-        (b"\x15\x03\x01\x00\x02\x02\x46", "it speaks TLS on this port; use wss://"),
+        (b"", "it ended the connection without an answer; if it uses TLS on this port, use wss://"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "it uses TLS on this port; use wss://"),
         (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "missing Connection header"),
     ],
 )
@@ -217,7 +217,7 @@ async def test_a_connection_over_tls_trusts_whom_the_system_trusts(
 
 async def test_a_client_is_opened_once_at_a_time() -> None:
     async with connected(close_properly) as client:
-        with pytest.raises(InvalidState, match="open already"):
+        with pytest.raises(InvalidState, match="already open"):
             await client.open()
 
 
@@ -431,7 +431,7 @@ async def test_a_ping_is_answered() -> None:
 @pytest.mark.parametrize(
     ("sent", "code", "said"),
     [
-        (frame(Opcode.BINARY, b"{}"), CloseCode.UNSUPPORTED_DATA, "not a binary one"),
+        (frame(Opcode.BINARY, b"{}"), CloseCode.UNSUPPORTED_DATA, "not a binary message"),
         (frame(Opcode.TEXT, b"\xff"), CloseCode.INVALID_DATA, "not UTF-8"),
         (
             frame(Opcode.TEXT, b"\xc3", fin=False) + frame(Opcode.CONT, b"("),
@@ -537,7 +537,7 @@ async def test_after_a_sign_of_being_out_of_step_no_reply_is_given_to_anyone(
         first, second = await asyncio.gather(client.count(), client.count(), return_exceptions=True)
         assert isinstance(first, error)
         assert isinstance(second, ConnectionLost)
-        assert "broke the protocol" in str(second)
+        assert "violated the protocol" in str(second)
 
 
 # Writing.

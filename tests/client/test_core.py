@@ -329,8 +329,8 @@ def test_a_success_of_another_command_is_out_of_step() -> None:
     [
         ("nonsense", "KV_COUNT can't be read: JSON is malformed"),
         ('{"KV_COUNT_RSP":{"st":1}}', "KV_COUNT has no member 'cnt'"),
-        ('{"KV_COUNT_RSP":{"st":1,"cnt":"hunter2"}}', "KV_COUNT has a member of another type"),
-        ('{"KV_COUNT_RSP":{"st":1,"cnt":null}}', "KV_COUNT has a member of another type"),
+        ('{"KV_COUNT_RSP":{"st":1,"cnt":"hunter2"}}', "KV_COUNT has a member of the wrong type"),
+        ('{"KV_COUNT_RSP":{"st":1,"cnt":null}}', "KV_COUNT has a member of the wrong type"),
         ('{"KV_COUNT_RSP":{"st":1,"keys":{"k":1E400}}}', r"keys\['k'\]: Number out of range"),
     ],
 )

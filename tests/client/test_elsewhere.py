@@ -40,7 +40,7 @@ def test_another_thread_is_told_before_anything_is_sent(
         async with KvClient(start_server().url) as client:
             await client.set({"k": "here"})
             said = await asyncio.to_thread(refused_by, client, use, factory)
-            assert "another event loop, or thread" in said or "open already" in said
+            assert "another event loop, or thread" in said or "already open" in said
             # It goes on here, and nothing was sent.
             assert await client.get(["k"]) == {"k": "here"}
 
@@ -56,7 +56,7 @@ def test_an_event_loop_after_another_has_to_open_it_again(
 ) -> None:
     client = KvClient(start_server().url)
     run(factory, client.open())
-    assert "has ended; open() it" in refused_by(client, use, factory)
+    assert "has ended; open() the client" in refused_by(client, use, factory)
 
     async def again() -> None:
         await client.close()
@@ -121,5 +121,7 @@ def test_a_forked_process_is_told_and_leaves_the_connection_of_its_parent_alone(
     command = [sys.executable, "-W", "error", "-c", FORKED, start_server().url, loop]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == ""
-    refusal = "the client was opened in another process, before a fork; open() it in this one"
+    refusal = (
+        "the client was opened in another process, before a fork; open() a client in this process"
+    )
     assert done.stdout.splitlines() == [refusal, refusal, "child 0", "True"]

@@ -83,7 +83,9 @@ async def test_open_says_that_the_server_does_not_speak_the_protocol() -> None:
         await server.reader.read()
 
     async with raw_peer(echo) as url, asyncio.timeout(BOUND):
-        with pytest.raises(ConnectError, match="broke the protocol: the reply to SV_INFO can't be"):
+        with pytest.raises(
+            ConnectError, match="violated the protocol: the reply to SV_INFO can't be"
+        ):
             await KvClient().open(url)
 
 

@@ -24,7 +24,7 @@ def test_only_reconnecting_can_be_switched_off_with_0(name: str) -> None:
     if name == "reconnect_timeout":
         assert ConnectionPolicy(**{name: 0}).reconnect_timeout == 0
     else:
-        with pytest.raises(ValueError, match=f"{name} is 0; it is a time above 0"):
+        with pytest.raises(ValueError, match=f"{name} is 0; it must be a time above 0"):
             ConnectionPolicy(**{name: 0})
 
 

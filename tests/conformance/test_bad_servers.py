@@ -115,7 +115,7 @@ async def talkative(connection: ServerConnection) -> None:
         (stretched("817f80000000000000027b7d"), "810 has its most significant bit set"),
         (stretched("817fffffffffffffffff"), "615 has its most significant bit set"),
         (garbled, "no reply: "),
-        (talkative, "a message that nobody asked for"),
+        (talkative, "an unexpected message"),
     ],
 )
 async def test_a_server_that_misbehaves_is_told_what_it_did(

@@ -41,9 +41,9 @@ LIMITS = {
 """Limits that scenarios can reach."""
 
 UNFIT = {
-    "they need a server with saving switched on",
-    "they need a server with saving switched off",
-    "they need a server that asks for credentials",
+    "they need a server with saving enabled",
+    "they need a server with saving disabled",
+    "they need a server that requires credentials",
     "they need credentials that do not permit SH_END_ALL",
     "they need a server whose limits.writeTimeout is at most 5",
     "they need a server whose limits.sessions is at most 1000",
@@ -143,7 +143,7 @@ def test_a_server_that_asks_for_credentials_and_speaks_tls_passes(
     ran = run_kit(f"wss://kit:{guarded[1]}@{address}", "--ca", ca, "--only", "transport/*")
     assert ran.status == 0, "\n".join(ran.lines)
     assert ran.counts["passed"] > 35
-    assert "they need a server that asks for credentials" not in "\n".join(ran.lines)
+    assert "they need a server that requires credentials" not in "\n".join(ran.lines)
 
 
 def test_a_server_that_does_not_let_the_kit_in_is_named_without_the_secret(
@@ -152,8 +152,8 @@ def test_a_server_that_does_not_let_the_kit_in_is_named_without_the_secret(
     address, ca = encrypted()
     secret = guarded[1]
     for shown, options, why in [
-        ("", ("--ca", ca), "asks for other credentials; give them in the URL"),
-        (f"kit:{secret}x@", ("--ca", ca), "asks for other credentials; give them in the URL"),
+        ("", ("--ca", ca), "requires other credentials; give them in the URL"),
+        (f"kit:{secret}x@", ("--ca", ca), "requires other credentials; give them in the URL"),
         (f"kit:{secret}@", (), "certificate verify failed"),
         (f"kit:{secret}@", ("--ca", f"{ca}x"), "No such file or directory"),
         (f"kit:{secret}@", ("--ca", __file__), "can't use"),
@@ -210,13 +210,13 @@ def test_what_can_not_be_checked_is_one_line_and_another_exit_status(
 ) -> None:
     folder = str(tmp_path)
     for arguments, why in {
-        (): "name a server's URL, or a client with --client",
-        (server.url, "--client", "x"): "name a server's URL, or a client with --client",
+        (): "give either the URL of a server, or a client with --client",
+        (server.url, "--client", "x"): "give either the URL of a server, or a client with --client",
         ("http://127.0.0.1:1/",): "not a WebSocket URL: scheme isn't ws or wss",
         ("ws://kit:se/cret@h/",): "not a WebSocket URL: its host, port or credentials are wrong",
         (server.url, "--ca", folder): "--ca is given, but the URL is not encrypted",
         ("ws://127.0.0.1:1/",): "can't connect to ws://127.0.0.1:1/",
-        (server.url, "--only", "nothing"): "no scenario of this profile is like nothing",
+        (server.url, "--only", "nothing"): "no scenario of this profile matches nothing",
         (server.url, "--only", "KV_COUNT/*", "--junit", folder): f"can't write {folder}",
         ("--client", "/no/such/client"): "can't start the client",
         ("--client", "'"): "can't start the client",

@@ -40,7 +40,7 @@ def test_a_port_with_tls_is_named_to_who_comes_without(
 ) -> None:
     port = start_server(*TLS).port
     said = refusal(factory, KvClient(f"ws://localhost:{port}/"))
-    assert "ended the connection without an answer; if it speaks TLS there, use wss://" in said
+    assert "ended the connection without an answer; if it uses TLS on this port, use wss://" in said
 
 
 @BOTH_LOOPS
@@ -49,7 +49,7 @@ def test_a_port_without_tls_is_named_to_who_comes_with_it(
 ) -> None:
     port = start_server().port
     said = refusal(factory, KvClient(f"wss://localhost:{port}/", ssl=trusting()))
-    assert "it does not speak TLS on this port; use ws://" in said
+    assert "it does not use TLS on this port; use ws://" in said
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def once(context: ssl.SSLContext | None) -> Iterator[int]:
 def test_a_server_that_hangs_up_on_tls_is_asked_whether_it_speaks_it(factory: Factory) -> None:
     with once(None) as port:
         said = refusal(factory, KvClient(f"wss://127.0.0.1:{port}/", ssl=trusting()))
-    assert re.search(r"in the TLS handshake( \(.+\))?; does it speak TLS there, or", said)
+    assert re.search(r"in the TLS handshake( \(.+\))?; does it use TLS on this port, or", said)
 
 
 def wanting_certificates() -> ssl.SSLContext:
@@ -95,7 +95,7 @@ def wanting_certificates() -> ssl.SSLContext:
 def test_the_alert_of_a_server_that_wants_a_certificate_is_told(factory: Factory) -> None:
     with once(wanting_certificates()) as port:
         said = refusal(factory, KvClient(f"wss://127.0.0.1:{port}/", ssl=trusting()))
-    assert re.search("certificate required|may want a client certificate", said)
+    assert re.search("certificate required|may require a client certificate", said)
 
 
 @BOTH_LOOPS
@@ -108,7 +108,7 @@ def test_a_client_without_the_certificate_it_needs_is_told_of_it(
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         context.minimum_version = context.maximum_version = version
         said = refusal(factory, KvClient(f"wss://localhost:{port}/", ssl=context))
-        assert re.search("certificate required|want a client certificate", said)
+        assert re.search("certificate required|require a client certificate", said)
 
 
 @BOTH_LOOPS

@@ -74,7 +74,7 @@ async def test_credentials_are_shown_over_a_unix_socket(
     with_name = server.url.replace("://", f"://ada:{secret}@")
     async with KvClient(with_name) as client:
         assert await client.get(["a"]) == {"a": 1}
-    with pytest.raises(ConnectError, match="asks for credentials"):
+    with pytest.raises(ConnectError, match="requires credentials"):
         await KvClient(server.url).open()
 
 

@@ -44,7 +44,7 @@ def test_what_is_more_or_less_than_a_host_is_none(text: str) -> None:
 
 @pytest.mark.parametrize("text", [".", ".."])
 def test_dots_alone_are_no_host(text: str) -> None:
-    with pytest.raises(ValueError, match="is no host"):
+    with pytest.raises(ValueError, match="is not a host"):
         parse_host(text)
 
 

@@ -1,4 +1,4 @@
-// Lets ndb-conformance drive the client: each line says what to do, each answer what came of it.
+// Lets ndb-conformance control the client: each line is a command, and each answer its result.
 
 import { NdbClient, Refused, Lost, TimedOut, Unreadable } from './ndb.js';
 

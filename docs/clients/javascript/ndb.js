@@ -1,12 +1,12 @@
 // A client of NDB for browsers and Node: one connection, any number of requests at once.
 //
 // Tokens are strings of decimal digits here, never numbers: JavaScript's numbers are doubles, which
-// can't hold 64 bits. The subprotocol ndb.v1.text makes the server write them so. Treat them as
-// secrets. Values are what JSON.parse makes of them.
+// can't hold 64 bits. With the subprotocol ndb.v1.text the server writes them as strings. Treat them
+// as secrets. Values are parsed with JSON.parse.
 
 export class NdbError extends Error {}
 
-/** The server refused the request: `status` says why, `message` says it to a human. */
+/** The server refused the request: `status` is the reason, `message` explains it. */
 export class Refused extends NdbError {
   constructor(command, body) {
     super(`${command}: ${body.m ?? 'refused'} (status ${body.st})`);
@@ -21,7 +21,7 @@ export class Lost extends NdbError {}
 /** No reply came in time; the request may have been run. The connection stays usable. */
 export class TimedOut extends NdbError {}
 
-/** What came is not the reply to the request. */
+/** The message that arrived is not the reply to the request. */
 export class Unreadable extends NdbError {}
 
 const SUBPROTOCOL = 'ndb.v1.text';

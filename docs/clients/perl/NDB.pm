@@ -1,11 +1,11 @@
-# A client of NDB for Perl 5.20 and newer, with nothing but what comes with it.
+# A client of NDB for Perl 5.20 and newer. It needs only modules that come with Perl.
 #
 #     my $ndb = NDB->open('ws://127.0.0.1:1987/');
 #     my $tkn = $ndb->request('SH_NEW', {})->{tkn};
 #     $ndb->request('SH_SET', { tkn => $tkn, keys => { name => 'Ada' } });
 #
-# What fails dies with { error => 'refused', 'lost', 'timeout' or 'unreadable', message => …,
-# status => … (of a refusal) }. Tokens are strings of digits, and secrets.
+# A failure dies with { error => 'refused', 'lost', 'timeout' or 'unreadable', message => …,
+# status => … (only for 'refused') }. Tokens are strings of digits. Treat them as secrets.
 package NDB;
 
 use strict;

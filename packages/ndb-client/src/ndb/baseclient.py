@@ -1,4 +1,4 @@
-"""What every asyncio client is: a channel that is opened and closed, and requests on it."""
+"""The base of every asyncio client: a channel that is opened and closed, and requests on it."""
 
 import math
 import ssl as tls
@@ -14,24 +14,24 @@ T = TypeVar("T")
 
 
 class BaseClient:
-    """A client of one server, over one connection, which is made again when it is lost.
+    """A client with one connection to a server. It reconnects when the connection is lost.
 
-    Any number of coroutines of one event loop may use it at once: their requests are pipelined.
-    Cancelling one disturbs no other. Another event loop, thread or process has to open a client of
-    its own.
+    Any number of coroutines of one event loop may use it at the same time: their requests are
+    pipelined. Cancelling one request does not affect the others. Another event loop, thread or
+    process must open its own client.
 
     Args:
-        uri: what to open, where `open` is not told: ``ws://HOST:PORT/``, ``wss://…`` for TLS, or
-            ``ws+unix:///PATH`` for a Unix socket. Of several the first that answers is used, and
-            when that is lost, the next that does. A name and a secret in it
-            (``ws://NAME:SECRET@HOST:PORT/``) are sent as `credentials`.
-        timeout: the most that a request may take, in seconds, where the request is not told; None =
-            what the policy says. `math.inf` is no limit.
-        credentials: a pair of a name and its secret, sent as HTTP Basic; or a token, a str, sent as
-            Bearer.
-        ssl: how to use TLS, such as whom to trust and what client certificate to show; by default
-            who the system trusts is trusted.
-        policy: how long to wait for what, and what to do when the connection is lost.
+        uri: the default URI for `open`: ``ws://HOST:PORT/``, ``wss://…`` for TLS, or
+            ``ws+unix:///PATH`` for a Unix socket. If there are several, the client uses the first
+            that answers, and after a lost connection the next that answers. A name and a secret
+            in the URI (``ws://NAME:SECRET@HOST:PORT/``) are sent like `credentials`.
+        timeout: the default timeout of a request, in seconds; None = that of the policy.
+            `math.inf` means no limit.
+        credentials: a tuple of a name and its secret, sent as HTTP Basic; or a token as str, sent
+            as Bearer.
+        ssl: the TLS context, with trusted CAs and a client certificate if needed; by default the
+            client trusts the CAs of the system.
+        policy: the timeouts, and what to do when the connection is lost.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class BaseClient:
             # Without its frames, for they hold the credentials.
             raise error.with_traceback(None) from None
         if self._opening or (self._channel is not None and self._channel.is_open):
-            raise InvalidState("the client is open already; close() it first")
+            raise InvalidState("the client is already open; close() it first")
         limit = self.timeout if self.timeout is not None else self._policy.request_timeout
         channel = Channel(servers, self._policy, limit)
         self._opening = True

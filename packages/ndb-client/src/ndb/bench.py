@@ -1,4 +1,4 @@
-"""A load of requests on a server, and what became of them."""
+"""A load of requests on a server, and its results."""
 
 import asyncio
 import math
@@ -123,11 +123,13 @@ def parse_mix(text: str) -> Mix:
     for part in text.split(","):
         name, _, weight = (word.strip() for word in part.partition("="))
         if name not in OPERATIONS:
-            raise ValueError(f"'{name}' is no operation; use some of {', '.join(OPERATIONS)}")
+            raise ValueError(
+                f"'{name}' is not an operation; the operations are {', '.join(OPERATIONS)}"
+            )
         if name in mix:
             raise ValueError(f"{name} is given twice")
         if not (weight.isascii() and weight.isdigit() and int(weight) > 0):
-            raise ValueError(f"the weight of {name} is '{weight}', not an integer from 1 on")
+            raise ValueError(f"the weight of {name} is '{weight}', not a positive integer")
         mix[name] = int(weight)
     return mix
 
@@ -276,9 +278,11 @@ class _Load:
                     group.create_task(self._keep_busy(client))
                 group.create_task(self._tell(what, seconds))
         except TimeoutError:
-            raise BenchError(f"the server left requests unanswered for {PATIENCE:g} s") from None
+            raise BenchError(f"the server did not answer requests for {PATIENCE:g} s") from None
         if self._lost is not None:
-            raise BenchError(f"the connection was lost for good: {self._lost}") from self._lost
+            raise BenchError(
+                f"the connection was lost and could not be made again: {self._lost}"
+            ) from self._lost
         return self._tallies
 
     def _left(self) -> float:

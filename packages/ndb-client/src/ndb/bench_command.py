@@ -46,17 +46,18 @@ def bench(
 ) -> int:
     """Measure how many requests a server answers, and how long each takes.
 
-    The load uses sessions of its own, which it ends again. Progress is shown on stderr if that is
-    a terminal, the figures on stdout.
+    The measurement creates its own sessions and ends them afterwards. Progress is shown on stderr
+    if that is a terminal, and the results are printed on stdout.
 
     Args:
-        url: Where the server is.
-        clients: Connections to make.
-        in_flight: Requests under way at any time, on each connection.
-        sessions: Sessions to spread the requests over.
+        url: URL of the server.
+        clients: Number of connections.
+        in_flight: Number of requests in flight on each connection.
+        sessions: Number of sessions that the requests use.
         value_size: Size of each stored value, in bytes.
-        mix: What the requests do, and in what proportion.
-        seconds: How long to measure, after a warm-up of a tenth of it and at most a second.
+        mix: Operations of the requests, with their weights.
+        seconds: Duration of the measurement, after a warm-up of a tenth of it and at most a
+            second.
         json: Print one JSON object instead of a table.
     """
     plan = Plan(

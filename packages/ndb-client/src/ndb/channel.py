@@ -1,7 +1,7 @@
-"""The channel: what stays when connections come and go.
+"""The channel: it stays the same while connections come and go.
 
-It keeps the requests, makes a lost connection again, and sees to it that no request waits for
-ever. What is sent again and what is not, `core` decides; how long to wait for what, `policy` says.
+It keeps the requests, reconnects after a lost connection, and ensures that no request waits for
+ever. `core` decides which requests are sent again. `policy` has the timeouts.
 """
 
 import asyncio
@@ -87,9 +87,15 @@ class Channel:
 
     def _why_not_here(self) -> str:
         if self._pid != os.getpid():
-            return "the client was opened in another process, before a fork; open() it in this one"
+            return (
+                "the client was opened in another process, before a fork; "
+                "open() a client in this process"
+            )
         if self._loop.is_closed():
-            return "the event loop in which the client was opened has ended; open() it in this one"
+            return (
+                "the event loop in which the client was opened has ended; "
+                "open() the client in this loop"
+            )
         return (
             "the client was opened in another event loop, or thread; use it there "
             "(asyncio.run_coroutine_threadsafe), or open another client here"
@@ -113,7 +119,7 @@ class Channel:
 
         Raises:
             InvalidState: it was made elsewhere.
-            ConnectionLost: no connection is made any more.
+            ConnectionLost: the client does not reconnect any more.
         """
         self._check_here()
         if self.ended is not None:
@@ -269,7 +275,7 @@ class Channel:
                         return
         except TimeoutError:
             # The next request starts over.
-            reason = f"no connection could be made for {seconds:g} s: {self._trouble}"
+            reason = f"could not connect for {seconds:g} s: {self._trouble}"
         else:
-            reason = self.ended = f"no connection is made any more: {self._trouble}"
+            reason = self.ended = f"the client does not reconnect any more: {self._trouble}"
         self._pipeline.abandon(reason)

@@ -31,7 +31,9 @@ def main(arguments: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if error.name not in {"cyclopts", "rich"}:
             raise
-        _fail("the command line is an extra: pip install 'ndb-client[cli]'", USAGE_ERROR)
+        _fail(
+            "the command line is an optional extra; run pip install 'ndb-client[cli]'", USAGE_ERROR
+        )
     try:
         with all_output():
             app(arguments, exit_on_error=False, print_error=False)

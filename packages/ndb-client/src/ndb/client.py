@@ -1,7 +1,7 @@
 """The asyncio client with every command under its prefixed name.
 
-Programs written for the Python API of NemesisDB 0.7 run on it unchanged. One thing is not as there:
-`NdbClient.open` raises `ConnectError` where that one returns False.
+Programs written for the Python API of NemesisDB 0.7 run on it unchanged, with one difference:
+`NdbClient.open` raises `ConnectError` where that of NemesisDB returns False.
 """
 
 import logging
@@ -24,16 +24,16 @@ __all__ = ["NdbClient", "NdbException", "ResponseError", "Session", "SessionNotF
 class NdbClient(BaseClient):
     """A client for sessions (``sh_…``), independent keys (``kv_…``) and the server (``sv_…``).
 
-    Methods do what those of `SessionClient` and `KvClient` do; of a session, the token comes first.
+    The methods do the same as those of `SessionClient` and `KvClient`. The token of a session is
+    the first parameter.
 
     Args:
         debug: log each command and the status of its reply to stderr.
-        uri: what to open, where `open` is not told; the other arguments are those of
-            `SessionClient`.
-        timeout: the most that a request may take, in seconds.
-        credentials: a name and its secret, or a token.
-        ssl: how to use TLS.
-        policy: how long to wait for what.
+        uri: the default URI for `open`; the other arguments are those of `SessionClient`.
+        timeout: the default timeout of a request, in seconds.
+        credentials: a tuple of a name and its secret, or a token.
+        ssl: the TLS context.
+        policy: the timeouts, and what to do when the connection is lost.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class NdbClient(BaseClient):
         await self._run(commands.set(KV, keys), timeout)
 
     async def kv_add(self, keys: Mapping[str, Any], *, timeout: float | None = None) -> None:
-        """Store `keys`, a dict of keys and values; an existing key is left as it is."""
+        """Store `keys`, a dict of keys and values; an existing key is left unchanged."""
         await self._run(commands.add(KV, keys), timeout)
 
     async def kv_get(
@@ -157,7 +157,7 @@ class NdbClient(BaseClient):
     sh_create_session = sh_create
 
     async def sh_end(self, tkn: Tkn, *, timeout: float | None = None) -> None:
-        """End a session; its keys go with it."""
+        """End a session and remove its keys."""
         await self._run(commands.end_session(tkn), timeout)
 
     async def sh_end_all(self, *, timeout: float | None = None) -> int:
@@ -197,7 +197,7 @@ class NdbClient(BaseClient):
     async def sh_add(
         self, tkn: Tkn, keys: Mapping[str, Any], *, timeout: float | None = None
     ) -> None:
-        """Store `keys`, a dict of keys and values; an existing key is left as it is."""
+        """Store `keys`, a dict of keys and values; an existing key is left unchanged."""
         await self._run(commands.add(session(tkn), keys), timeout)
 
     async def sh_get(

@@ -1,6 +1,6 @@
-"""What each command sends and what becomes of its reply, once for every client.
+"""What each command sends and how its reply becomes a result, shared by all clients.
 
-`SH_X` and `KV_X` are one function on two key spaces: the keys of a session and the independent
+`SH_X` and `KV_X` use one function on two key spaces: the keys of a session and the independent
 keys.
 """
 
@@ -84,7 +84,7 @@ def _tokens(tkns: Iterable[Tkn]) -> list[int]:
 
 def _dataset(name: str) -> str:
     if not name:
-        raise ValueError("name is empty; a dataset has a name")
+        raise ValueError("name is empty; give the name of a dataset")
     return name
 
 
@@ -111,7 +111,7 @@ def _everything(body: Body, _: Params) -> Body:
 def _within(asked: list[Any], found: Iterable[Any]) -> None:
     # What is nearly always found comes first: all of it, in the order asked.
     if [*found] != asked and not frozenset(asked).issuperset(found):
-        raise StrayReply("a request was answered with what it did not ask for")
+        raise StrayReply("the reply contains data that the request did not ask for")
 
 
 def _values(body: Body, asked: Params) -> dict[str, Any]:
@@ -276,7 +276,9 @@ def create_session(
     }
     if duration == 0:
         if given := [name for name, flag in flags.items() if flag]:
-            raise ValueError(f"{', '.join(given)} without durationSeconds: it would never expire")
+            raise ValueError(
+                f"{', '.join(given)} without durationSeconds: the session would never expire"
+            )
         return Request("SH_NEW", {}, _session, _no_session)
     return Request("SH_NEW", {"expiry": {"duration": duration, **flags}}, _session, _no_session)
 

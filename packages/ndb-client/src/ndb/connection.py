@@ -34,7 +34,7 @@ from .servers import Server
 CLOSE_TIMEOUT = 5.0
 """How long the server may take to end the connection after a close frame, in seconds."""
 
-_NO_PORT = f"the URI names no port, and a server's own is {DEFAULT_PORT}"
+_NO_PORT = f"the URI has no port; the default port of a server is {DEFAULT_PORT}"
 
 _NEXT_ADDRESS = 0.25
 """Seconds until the next address of a host is tried beside those that have not answered yet: the
@@ -388,7 +388,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _take_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.BINARY:
-            self._fail(CloseCode.UNSUPPORTED_DATA, "a reply is a text message, not a binary one")
+            self._fail(
+                CloseCode.UNSUPPORTED_DATA, "a reply must be a text message, not a binary message"
+            )
         elif frame.opcode in {Opcode.TEXT, Opcode.CONT}:
             self._fragments.append(bytes(frame.data))
             if frame.fin:
@@ -450,7 +452,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             # A close frame has room for 123 bytes of it (RFC 6455, section 5.5).
             self._websocket.fail(code, reason.encode()[:123].decode(errors="ignore"))
             self._write_control()
-            self._finish(f"the server broke the protocol: {reason}")
+            self._finish(f"the server violated the protocol: {reason}")
 
     def _why(self) -> str | None:
         """Return why nothing more is to be read, if so."""
@@ -464,7 +466,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if isinstance(websocket.parser_exc, EOFError):
             return "the server ended the connection without a close frame"
         if websocket.parser_exc is not None:
-            return f"the server broke the protocol: {websocket.parser_exc}"
+            return f"the server violated the protocol: {websocket.parser_exc}"
         return None
 
     def _finish(self, reason: str) -> None:

@@ -1,6 +1,6 @@
-"""The client without its connection: requests, what becomes of their replies, and whose they are.
+"""The client without its connection: requests, and the replies that belong to them.
 
-Pure: no I/O, no clock, no event loop. An asyncio and a blocking client can stand on it.
+Pure: no I/O, no clock, no event loop. An asyncio or a blocking client can be built on it.
 """
 
 import logging
@@ -176,7 +176,7 @@ class Request(Generic[T]):
         except (AttributeError, TypeError, ValueError):
             # What it is does not matter, and may hold a value.
             raise UnreadableReply(
-                f"the reply to {self.command} has a member of another type than it should"
+                f"the reply to {self.command} has a member of the wrong type"
             ) from None
 
 

@@ -1,12 +1,12 @@
-"""What the client raises.
+"""The errors that the client raises.
 
 .. code-block:: text
 
     NdbException
     ├── ResponseError      the server refused the request
     │   └── SessionNotFound    there is no such session
-    ├── UnreadableReply    the request was answered, but not with values Python can hold
-    ├── InvalidState       the client is not open, or open already
+    ├── UnreadableReply    the request was answered, but the reply can't be read
+    ├── InvalidState       the client is not open, or already open
     ├── ConnectError       also a ConnectionError: no connection could be made
     ├── ConnectionLost     also a ConnectionError: the connection ended before the reply came
     └── RequestTimeout     also a TimeoutError: no reply came in time
@@ -23,7 +23,7 @@ _STATUSES: dict[int, Status] = {int(status): status for status in Status}
 
 
 class NdbException(Exception):
-    """The base of everything the client raises of its own."""
+    """The base class of the client's own errors."""
 
 
 class ResponseError(NdbException):
@@ -31,7 +31,7 @@ class ResponseError(NdbException):
 
     Attributes:
         status: why, as a `Status`; a plain integer if this version knows no such status.
-        message: why, as a sentence of the server's.
+        message: why, as a sentence from the server.
         command: the command that was refused.
         rsp: the reply's body.
     """
@@ -47,9 +47,9 @@ class ResponseError(NdbException):
 
 
 class SessionNotFound(ResponseError):
-    """There is no session of this token, any more or at all (status 100).
+    """No session has this token: it never existed, has ended or has expired (status 100).
 
-    Whoever had it has to log in again.
+    Create a new session, for example by letting the user log in again.
     """
 
 
@@ -60,16 +60,16 @@ def refusal(command: str, rsp: dict[str, Any]) -> ResponseError:
 
 
 class UnreadableReply(NdbException):
-    """A reply came that has a value Python can't hold, or that is none to this request.
+    """The reply has a value that Python can't represent, or is not a reply to this request.
 
-    In the first case the request has run; in the other it may have.
+    In the first case the request has run; in the second case it may have run.
     """
 
 
 class InvalidState(NdbException):
-    """The client is not open when it has to be, or open when it may not be.
+    """The client is not open although it must be, or open although it must not be.
 
-    It is open in the event loop, the thread and the process that opened it, and in no other.
+    It is open only in the event loop, the thread and the process that opened it.
     """
 
 
@@ -78,8 +78,8 @@ class ConnectError(NdbException, ConnectionError):
 
     Attributes:
         status: the HTTP status with which the server answered the opening handshake: 401 if it
-            refused the credentials or asks for some, 403 if this client may not come in; None if
-            no server answered with one.
+            requires credentials or refused them, 403 if this client may not connect; None if no
+            server answered with a status.
     """
 
     def __init__(self, message: str, status: int | None = None) -> None:
@@ -90,8 +90,8 @@ class ConnectError(NdbException, ConnectionError):
 class ConnectionLost(NdbException, ConnectionError):
     """The connection ended before the reply came, and the request was not sent again.
 
-    Either that is not safe with this command, or it was tried already, or no connection could be
-    made again in time.
+    It is not safe to send the command again, or it was sent a second time already, or the client
+    could not reconnect in time.
 
     Attributes:
         maybe_executed: False if the request was never handed to the socket, so that it is safe
@@ -108,7 +108,7 @@ class RequestTimeout(NdbException, TimeoutError):
 
     Attributes:
         maybe_executed: False if the request was never handed to the socket and never will be;
-            True if the server may have run it, or may yet.
+            True if the server may have run it, or may still run it.
     """
 
     def __init__(self, seconds: float, *, maybe_executed: bool, trouble: str | None = None) -> None:

@@ -1,6 +1,6 @@
-"""What a client asks a server first, on each connection: what it can do. Pure.
+"""The first request of a client on each connection: SV_INFO, to learn the server's features. Pure.
 
-`protocol.md` demands it of whoever uses anything that NemesisDB has not: SV_INFO tells.
+A client needs the answer before it uses anything that NemesisDB does not have.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Why a server was not reached, in words that say what to do. Pure."""
+"""Error messages for failed connections, which say why and what to do. Pure."""
 
 import ssl
 from http import HTTPStatus
@@ -22,12 +22,12 @@ def reason_of(error: Exception, server: Server) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate can't be trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS:
-        return "it does not speak TLS on this port; use ws://"
+        return "it does not use TLS on this port; use ws://"
     if server.address.secure and isinstance(error, ConnectionError):
         detail = f" ({error})" if str(error) else ""
         return (
             f"it ended the connection in the TLS handshake{detail}; "
-            "does it speak TLS there, or want a client certificate?"
+            "does it use TLS on this port, or require a client certificate?"
         )
     return str(error) or type(error).__name__
 
@@ -41,13 +41,13 @@ def no_handshake(error: Exception, first_bytes: bytes, server: Server) -> str:
         server: who answered, or did not.
     """
     if first_bytes == _TLS_ALERT and not server.address.secure:
-        return "it speaks TLS on this port; use wss://"
+        return "it uses TLS on this port; use wss://"
     if first_bytes:
         return f"the WebSocket handshake failed: {str(error.__cause__ or error)[:_SHOWN]}"
     hint = (
-        "it may want a client certificate, or another one"
+        "it may require a client certificate, or a different one"
         if server.address.secure
-        else "if it speaks TLS there, use wss://"
+        else "if it uses TLS on this port, use wss://"
     )
     return f"it ended the connection without an answer; {hint}"
 
@@ -57,11 +57,11 @@ def refusal_of(response: Response, server: Server) -> str:
     code = response.status_code
     status = f"HTTP {code} {response.reason_phrase}"
     if code == HTTPStatus.UNAUTHORIZED and server.authorization is None:
-        what = f"the server asks for credentials, and there are none ({status})"
+        what = f"the server requires credentials, and none were given ({status})"
     elif code == HTTPStatus.UNAUTHORIZED:
         what = f"the server refused the credentials ({status})"
     elif code == HTTPStatus.FORBIDDEN:
-        what = f"the server refused to let this client in ({status})"
+        what = f"the server does not allow this client to connect ({status})"
     else:
         what = f"the server answered the WebSocket handshake with {status}"
     said = _plain_text(response)

@@ -12,10 +12,10 @@ __all__ = ["KvClient", "NdbException", "ResponseError"]
 
 
 class KvClient(BaseClient):
-    """A client for independent keys: one map that all clients share, without expiry.
+    """A client for independent keys: one map that all clients share. Its keys never expire.
 
-    Every method takes `timeout`, in seconds, by default the client's, and can raise what the
-    methods of `SessionClient` can.
+    Every method takes a `timeout` in seconds, by default that of the client, and can raise the same
+    errors as the methods of `SessionClient`.
     """
 
     async def set(self, keys: Mapping[str, Any], *, timeout: float | None = None) -> None:
@@ -23,7 +23,7 @@ class KvClient(BaseClient):
         await self._run(commands.set(KV, keys), timeout)
 
     async def add(self, keys: Mapping[str, Any], *, timeout: float | None = None) -> None:
-        """Store `keys`, a dict of keys and values; an existing key is left as it is."""
+        """Store `keys`, a dict of keys and values; an existing key is left unchanged."""
         await self._run(commands.add(KV, keys), timeout)
 
     async def get(self, keys: Iterable[str], *, timeout: float | None = None) -> dict[str, Any]:

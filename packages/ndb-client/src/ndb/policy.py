@@ -1,6 +1,6 @@
-"""How a client behaves when things go wrong: what it waits for, and for how long.
+"""How a client behaves when there are faults: what it waits for, and for how long.
 
-Pure: chance and time come from the caller.
+Pure: random numbers and the time come from the caller.
 """
 
 import math
@@ -11,27 +11,28 @@ from enum import Enum, auto
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionPolicy:
-    """How long a client waits for what, all in seconds.
+    """The timeouts and delays of a client, all in seconds.
 
-    `math.inf` is no limit, or never. A server that is gone without a word is found within
-    `ping_interval` + `ping_timeout`: 20 seconds, unless told otherwise.
+    `math.inf` means no limit, or never. A server that has vanished is detected within
+    `ping_interval` + `ping_timeout`, by default 20 seconds.
 
     Attributes:
-        request_timeout: the most that a request may take, reconnecting included, where neither the
-            request nor the client is told.
-        connect_timeout: the most that one attempt to connect to one server may take, from looking
-            up its name to the end of the opening handshake.
-        reconnect_timeout: how long a lost connection is tried to be made again before the requests
-            that wait for it fail; the next request starts over. 0 = a lost connection stays lost
-            until `open` is called.
-        initial_backoff: the most that is waited before the first attempt to reconnect. It doubles
-            with each round in which no server answers. What is waited is chosen at random from 0
-            on (full jitter), so that the clients of a server that restarts don't come back all at
-            once.
-        max_backoff: what it doubles up to.
-        ping_interval: how long nothing is heard from the server before it is sent a ping.
-        ping_timeout: how long it may stay silent then, before the connection is given up. What is
-            on its way to the server has to arrive in this time, and the ping behind it.
+        request_timeout: the default timeout of a request, including reconnecting. A timeout of
+            the request or of the client takes precedence.
+        connect_timeout: the timeout of one attempt to connect to one server, from the lookup of
+            its name to the end of the opening handshake.
+        reconnect_timeout: how long the client tries to reconnect before the requests that wait
+            for a connection fail. The next request starts a new attempt. 0 = the client does not
+            reconnect until `open` is called.
+        initial_backoff: the maximum delay before the first attempt to reconnect. It doubles with
+            each round in which no server answers. The actual delay is random, from 0 to this
+            maximum (full jitter), so that not all clients of a restarted server reconnect at the
+            same moment.
+        max_backoff: the upper limit of that maximum.
+        ping_interval: how long the server may be silent before the client sends a ping.
+        ping_timeout: how long the server may stay silent after the ping before the client gives
+            up the connection. Data on its way to the server, and the ping after it, must arrive
+            within this time.
 
     Raises:
         ValueError: a time is negative or not a number, or is 0 and not `reconnect_timeout`.
@@ -52,7 +53,7 @@ class ConnectionPolicy:
                 if not value >= 0:
                     raise ValueError(f"{field.name} is {value}; 0 means never to reconnect")
             elif not value > 0:
-                raise ValueError(f"{field.name} is {value}; it is a time above 0, in seconds")
+                raise ValueError(f"{field.name} is {value}; it must be a time above 0, in seconds")
 
 
 DEFAULT_POLICY = ConnectionPolicy()

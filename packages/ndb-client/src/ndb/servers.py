@@ -1,4 +1,4 @@
-"""Where servers are, and what they are shown to be let in."""
+"""The addresses of servers, and the credentials for them."""
 
 import os
 import re
@@ -127,14 +127,14 @@ def _port(uri: str) -> int | None:
     except ValueError:
         raise _not_a_uri("its host or port is wrong") from None
     if port == 0:
-        raise _not_a_uri("there is no port 0")
+        raise _not_a_uri("0 is not a valid port")
     return port
 
 
 def _not_a_uri(what: str) -> ValueError:
     return ValueError(
-        f"not a WebSocket URI: {what}; {_HOW}, and encode what is special in credentials "
-        "(%2F for /, %40 for @)"
+        f"not a WebSocket URI: {what}; {_HOW}, and percent-encode special characters in "
+        "credentials (%2F for /, %40 for @)"
     )
 
 
@@ -150,8 +150,8 @@ def _split(uri: str) -> tuple[str | None, str]:
     # Nothing of what is wrong is repeated: it may hold a secret.
     if found is None:
         raise ValueError(
-            "not the URI of a Unix socket: an absolute path follows ws+unix://, without a host; "
-            "use ws+unix:///PATH, and encode what is special (%3A for a colon)"
+            "not the URI of a Unix socket: it must have an absolute path and no host; use "
+            "ws+unix:///PATH, and percent-encode special characters (%3A for a colon)"
         )
     path = unquote(found["path"], errors="surrogateescape")
     if path.endswith("/") or "\0" in path:
@@ -168,15 +168,19 @@ def _authorization(credentials: Credentials) -> str:
     match credentials:
         case str():
             if not _BEARER_TOKEN.fullmatch(credentials):
-                raise ValueError("credentials is a str, and no bearer token has such characters")
+                raise ValueError(
+                    "credentials is a str with characters that a bearer token can't have"
+                )
             return f"Bearer {credentials}"
         case (str(name), str(secret)):
             if not name or ":" in name:
-                raise ValueError("the name of the credentials is empty or has a colon in it")
+                raise ValueError("the name in credentials is empty or contains a colon")
             try:
                 return build_authorization_basic(name, secret)
             except UnicodeEncodeError:
                 # Not the error itself: it holds the secret.
                 raise ValueError("the credentials are not text: UTF-8 can't encode them") from None
         case _:
-            raise TypeError("credentials must be a pair of a name and its secret, or a token: str")
+            raise TypeError(
+                "credentials must be a tuple of a name and its secret, or a token as str"
+            )

@@ -7,14 +7,15 @@ from ndb_protocol import NO_TOKEN, Status, parse_token
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session, known by its token; or, with `isValid` False, the refusal to create one.
+    """A session, identified by its token; or, if `isValid` is False, the refusal to create one.
 
-    It may stand wherever a method takes a token. Sessions are equal if their tokens are. The token
-    is a secret: whoever has it has the session, so ``repr`` does not show it.
+    Every method that takes a token also takes a `Session`. Sessions are equal if their tokens are.
+    The token is a secret, because anyone who has it can use the session. So ``repr`` does not show
+    it.
 
     Attributes:
         tkn: the token, an unsigned 64-bit integer; 0 if there is no session.
-        status: what became of the request to create it; a plain integer if this version knows no
+        status: the status of the request to create it; a plain integer if this version knows no
             such status.
         message: why the session was refused; empty if it was not.
     """

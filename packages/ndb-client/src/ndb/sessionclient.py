@@ -13,10 +13,10 @@ __all__ = ["NdbException", "ResponseError", "Session", "SessionClient", "Session
 
 
 class SessionClient(BaseClient):
-    """A client for sessions, each a map of keys of its own, known by its token.
+    """A client for sessions. Each session is a map of keys, identified by its token.
 
-    Wherever a method takes `tkn`, it takes the `Session`, or its token as an integer or as decimal
-    text. Every method takes `timeout`, in seconds, by default the client's. Every one can raise:
+    A parameter `tkn` is the `Session`, or its token as an integer or as decimal text. Every method
+    takes a `timeout` in seconds, by default that of the client. Every method can raise:
 
     - `SessionNotFound` if there is no session of the token, and another `ResponseError` if the
       server refuses the request for another reason;
@@ -26,7 +26,7 @@ class SessionClient(BaseClient):
       that is larger than the server takes;
     - `InvalidState`, before anything is sent, if the client is not open in this event loop, thread
       and process;
-    - `UnreadableReply` if the reply has a value Python can't hold, or is none.
+    - `UnreadableReply` if the reply can't be read, or has a value that Python can't represent.
     """
 
     async def create_session(
@@ -42,9 +42,10 @@ class SessionClient(BaseClient):
 
         Args:
             durationSeconds: how long until the session expires; 0 = never.
-            deleteSession: on expiry the session goes; otherwise only its keys do.
-            extendOnSetAdd: whatever stores keys starts the duration anew.
-            extendOnGet: so does `get`.
+            deleteSession: delete the session itself when it expires; otherwise only its keys are
+                deleted, and the session continues with a new period.
+            extendOnSetAdd: restart the duration with every method that stores keys.
+            extendOnGet: restart the duration with `get`.
             timeout: in seconds.
 
         Returns:
@@ -66,7 +67,7 @@ class SessionClient(BaseClient):
         await self._run(commands.set(session(tkn), keys), timeout)
 
     async def add(self, keys: Mapping[str, Any], tkn: Tkn, *, timeout: float | None = None) -> None:
-        """Store `keys`, a dict of keys and values; an existing key is left as it is."""
+        """Store `keys`, a dict of keys and values; an existing key is left unchanged."""
         await self._run(commands.add(session(tkn), keys), timeout)
 
     async def get(
@@ -150,7 +151,7 @@ class SessionClient(BaseClient):
         await self._run(commands.arr_append(session(tkn), key, items, name), timeout)
 
     async def end_session(self, tkn: Tkn, *, timeout: float | None = None) -> None:
-        """End a session; its keys go with it."""
+        """End a session and remove its keys."""
         await self._run(commands.end_session(tkn), timeout)
 
     async def end_all_sessions(self, *, timeout: float | None = None) -> int:

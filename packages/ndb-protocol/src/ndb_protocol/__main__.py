@@ -1,4 +1,4 @@
-"""``python -m ndb_protocol``: prints the protocol in the forms that machines read."""
+"""``python -m ndb_protocol``: prints the protocol in machine-readable form."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the document that `arguments` ask for, those of the process if None."""
     parser = argparse.ArgumentParser(
         prog="python -m ndb_protocol",
-        description="Print the wire protocol as a machine reads it, in JSON.",
+        description="Print a machine-readable description of the wire protocol, as JSON.",
     )
     parser.add_argument(
         "document",

@@ -28,7 +28,7 @@ def asyncapi() -> dict[str, Any]:
             "version": str(PROTOCOL_VERSION),
             "description": (
                 "Sessions and keys over WebSocket: one request per text message, and one reply per "
-                "request, in the order of the requests. There are no events in this version."
+                "request, in the order of the requests. This version has no events."
             ),
             "license": {"name": "MIT"},
         },
@@ -37,7 +37,7 @@ def asyncapi() -> dict[str, Any]:
             "default": {
                 "host": f"127.0.0.1:{DEFAULT_PORT}",
                 "protocol": "ws",
-                "description": "Where a server listens without other settings.",
+                "description": "The address on which a server listens by default.",
             }
         },
         "channels": {

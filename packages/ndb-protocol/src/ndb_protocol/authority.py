@@ -27,13 +27,13 @@ def parse_authority(text: str) -> tuple[str, int | None]:
     """
     found = _AUTHORITY.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r} is no host")
+        raise ValueError(f"{text!r} is not a host")
     literal, name, digits = found["literal"], found["name"], found["port"]
     if literal is not None:
         IPv6Address(literal)
     port = int(digits) if digits else None
     if port is not None and port > _HIGHEST_PORT:
-        raise ValueError(f"{digits} is no port")
+        raise ValueError(f"{digits} is not a port")
     return (literal or name.rstrip(".")).lower(), port
 
 
@@ -45,5 +45,5 @@ def parse_host(text: str) -> str:
     """
     host, _ = parse_authority(text)
     if not host:
-        raise ValueError(f"{text!r} is no host")
+        raise ValueError(f"{text!r} is not a host")
     return host

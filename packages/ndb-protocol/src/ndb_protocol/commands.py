@@ -1,4 +1,4 @@
-"""The one table of commands: what each is called, takes, answers and does.
+"""The table of all commands: the name, parameters, replies and effect of each.
 
 The server's handlers, the client's methods, the vectors and the reference are checked against it.
 """
@@ -39,16 +39,16 @@ class Command:
     """One row of the table.
 
     Attributes:
-        name: what a request's one member is called.
-        reply_name: what the reply's one member is called.
+        name: the name of a request's only member.
+        reply_name: the name of the reply's only member.
         params: the type of that member's value.
         replies: the types of a successful reply.
         summary: one sentence for the reference.
-        statuses: what it can answer beside `COMMON_STATUSES`.
+        statuses: the statuses it can return in addition to `COMMON_STATUSES`.
         changes: it can change sessions or keys.
-        repeatable: sending it twice leaves the store as sending it once does, and the second
-            reply misleads nobody (of `SH_END`, 100 says just as well that the session is gone).
-        role: who may use it, where a server tells its clients apart; None for everybody.
+        repeatable: sending it twice has the same effect as sending it once, and the second reply
+            is not misleading (for `SH_END`, 100 also means that the session is gone).
+        role: the role that may use it, if the server has roles; None for everybody.
         scope: what it looks at or changes.
         extends: the setting by which it moves a session's deadline.
     """
@@ -164,7 +164,7 @@ _ROWS: tuple[Command, ...] = (
         changes=True,
         repeatable=False,
     ),
-    _row("SH_END", m.OfSession, m.TokenReply, "End a session; its keys go with it.", changes=True),
+    _row("SH_END", m.OfSession, m.TokenReply, "End a session and remove its keys.", changes=True),
     _row(
         "SH_END_ALL",
         m.Empty,
@@ -217,7 +217,7 @@ _ROWS: tuple[Command, ...] = (
         m.SessionKeyValues,
         m.KeyValues,
         m.Reply,
-        "Store keys in {space}; an existing key is left as it is.",
+        "Store keys in {space}; an existing key is left unchanged.",
         _STORE,
         changes=True,
         extends=Extends.ON_SET_ADD,
@@ -315,7 +315,7 @@ _ROWS: tuple[Command, ...] = (
         "KV_LOAD",
         m.Dataset,
         m.KeysDatasetReply,
-        "Load the independent keys of a dataset; others stay.",
+        "Load the independent keys of a dataset; other keys are kept.",
         _LOAD,
         changes=True,
         repeatable=False,

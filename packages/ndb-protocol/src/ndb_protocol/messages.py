@@ -137,7 +137,7 @@ Token = Annotated[int, TOKEN]
 
 
 class Discreet(Struct, kw_only=True, gc=False):
-    """What may hold tokens and values: its ``repr`` shows neither, whatever prints it."""
+    """A type that may contain tokens and values: its ``repr`` shows neither."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
@@ -263,8 +263,8 @@ class Expiry(Params):
 
     Attributes:
         duration: seconds from creation, or from the last extension, to the deadline; 0 = never.
-        deleteSession: at the deadline the session goes; otherwise only its keys do.
-        extendOnSetAdd: commands that store move the deadline to now + duration.
+        deleteSession: the deadline deletes the session; otherwise it deletes only its keys.
+        extendOnSetAdd: commands that store data move the deadline to now + duration.
         extendOnGet: SH_GET moves the deadline to now + duration.
     """
 
@@ -290,7 +290,7 @@ class Sessions(Params):
 
 
 class Reply(Discreet, kw_only=True, gc=False):
-    """What every reply has: the status, and a sentence for a human if the request failed."""
+    """The members of every reply: the status, and a human-readable sentence if it failed."""
 
     st: int = int(Status.OK)
     m: str | UnsetType = UNSET
@@ -357,7 +357,7 @@ class ContainsReply(Reply, kw_only=True):
 
 
 class SessionsLoadedReply(Reply, kw_only=True):
-    """What NemesisDB answers too: clients written for it compare all of it."""
+    """The same members as in NemesisDB: clients written for it compare the whole reply."""
 
     name: str
     sessions: int
@@ -378,9 +378,9 @@ class KeysDatasetReply(Reply, kw_only=True):
 
 
 class Limits(Struct, kw_only=True):
-    """Bounds of this server, in bytes and seconds; 0 is none.
+    """The limits of this server, in bytes and seconds; 0 means no limit.
 
-    Which there are, and what happens beyond each, is for the server to say.
+    Each server decides which limits it has.
     """
 
     messageSize: int
@@ -401,7 +401,7 @@ class Limits(Struct, kw_only=True):
 
 
 class Stats(Struct, kw_only=True):
-    """What administrators are told of a running server, in seconds, numbers and bytes."""
+    """Statistics of a running server for administrators, in seconds, numbers and bytes."""
 
     uptime: int
     connections: int

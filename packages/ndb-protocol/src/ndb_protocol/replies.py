@@ -36,11 +36,11 @@ def with_text_tokens(reply: Reply) -> Reply:
 
 
 class ReplyError(ValueError):
-    """A message that is no reply, or one with a value that Python can't hold."""
+    """A message that is not a reply, or has a value that Python can't represent."""
 
 
 class UnreadableValue(ReplyError):
-    """A reply with a value that Python can't hold."""
+    """A reply with a value that Python can't represent."""
 
 
 _decode = msgspec.json.Decoder(dict[str, dict[str, Any]]).decode

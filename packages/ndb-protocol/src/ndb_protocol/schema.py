@@ -33,8 +33,8 @@ def json_schema() -> Schema:
         "$schema": DIALECT,
         "title": f"The wire protocol of NDB, version {PROTOCOL_VERSION}",
         "description": (
-            "Any message. A request is defined under the name of its command, as SH_GET, a reply "
-            "under its own name, as SH_GET_RSP. There are no events in this version."
+            "Any message. A request is defined under the name of its command, such as SH_GET, and "
+            "a reply under its own name, such as SH_GET_RSP. This version has no events."
         ),
         "anyOf": [_ref("AnyRequest"), _ref("AnyReply")],
         "$defs": definitions(),
@@ -79,7 +79,8 @@ def _body(command: Command) -> Schema:
     return {
         "description": (
             f"{command.summary} It succeeds with {success:d} and fails with "
-            f"{', '.join(str(int(status)) for status in failures)}, or what a later server adds."
+            f"{', '.join(str(int(status)) for status in failures)}, or with a status that a later "
+            "server adds."
         ),
         "anyOf": [
             *({"allOf": [_ref(reply.__name__), _with(success)]} for reply in command.replies),
@@ -94,7 +95,7 @@ def _with(status: Status) -> Schema:
 
 _FAILURE: Schema = {
     "title": "Failure",
-    "description": "A status that is not success, and a sentence for a human.",
+    "description": "A status other than success, and a human-readable sentence.",
     "type": "object",
     "properties": {
         "st": {"type": "integer", "minimum": 0, "not": {"enum": sorted(map(int, SUCCESS))}},

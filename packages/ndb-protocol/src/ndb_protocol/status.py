@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """What became of a request. Success is `OK`, `SAVE_COMPLETE` or `LOAD_COMPLETE`."""
+    """The status of a request. Success is `OK`, `SAVE_COMPLETE` or `LOAD_COMPLETE`."""
 
     meaning: str
 
@@ -25,17 +25,17 @@ class Status(IntEnum):
         "the message is not an object with exactly one command, "
         "or parameters contradict each other",
     )
-    COMMAND_DISABLED = 14, "switched off by configuration, or not permitted to this client"
+    COMMAND_DISABLED = 14, "disabled by configuration, or not permitted to this client"
     KEY_NOT_EXIST = 22, "no such key"
     PARAM_MISSING = 26, "a required parameter is missing"
     VALUE_TYPE_INVALID = 41, "a parameter has the wrong type"
-    VALUE_SIZE = 42, "a parameter is empty where it may not be, too long or out of range"
-    SESSION_NOT_EXIST = 100, "no such session: it never was, has ended or has expired"
+    VALUE_SIZE = 42, "a parameter is empty although it must not be, too long or out of range"
+    SESSION_NOT_EXIST = 100, "no such session: it never existed, has ended or has expired"
     SESSION_NEW_FAIL = 103, "the session could not be created: a limit is reached"
     SAVE_COMPLETE = 121, "saved"
-    SAVE_ERROR = 123, "not saved; nothing half-written remains"
+    SAVE_ERROR = 123, "not saved; no incomplete dataset remains"
     LOAD_COMPLETE = 141, "loaded"
-    LOAD_ERROR = 142, "not loaded; the data in memory is as it was before"
+    LOAD_ERROR = 142, "not loaded; the data in memory is unchanged"
     CONFLICT = 200, "the session changed since the version given"
     LIMIT_EXCEEDED = 201, "a configured limit would be exceeded"
     NOT_DURABLE = 202, "the change could not be made durable; it was not applied"

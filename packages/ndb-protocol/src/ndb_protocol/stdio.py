@@ -1,7 +1,7 @@
-"""The standard descriptors 0, 1 and 2 of a program: each is there, and what is written arrives.
+"""The standard descriptors 0, 1 and 2 of a program: all are open, and no output is lost silently.
 
 A program can be started with one of them closed (``>&-``). The next file or socket that it opens
-gets the number, and whatever is printed goes into that. libuv ends a process that closes one.
+gets the number, and printed text is written into it. libuv ends a process that closes one.
 """
 
 import errno
@@ -22,9 +22,9 @@ _STREAMS = (
 
 
 class OutputError(Exception):
-    """What a program found could not be written to standard output; says why.
+    """The output of a program could not be written to standard output; says why.
 
-    No `OSError`: argparse would pass over it.
+    It is not an `OSError`, because argparse would ignore that.
 
     Attributes:
         reason: what the system says.

@@ -1,9 +1,9 @@
 """Encoding of values: exactly, or not at all.
 
-What JSON carries is what comes back equal to what was sent: None, booleans, integers of 64 bits,
-finite floats, text, and lists (or tuples), and dicts of these with string keys. The encoders at
-hand are more generous than that: they write NaN as ``null``, a UUID as text and an enum member as
-its value. Here these are errors that name the place.
+A value is accepted only if it comes back equal to what was sent: None, booleans, 64-bit integers,
+finite floats, text, and lists (or tuples) and dicts of these with string keys. The available
+encoders accept more: they write NaN as ``null``, a UUID as text and an enum member as its value.
+Here these are errors that name the place in the value.
 """
 
 import marshal
@@ -78,7 +78,7 @@ def _trouble_with(value: object) -> str | None:
     if kind is int:
         if INTEGER_MIN <= cast(int, value) <= INTEGER_MAX:
             return None
-        return "an integer beyond 64 bits is not carried exactly; send it as text"
+        return "an integer beyond 64 bits can't be sent exactly; send it as text"
     if kind is float:
         number = cast(float, value)
         if math.isfinite(number):

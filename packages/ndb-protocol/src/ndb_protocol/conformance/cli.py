@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         import websockets  # noqa: F401, PLC0415 - it is there or it is not
     except ImportError:
-        _stop("websockets is not installed; pip install 'ndb-protocol[conformance]'")
+        _stop("websockets is not installed; run pip install 'ndb-protocol[conformance]'")
     try:
         with all_output():
             status = _run(_parser().parse_args(arguments))
@@ -41,19 +41,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ndb-conformance",
         description="Check a server, or a client, against the NDB protocol.",
-        epilog="A server must be one that nobody else uses: what it holds is deleted.",
+        epilog="Use a server that nobody else uses: the check deletes all of its data.",
     )
     parser.add_argument(
         "url",
         nargs="?",
         metavar="ws://[NAME:SECRET@]HOST:PORT",
-        help="the server to check; what its credentials let them do must be everything",
+        help="the server to check; the credentials must permit every command",
     )
     parser.add_argument(
         "--ca",
         metavar="FILE",
         type=Path,
-        help="PEM file of the certificates by which that of a server at wss:// has to be signed "
+        help="PEM file with the CA certificates for a server at wss:// "
         "(default: those that the system trusts)",
     )
     parser.add_argument("--client", metavar="COMMAND", help="the client to check instead")
@@ -61,14 +61,14 @@ def _parser() -> argparse.ArgumentParser:
         "--profile",
         choices=("core", "full"),
         default="full",
-        help="how much to check: what NemesisDB 0.7 has too, or (the default) everything",
+        help="what to check: core, only what NemesisDB 0.7 also has; full (default), everything",
     )
     parser.add_argument(
         "--only",
         metavar="PATTERN",
         action="append",
         default=[],
-        help="run only the scenarios whose id is like this ('SH_GET/*'); may be repeated",
+        help="run only the scenarios whose id matches this pattern ('SH_GET/*'); can be repeated",
     )
     parser.add_argument(
         "--timeout",
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         default=5.0,
         help="how long nothing may come before a step has failed (default: 5)",
     )
-    parser.add_argument("--junit", metavar="FILE", type=Path, help="write a JUnit XML report too")
+    parser.add_argument("--junit", metavar="FILE", type=Path, help="also write a JUnit XML report")
     parser.add_argument("--version", action="version", version=__version__)
     return parser
 
@@ -101,7 +101,7 @@ def _run(options: argparse.Namespace) -> int:
     )
 
     if (options.url is None) == (options.client is None):
-        _stop("name a server's URL, or a client with --client")
+        _stop("give either the URL of a server, or a client with --client")
     profile = Profile(options.profile)
     try:
         if options.client is None:
@@ -117,7 +117,7 @@ def _run(options: argparse.Namespace) -> int:
     except wire.Unreachable as error:
         _stop(str(error))
     if not results:
-        _stop(f"no scenario of this profile is like {' or '.join(options.only)}")
+        _stop(f"no scenario of this profile matches {' or '.join(options.only)}")
     if options.junit is not None:
         try:
             write_junit(results, options.junit)

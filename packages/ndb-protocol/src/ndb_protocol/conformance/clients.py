@@ -1,7 +1,7 @@
-"""Runs scenarios against a client: a program that does what JSON lines tell it.
+"""Runs scenarios against a client: a program that is controlled by JSON lines.
 
-The kit is the server that the client talks to, and one that knows what will be asked. ``README.md``
-has the lines.
+The kit is the server that the client talks to, and knows which requests will come. ``README.md``
+describes the lines.
 """
 
 import asyncio
@@ -235,7 +235,7 @@ class _Run:
         while await self._end.has_message():
             message = await self._end.message()
             if not (self._may_ask and _is_info(message)):
-                raise Mismatch(f"the client sent what it was not told to: {message[:_SHOWN]}")
+                raise Mismatch(f"the client sent an unexpected message: {message[:_SHOWN]}")
             await self._tell_info()
 
     async def _converse(self, steps: Sequence[ClientStep]) -> str:

@@ -1,4 +1,4 @@
-"""What was said in one scenario: fills messages in and compares replies, as the README says."""
+"""The conversation of one scenario: fills in messages and compares replies, as the README says."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from ndb_protocol import COMMANDS, SUCCESS, ReplyError, parse_token
 
 
 class Mismatch(AssertionError):
-    """Something that is not what was expected."""
+    """Something differs from what was expected."""
 
 
 _PLACEHOLDER = re.compile(r"(\{\{[a-z]+[0-9]*(?::[^{}]+)?\}\})")
@@ -85,7 +85,7 @@ def _values(reply: str) -> tuple[str, Any]:
 
 
 class Conversation:
-    """What the replies of one scenario have told so far: its tokens.
+    """The tokens that the replies of one scenario have returned so far.
 
     Args:
         not_compared: compare replies by what they mean, as values in whatever order and spelling,
@@ -142,9 +142,9 @@ class Conversation:
         if surplus := (got.keys() - expected.keys()) & KNOWN_MEMBERS:
             raise Mismatch(f"{', '.join(sorted(surplus))}: not in this reply")
         if int(got["st"]) not in SUCCESS and got.get("m", '""') == '""':
-            raise Mismatch("no sentence for a human")
+            raise Mismatch("'m' is missing or empty")
         if any(token in got.get("m", "") for token in self._tokens.values()):
-            raise Mismatch("a token in the sentence for a human")
+            raise Mismatch("'m' contains a token")
 
     @staticmethod
     def _compare_names(name: str, got_name: str) -> None:

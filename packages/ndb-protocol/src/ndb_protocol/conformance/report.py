@@ -1,4 +1,4 @@
-"""What came of the scenarios, for humans and as JUnit XML."""
+"""The results of the scenarios, as text and as JUnit XML."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from .scenarios import ClientScenario, Scenario
 
 
 class Outcome(Enum):
-    """What came of a scenario."""
+    """The outcome of a scenario."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -20,11 +20,11 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one scenario.
+    """The result of one scenario.
 
     Attributes:
-        scenario: which.
-        outcome: what came of it.
+        scenario: the scenario.
+        outcome: its outcome.
         detail: why it failed or was skipped.
         seconds: how long it took.
     """

@@ -1,7 +1,7 @@
-"""The scenarios that servers and clients are checked with; ``README.md`` has the format.
+"""The scenarios for servers and clients; ``README.md`` describes the format.
 
-A server's scenarios are the conformance vectors that need no clock of ours, and files beside this
-module that say more than vectors can: of the wire, of several connections, of real time.
+The scenarios for servers are the conformance vectors that do not set the server's clock, and files
+beside this module for what vectors can't express: frames, several connections and real time.
 """
 
 import re

@@ -130,7 +130,7 @@ async def _ask(target: Target, timeout: float) -> _Facts:
     except Refused as refusal:
         if refusal.status == HTTPStatus.UNAUTHORIZED:
             raise Unreachable(
-                f"{target} asks for other credentials; give them in the URL: "
+                f"{target} requires other credentials; give them in the URL: "
                 "ws://NAME:SECRET@HOST:PORT/"
             ) from None
         return _Facts()
@@ -141,14 +141,14 @@ async def _ask(target: Target, timeout: float) -> _Facts:
 
 def _unfit(scenario: Scenario, target: Target, facts: _Facts) -> str:
     if scenario.persistence is not None and scenario.persistence is not facts.persistEnabled:
-        state = "on" if scenario.persistence else "off"
-        return f"they need a server with saving switched {state}"
+        state = "enabled" if scenario.persistence else "disabled"
+        return f"they need a server with saving {state}"
     if scenario.limited and facts.permitted:
         return "they need credentials that do not permit SH_END_ALL"
     if not scenario.limited and not facts.permitted:
         return "they need credentials that permit every command"
     if scenario.shows_credentials and target.uri.user_info is None:
-        return "they need a server that asks for credentials"
+        return "they need a server that requires credentials"
     limits = facts.limits
     for name, most in scenario.needs.items():
         if not 0 < limits.get(name, 0) <= most:
@@ -408,7 +408,7 @@ class _Flood:
         most = most_kept()
         while not self.is_enough and not self._end.is_gone:
             if self.left > most:
-                raise Mismatch("the server read on while nobody read its replies")
+                raise Mismatch("the server continued to read while nobody read its replies")
             self.times += 1
             await self._end.write(self._frame)
 

@@ -1,8 +1,8 @@
-"""One end of a WebSocket connection that sees every frame and can send any, right or wrong.
+"""One end of a WebSocket connection that sees every frame and can send any frame, valid or not.
 
-``websockets`` is the authority: it does the handshake, answers pings and close frames, and tells
-where the other end breaks RFC 6455. Nothing is read before it is asked for, so an end that does not
-read is one that nobody asks.
+``websockets`` implements the protocol: it does the handshake, answers pings and close frames, and
+detects violations of RFC 6455 by the other end. Data is read only on request, so a test can let an
+end stop reading.
 """
 
 import asyncio
@@ -96,7 +96,8 @@ class Target:
             # It repeats what it can't read, which may be the secret.
             raise Unreachable(
                 "not a WebSocket URL: its host, port or credentials are wrong; use "
-                "ws://NAME:SECRET@HOST:PORT/, and encode what is special in credentials (%2F)"
+                "ws://NAME:SECRET@HOST:PORT/, and percent-encode special characters in "
+                "credentials (%2F)"
             ) from None
         if not uri.secure and ca is not None:
             raise Unreachable("--ca is given, but the URL is not encrypted; use wss://HOST:PORT/")
@@ -104,7 +105,7 @@ class Target:
             context = ssl.create_default_context(cafile=ca) if uri.secure else None
         except OSError as error:
             reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-            raise Unreachable(f"can't use {ca}: {reason or 'no PEM file'}") from None
+            raise Unreachable(f"can't use {ca}: {reason or 'not a PEM file'}") from None
         return cls(uri, context)
 
     def __str__(self) -> str:
@@ -407,7 +408,7 @@ class End:
 
     def _nothing_more(self) -> None:
         if self._messages:
-            raise Mismatch(f"a message that nobody asked for: {self._messages[0][:500]}")
+            raise Mismatch(f"an unexpected message: {self._messages[0][:500]}")
 
     def send_close(self, code: int) -> None:
         """Send a close frame with a code."""

@@ -1,4 +1,4 @@
-"""Conformance vectors: conversations with a server, as files that need no Python to read.
+"""Conformance vectors: conversations with a server, as JSON files for any language.
 
 ``README.md`` beside this module has the format; this module only reads the files.
 """
