@@ -64,7 +64,7 @@ async def test_a_client_may_ask_what_the_server_can_do_or_not(when: str) -> None
 async def test_a_client_that_asks_for_more_by_itself_is_told_what_it_sent(
     when: str, sent: str
 ) -> None:
-    assert f'opening: the client sent what it was not told to: {{"{sent}":{{}}}}' in await why(
+    assert f'opening: the client sent an unexpected message: {{"{sent}":{{}}}}' in await why(
         when, COUNT
     )
 

@@ -172,7 +172,7 @@ async def test_a_server_that_never_stops_reading_is_found_out(
     [one] = [one for one in load_scenarios() if matches(one.id, [f"transport/{what}"])]
     async with serving(greedy) as url:
         found = await why(url, msgspec.structs.replace(one, needs={}))
-    assert "the server read on while nobody read its replies" in found
+    assert "the server continued to read while nobody read its replies" in found
 
 
 async def gossip(connection: ServerConnection) -> None:

@@ -139,5 +139,5 @@ def test_only_a_page_of_an_allowed_origin_connects_and_a_rebound_name_never(
     ]
     found = results(site, "evil.test", urls, tmp_path / "evil")
     assert found == ["refused", "refused", "refused", ANSWERED]
-    assert "--allow-origin allows one" in closed.stderr
-    assert "not known by that name; --allow-host allows one" in rebound.stderr
+    assert "--allow-origin allows an origin" in closed.stderr
+    assert "this is not a name of this server; --allow-host allows a name" in rebound.stderr

@@ -102,7 +102,7 @@ def test_a_page_of_another_origin_is_refused_with_403(start_server: StartServer)
     for origin in (
         "https://evil.example", "null", "http://localhost:8000", "https://app.example.evil"
     ):  # fmt: skip
-        refused(server, 403, "--allow-origin allows one", Origin=origin)
+        refused(server, 403, "--allow-origin allows an origin", Origin=origin)
 
 
 def test_a_page_of_an_allowed_origin_and_a_program_without_one_come_in(
@@ -118,13 +118,13 @@ def test_a_page_of_an_allowed_origin_and_a_program_without_one_come_in(
 
 def test_a_host_of_another_name_is_refused_with_403(server: Server) -> None:
     for host in ("evil.example", "evil.example:1987", "localhost.evil.example", "a%20b"):
-        refused(server, 403, "--allow-host allows one", Host=host)
+        refused(server, 403, "--allow-host allows a name", Host=host)
 
 
 def test_a_handshake_without_one_host_is_refused_with_400(server: Server) -> None:
     assert answer(server.port, Host="").status == 400
     for host in ("user@localhost", "localhost:port", "localhost/x", "[::1].evil.example"):
-        refused(server, 400, "there must be one Host header", Host=host)
+        refused(server, 400, "there must be exactly one Host header", Host=host)
 
 
 def test_addresses_and_names_of_the_server_come_in(start_server: StartServer) -> None:
@@ -185,13 +185,13 @@ NONE: dict[str, str] = {
 
 def test_wrong_credentials_are_refused_with_401(guarded: Server) -> None:
     for header in WRONG.values():
-        got = refused(guarded, 401, "the credentials are not right", Authorization=header)
+        got = refused(guarded, 401, "the credentials are wrong", Authorization=header)
         assert got["WWW-Authenticate"] == 'Basic realm="ndb", charset="UTF-8", Bearer realm="ndb"'
 
 
 def test_missing_credentials_are_refused_with_401(guarded: Server) -> None:
     for header in NONE.values():
-        got = refused(guarded, 401, "this server asks for credentials", Authorization=header)
+        got = refused(guarded, 401, "this server requires credentials", Authorization=header)
         assert "Basic" in got["WWW-Authenticate"]
 
 
@@ -219,7 +219,7 @@ def test_each_wrong_secret_is_logged_and_counted_and_the_right_one_still_comes_i
     for wire in wires:
         wire.socket.close()
     assert answer(guarded.port, Authorization=f"Bearer {secrets['app']}").status == 101
-    assert guarded.stderr.count("the credentials are not right") == 60
+    assert guarded.stderr.count("the credentials are wrong") == 60
     operator = f"Bearer {secrets['admin']}"
     assert labelled("ndb_refusals_total", guarded.port, Authorization=operator) == {
         "credentials": 60
@@ -240,7 +240,7 @@ def test_who_is_withdrawn_while_replies_wait_is_cut_off_at_once(
         with pytest.raises(ENDED):
             going.reply()
     assert "connection aborted, from 127.0.0.1 port " in server.stderr
-    assert ": the credentials were withdrawn" in server.stderr
+    assert ": the credentials were revoked" in server.stderr
 
 
 def test_all_who_come_at_once_with_a_right_secret_come_in(
@@ -333,7 +333,7 @@ def test_a_removed_entry_is_closed_with_1008_and_refused_from_then_on(
         auth("remove", "going", "--auth-file", str(file))
         coming = added(file, "coming", "app")
         os.kill(server.pid, signal.SIGHUP)
-        assert first.rest() == [(1008, "the credentials were withdrawn")]
+        assert first.rest() == [(1008, "the credentials were revoked")]
         assert second.request("KV_COUNT")["st"] == 1
     assert "credentials were read again" in server.stderr
     assert answer(server.port, Authorization=f"Bearer {going}").status == 401
@@ -355,8 +355,8 @@ def test_a_file_that_cannot_be_read_again_leaves_those_in_who_were(
                 break
             assert wire.request("SH_NEW")["st"] == 1
     assert (
-        f"ERROR ndb_server.server: credentials were not read again: line 1 of credentials {file} "
-        "is no entry"
+        "ERROR ndb_server.server: credentials could not be read again: line 1 of credentials "
+        f"{file} is not an entry"
     ) in server.stderr
     assert secret not in server.stderr
 
@@ -505,7 +505,7 @@ def test_a_server_does_not_listen_to_a_network_unprotected(
         ("192.0.2.1", credentials, "TLS"),
     ):
         line = start_fails("--host", host, *given)
-        assert line.startswith(f"ndb-server: not listening on {host} without {missing}: ")
+        assert line.startswith(f"ndb-server: refusing to listen on {host} without {missing}: ")
         for way in ("--auth-file", "--tls-cert", "--tls-key", "--behind-proxy", "--insecure"):
             assert way in line
 
@@ -560,8 +560,8 @@ def test_a_server_whose_hashes_are_known_warns_once(
     warnings = [line for line in server.stderr.splitlines() if "PYTHONHASHSEED" in line]
     assert len(warnings) == fixed
     assert all(
-        "WARNING ndb_server.server: PYTHONHASHSEED is set to a number: whoever knows it can send "
-        "keys that collide, which take very long; unset it" in line
+        "WARNING ndb_server.server: PYTHONHASHSEED is set to a number: anyone who knows it can "
+        "send keys whose hashes collide, which makes the server very slow; unset it" in line
         for line in warnings
     )
 
@@ -668,7 +668,7 @@ def test_a_proxy_that_does_not_say_for_whom_it_connects_is_warned_of_once(
     start_server: StartServer,
 ) -> None:
     server = start_server("--behind-proxy")
-    said = "WARNING ndb_server.admission: the proxy does not say for whom it connects"
+    said = "WARNING ndb_server.admission: the proxy does not send the client's address"
     # It asks for itself whether the server is ready.
     assert get(server.port, "/readyz")[0] == 200
     assert answer(server.port, X_Forwarded_For="198.51.100.2").status == 101

@@ -62,7 +62,7 @@ def test_without_descriptors_those_there_are_served_and_others_wait(
         assert first.head()[0] == 101
         # The system takes up connections before the server does.
         waiting = [stack.enter_context(Wire(server.port)) for _ in range(2 * MOST)]
-        until(lambda: lines(server, "no connections are accepted"))
+        until(lambda: lines(server, "not accepting connections"))
         # What the server does for itself, it can do still: it kept some descriptors.
         assert first.request("KV_SET", keys={"a": 1})["st"] == 1
         assert first.request("KV_SAVE", name="evening")["st"] == 121
@@ -78,13 +78,13 @@ def test_without_descriptors_those_there_are_served_and_others_wait(
             one.socket.close()
         assert last.head()[0] == 101
         assert last.request("KV_GET", keys=["a"])["keys"] == {"a": 1}
-        until(lambda: lines(server, "connections are accepted again"))
-    [begin] = lines(server, "no connections are accepted")
+        until(lambda: lines(server, "accepting connections again"))
+    [begin] = lines(server, "not accepting connections")
     assert " WARNING ndb_server.accepting: " in begin
     # A quarter is the server's own.
     assert f"{MOST * 3 // 4} descriptors are in use" in begin
     assert "ulimit -n" in begin
-    assert len(lines(server, "connections are accepted again")) == 1
+    assert len(lines(server, "accepting connections again")) == 1
     total = scrape(operators, Authorization=bearer)[PAUSED]
     assert scrape(operators, Authorization=bearer)[PAUSED] == total
     server.stop()
@@ -105,9 +105,9 @@ def test_a_server_out_of_descriptors_stops_as_ever(start_server: StartServer, lo
     with ExitStack() as stack:
         for _ in range(2 * MOST):
             stack.enter_context(Wire(server.port))
-        until(lambda: lines(server, "no connections are accepted"))
+        until(lambda: lines(server, "not accepting connections"))
         server.stop()
-    assert len(lines(server, "no connections are accepted")) == 1
+    assert len(lines(server, "not accepting connections")) == 1
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
@@ -142,7 +142,7 @@ def test_silent_connections_of_operators_leave_descriptors_to_the_server(
         assert client.head()[0] == 101
         for _ in range(2 * MOST):
             stack.enter_context(Wire(operators))
-        [line] = until(lambda: lines(server, "no connections are accepted"))
+        [line] = until(lambda: lines(server, "not accepting connections"))
         # Operators have half of the quarter that is not for clients.
         assert "88 descriptors are in use" in line
         assert client.request("KV_SET", keys={"a": 1})["st"] == 1
@@ -161,7 +161,7 @@ def test_a_server_with_descriptors_for_no_client_does_not_start(
         start_server("--loop", "uvloop", *arguments, through=["bash", "-c", script, "bash"])
     line = str(failed.value).splitlines()[-1]
     assert line == (
-        "ndb-server: none of 14 descriptors is left for clients; raise the limit (ulimit -n, "
+        "ndb-server: none of the 14 descriptors is left for clients; raise the limit (ulimit -n, "
         "LimitNOFILE= of systemd)"
     )
 

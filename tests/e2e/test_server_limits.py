@@ -64,7 +64,7 @@ def reached(server: Server) -> dict[str, int]:
     found: dict[str, int] = {}
     for line in server.stderr.splitlines():
         told = re.search(
-            r"WARNING ndb_server.server: limits were reached, so often each: (.+)", line
+            r"WARNING ndb_server.server: limits reached, with the number of times: (.+)", line
         )
         for limit, count in re.findall(r"(\w+) (\d+)", told[1]) if told else ():
             found[limit] = found.get(limit, 0) + int(count)
@@ -116,12 +116,9 @@ def test_each_limit_of_a_request_has_its_answer(limited: Server) -> None:
             client.request("SH_NEW")
         assert client.request("SH_NEW") == {
             "st": 103,
-            "m": "there are 3 sessions already, the most allowed",
+            "m": "there are 3 sessions already, and no more are allowed",
         }
-        full = (
-            "no memory is left for it; remove something, or let the server have more with "
-            "--max-memory"
-        )
+        full = "the server's memory limit is reached; remove data, or raise --max-memory"
         assert client.request("KV_SET", keys={"a": "x" * 60_000})["st"] == 1
         assert client.request("KV_SET", keys={"b": "x" * 60_000}) == {"st": 201, "m": full}
         client.request("SH_END", tkn=tkn)
@@ -130,8 +127,8 @@ def test_each_limit_of_a_request_has_its_answer(limited: Server) -> None:
         assert client.request("KV_CLEAR_SET", keys={"list": [0] * 2000})["st"] == 1
         assert client.request("KV_FIND", path="$.*", rsp="keys") == {
             "st": 201,
-            "m": "it takes more than 1000 steps; let 'path' or 'keys' name less, or keep smaller "
-            "values",
+            "m": "it takes more than 1000 steps; select less with 'path' or 'keys', or store "
+            "smaller values",
         }
         for path, sentence in [
             ("$" * 4097, "'path' has 4097 characters; 4096 are allowed"),
@@ -201,7 +198,7 @@ def test_a_connection_without_a_handshake_is_aborted(start_server: StartServer) 
         with pytest.raises((ConnectionError, AssertionError)):
             wire.head()
         wire.socket.close()
-    assert server.stderr.count("no opening handshake in time") == 20
+    assert server.stderr.count("the opening handshake was not complete in time") == 20
     assert reached(server) == {"handshake": 20}
 
 
@@ -309,7 +306,7 @@ def test_who_asks_for_many_unknown_tokens_waits_and_others_do_not(server: Server
             assert honest.request("SH_GET", tkn=tkn, keys=["a"])["st"] == 1
         replies = guessing.replies(3)
         assert [*map(next, map(iter, replies))] == ["SH_EXISTS_RSP", "SH_GET_RSP", "KV_COUNT_RSP"]
-    said = r"127\.0\.0\.1 asks for many unknown tokens and waits ([0-9.]+) s"
+    said = r"127\.0\.0\.1 asks for many unknown tokens; its replies are delayed by ([0-9.]+) s"
     [waits] = re.findall(said, server.stderr)
     # As long as it takes to earn the 998 too many, less what was earned since the first.
     assert 0 < float(waits) <= 1
@@ -324,7 +321,7 @@ def test_who_sends_many_requests_at_once_has_no_reply_about_a_token_before_it_is
         # All of it arrives in one read; the first has to be paid for with 25 seconds.
         guessing.send(text({"SH_EXISTS": {"tkns": [1] * 25_000}}) + text({"KV_COUNT": {}}))
         # 25 seconds, less what was earned since the first.
-        until(lambda: "127.0.0.1 asks for many unknown tokens and waits 2" in server.stderr)
+        until(lambda: "127.0.0.1 asks for many unknown tokens; its replies are delayed by 2" in server.stderr)
         assert honest.request("KV_COUNT")["st"] == 1
         guessing.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -454,7 +451,7 @@ def test_what_waits_for_all_clients_together_is_bounded(
         until(lambda: scrape(server.port)["ndb_connections", ()] == 1)
         for _ in range(5):
             assert honest.request("KV_GET", keys=[*large])["keys"] == large
-    assert ": too much waits for clients, and most of it for this one" in server.stderr
+    assert ": too much data waits for clients, and most of it for this one" in server.stderr
     assert set(reached(server)) - {"memory"} == {"waiting"}
 
 

@@ -104,16 +104,16 @@ def test_of_several_hosts_the_one_that_is_in_use_is_named() -> None:
         port = taken.getsockname()[1]
         line = start_fails("--host", "127.0.0.2", "--host", "127.0.0.3", port=port)
         assert f"cannot listen on 127.0.0.3 port {port}: Address already in use" in line
-        assert line.endswith("; choose others with --host and --port")
+        assert line.endswith("; choose another address or port with --host and --port")
         # It is the same for the other port.
         line = start_fails("--host", "127.0.0.3", "--ops-port", str(port))
         assert f"cannot listen on 127.0.0.3 port {port}: Address already in use" in line
-        assert line.endswith("; choose others with --host and --ops-port")
+        assert line.endswith("; choose another address or port with --host and --ops-port")
 
 
 def test_every_host_must_be_safe_to_listen_on() -> None:
     line = start_fails("--host", "127.0.0.1", "--host", "192.0.2.1")
-    assert "not listening on 192.0.2.1 without credentials and TLS" in line
+    assert "refusing to listen on 192.0.2.1 without credentials and TLS" in line
 
 
 def test_every_host_that_is_a_name_is_a_name_of_the_server(start_server: StartServer) -> None:
@@ -217,7 +217,8 @@ def test_the_socket_of_a_living_server_is_left_alone(
     start_server("--unix", str(path))
     line = start_fails("--unix", str(path))
     assert line == (
-        f"ndb-server: cannot listen on {path}: Address already in use; choose another with --unix"
+        f"ndb-server: cannot listen on {path}: Address already in use; choose another path with "
+        "--unix"
     )
     with opened(path) as wire:
         assert wire.request("KV_COUNT")["st"] == 1
@@ -226,20 +227,20 @@ def test_the_socket_of_a_living_server_is_left_alone(
 def test_what_is_no_socket_is_never_deleted(short_path: Path) -> None:
     path = short_path / "ndb.sock"
     path.write_text("precious")
-    assert f"cannot listen on {path}: it is there and is no socket" in start_fails(
+    assert f"cannot listen on {path}: it exists and is not a socket" in start_fails(
         "--unix", str(path)
     )
     assert path.read_text() == "precious"
     link = short_path / "link.sock"
     link.symlink_to(path)
-    assert f"cannot listen on {link}: it is there" in start_fails("--unix", str(link))
+    assert f"cannot listen on {link}: it exists" in start_fails("--unix", str(link))
     assert link.is_symlink()
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("x" * 120, "it has 1[0-9]{2} bytes; 107 are possible"),
+        ("x" * 120, "it has 1[0-9]{2} bytes; at most 107 are possible"),
         ("nowhere/ndb.sock", "No such file or directory"),
     ],
 )
@@ -360,5 +361,7 @@ def test_operators_have_the_host_where_clients_have_what_was_passed(
         server = start_server("--host", "127.0.0.2", "--ops-port", "0", **activated([passed]))
         assert server.port == passed.getsockname()[1]
         assert get(ops_port(server.stderr), "/readyz", host="127.0.0.2")[0] == 200
-        with pytest.raises(pytest.fail.Exception, match=r"not listening on 192\.0\.2\.1 without"):
+        with pytest.raises(
+            pytest.fail.Exception, match=r"refusing to listen on 192\.0\.2\.1 without"
+        ):
             start_server("--host", "192.0.2.1", "--ops-port", "0", **activated([passed]))

@@ -190,7 +190,7 @@ def test_with_a_port_of_their_own_the_pages_are_there_only(start_server: StartSe
     assert get(port, "/")[::2] == (404, "there are /healthz, /readyz, /metrics\n")
     status, headers, body = get(port, "/healthz", "POST")
     assert (status, headers["Allow"]) == (405, "GET, HEAD")
-    assert body == "only GET and HEAD are answered here\n"
+    assert body == "only GET and HEAD are supported\n"
     with Wire(port) as client:
         client.send(handshake())
         assert client.head()[0] == 404
@@ -198,7 +198,10 @@ def test_with_a_port_of_their_own_the_pages_are_there_only(start_server: StartSe
 
 def test_metrics_that_are_off_say_how_to_turn_them_on(start_server: StartServer) -> None:
     port = start_server("--metrics", "off").port
-    assert get(port, "/metrics")[::2] == (404, "metrics are off; start with --metrics on\n")
+    assert get(port, "/metrics")[::2] == (
+        404,
+        "metrics are disabled; start the server with --metrics on\n",
+    )
     assert get(port, "/healthz")[0] == 200
 
 
@@ -246,10 +249,13 @@ def test_a_log_for_machines_says_what_happens_in_json(
     ("sent", "reason"),
     [
         (handshake(Sec_WebSocket_Key=""), "handshake refused, from {}: Sec-WebSocket-Key is"),
-        (handshake(Host="evil.example"), "handshake refused, from {}: this server is not known"),
-        (b"hello\r\n", "request refused, from {}: this is no HTTP request"),
+        (handshake(Host="evil.example"), "handshake refused, from {}: this is not a name"),
+        (b"hello\r\n", "request refused, from {}: this is not an HTTP request"),
         (handshake(start="GET /" + "a" * 2**14), "request refused, from {}: the request line"),
-        (handshake(start="\x1b[31mGET / HTTP/1.1"), "request refused, from {}: this is no HTTP"),
+        (
+            handshake(start="\x1b[31mGET / HTTP/1.1"),
+            "request refused, from {}: this is not an HTTP",
+        ),
     ],
     ids=["no key", "another host", "no HTTP", "a long line", "what a terminal obeys"],
 )
@@ -329,7 +335,7 @@ def test_who_never_reads_does_not_keep_a_server_from_stopping(
         assert other.request("KV_COUNT") == {"st": 1, "cnt": 1}
         server.process.terminate()
         assert server.process.wait(BOUND) == 0
-    assert "connections cut, which did not end in time: 2" in server.stderr
+    assert "connections cut because they did not end in time: 2" in server.stderr
 
 
 def never_read(data_dir: Path) -> None:
@@ -374,8 +380,8 @@ def test_a_second_signal_ends_the_waiting_for_clients_and_loses_nothing(
         server.process.send_signal(number)
         assert server.process.wait(BOUND) == 0
     server.stop()
-    assert "told to stop again: what does not end in 1 s is given up" in server.stderr
-    assert "connections cut, which did not end in time: 1" in server.stderr
+    assert "told to stop again: work that does not end within 1 s is abandoned" in server.stderr
+    assert "connections cut because they did not end in time: 1" in server.stderr
     with opened(start_server("--data-dir", str(tmp_path)).port) as client:
         assert client.request("KV_GET", keys=["a"])["keys"] == {"a": 1}
 
@@ -465,7 +471,7 @@ def test_a_server_that_starts_heeds_being_told_to_read_again(tmp_path: Path) -> 
     never_read(tmp_path / "data")
     server = Starting(tmp_path / "data", "--load=evening", "--shutdown-timeout=0")
     server.hang_up()
-    until(lambda: "neither credentials nor certificates to read again" in server.log)
+    until(lambda: "no credentials and no certificates to read again" in server.log)
     assert not server.stop()
 
 

@@ -67,27 +67,27 @@ def page(**headers: str) -> bytes:
 
 
 WRONG = {"Authorization": basic("app", "x")}
-ANOTHER_HOST = "this server is not known by that name; --allow-host allows one"
+ANOTHER_HOST = "this is not a name of this server; --allow-host allows a name"
 
 HANDSHAKES = {
     "another origin": Refused(
         handshake(Origin="https://evil.example"),
         403,
         "origin",
-        "pages of this origin may not connect; --allow-origin allows one",
+        "pages of this origin may not connect; --allow-origin allows an origin",
     ),
     "a rebound host": Refused(handshake(Host="evil.example"), 403, "host", ANOTHER_HOST),
     "a host that is none": Refused(
         handshake(Host="[::1].evil.example"),
         400,
         "host",
-        "there must be one Host header, with a host in it",
+        "there must be exactly one Host header, and it must contain a host",
     ),
     "no credentials": Refused(
-        handshake(), 401, "no_credentials", f"this server asks for credentials{HOW}", ASKS
+        handshake(), 401, "no_credentials", f"this server requires credentials{HOW}", ASKS
     ),
     "wrong credentials": Refused(
-        handshake(**WRONG), 401, "credentials", f"the credentials are not right{HOW}", ASKS
+        handshake(**WRONG), 401, "credentials", f"the credentials are wrong{HOW}", ASKS
     ),
 }
 PAGES = {
@@ -142,7 +142,7 @@ def test_who_may_not_come_in_is_told_logged_and_counted(
         for refused in HANDSHAKES.values():
             assert_refused(server, refused, "handshake", server.port, count)
     app = page(Authorization=f"Bearer {secrets['app']}")
-    not_permitted = Refused(app, 403, "role", "metrics need the role admin")
+    not_permitted = Refused(app, 403, "role", "metrics require the role admin")
     for refused in (*PAGES.values(), not_permitted):
         assert_refused(server, refused, "request", operators, count)
 
@@ -156,7 +156,7 @@ def test_who_may_not_come_in_is_told_logged_and_counted(
                 handshake(),
                 503,
                 "connections",
-                "there are 2 connections already, the most allowed; try again later",
+                "there are 2 connections already, and no more are allowed; try again later",
             ),
         ),
         (
@@ -165,8 +165,8 @@ def test_who_may_not_come_in_is_told_logged_and_counted(
                 handshake(),
                 429,
                 "connections_per_address",
-                "there are 2 connections from this address already, the most allowed; use these, "
-                "or try again later",
+                "there are 2 connections from this address already, and no more are allowed; "
+                "use these, or try again later",
             ),
         ),
     ],
@@ -188,7 +188,7 @@ def test_a_handshake_that_is_none_is_logged_and_counted(server: Server) -> None:
     assert got.status == 400
     [line] = lines(server)
     begin = f"ndb_server.transport: handshake refused, from 127.0.0.1 port {own}: "
-    assert line.startswith(f"{begin}Sec-WebSocket-Key is missing, or not what RFC 6455")
+    assert line.startswith(f"{begin}Sec-WebSocket-Key is missing or wrong (RFC 6455")
     # It may have been a secret.
     assert "s3cret" not in server.stderr + got.body
     assert counted(server.port) == {"invalid": 1}

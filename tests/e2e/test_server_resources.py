@@ -85,7 +85,7 @@ def test_a_server_that_cannot_start_its_threads_says_so(
     )
     assert done.stdout == ""
     [line] = done.stderr.splitlines()
-    assert line.startswith("ndb-server: cannot start a thread: let the process have more of them")
+    assert line.startswith("ndb-server: cannot start a thread: allow the process more threads")
     os.close(lock(tmp_path / LOCK))
 
 
@@ -159,7 +159,7 @@ def test_what_there_is_no_memory_for_is_refused_and_changes_nothing(
     server.killed = True
     assert set(outcomes.values()) - {1} <= {None, 202, 1000}
     assert {None, 202, 1000} & set(outcomes.values())
-    assert "limits were reached, so often each: process_memory" in server.stderr
+    assert "limits reached, with the number of times: process_memory" in server.stderr
     assert "Logging error" not in server.stderr
     with opened(start_server(*options).port) as client:
         check(client, outcomes)
@@ -192,7 +192,7 @@ def test_a_reply_that_there_is_no_memory_for_ends_nobody_elses_connection(
             assert other.request("KV_SET", keys={name: VALUE})["st"] == 1
         leave_room(server, 10 * 2**20)
         greedy.send(text({"KV_GET": {"keys": names}}))
-        assert greedy.reply()["KV_GET_RSP"] == {"st": 1000, "m": "the server's memory ran out"}
+        assert greedy.reply()["KV_GET_RSP"] == {"st": 1000, "m": "the server ran out of memory"}
         assert other.request("KV_COUNT")["cnt"] == len(names)
 
 
@@ -219,7 +219,7 @@ def test_a_start_that_there_is_no_memory_for_says_so_and_not_that_files_are_dama
     server.stop()
     done = run("-c", RESTORE, f"--data-dir={tmp_path}", status=2)
     [line] = done.stderr.splitlines()
-    assert line.startswith("ndb-server: memory ran out: let the process have more of it")
+    assert line.startswith("ndb-server: out of memory: allow the process more")
 
 
 # What nobody has thought of
@@ -286,7 +286,7 @@ cli.main(["--port=0", f"--data-dir={sys.argv[2]}"])
     ("way", "said", "trace"),
     [
         ("break_the_store", "the store failed; the log has the cause", "TypeError"),
-        ("fail", "LookupError, which nobody has thought of; the log has it", "LookupError"),
+        ("fail", "unexpected error LookupError; the log has the details", "LookupError"),
     ],
 )
 def test_a_program_that_fails_says_so_in_a_line_behind_where_it_was(

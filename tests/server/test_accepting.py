@@ -18,8 +18,8 @@ from ndb_server.accepting import Acceptor, Pause
 from tests.e2e.wire import BOUND
 from tests.server.test_transport import turns
 
-PAUSED = "no connections are accepted now"
-AGAIN = "connections are accepted again"
+PAUSED = "not accepting connections"
+AGAIN = "accepting connections again"
 
 
 @pytest.fixture(autouse=True)

@@ -69,7 +69,7 @@ def test_what_is_not_asked_for_contradicts_nothing() -> None:
     ("given", "said"),
     [
         ({"max_connections_per_address": 20_000}, "--max-connections-per-address 20000 has no"),
-        ({"max_connections": 5, "max_connections_per_address": 6}, "at most 5 connections"),
+        ({"max_connections": 5, "max_connections_per_address": 6}, "allows only 5 connections"),
         ({"max_connections": 0, "max_connections_per_address": 6}, None),
         ({"max_connections": 5, "max_connections_per_address": 5}, None),
         ({"max_connections": 5}, None),
@@ -129,7 +129,9 @@ def test_where_sockets_are_passed_other_places_have_no_effect(
     given: dict[str, object], passed: list[str], idle: list[str]
 ) -> None:
     said = remarks(given, passed)
-    assert [line.partition(" has no effect: a socket was passed")[0] for line in said] == idle
+    assert [
+        line.partition(" has no effect: the service manager has passed")[0] for line in said
+    ] == idle
 
 
 def test_a_server_says_which_places_have_no_effect_beside_its_sockets(
@@ -138,12 +140,15 @@ def test_a_server_says_which_places_have_no_effect_beside_its_sockets(
     with listening() as first, listening() as ops:
         server = start_server("--ops-port=0", **activated([first, ops], "ndb.socket:ops"))
         server.stop()
-        assert "WARNING ndb_server.cli: --port has no effect: a socket was passed" in server.stderr
-        assert "--ops-port has no effect: a socket was passed" in server.stderr
+        assert (
+            "WARNING ndb_server.cli: --port has no effect: the service manager has passed"
+            in server.stderr
+        )
+        assert "--ops-port has no effect: the service manager has passed" in server.stderr
         assert "--host" not in server.stderr
         unnamed = start_server(**activated([first, ops]))
         unnamed.stop()
-    assert "--port has no effect: a socket was passed" in unnamed.stderr
+    assert "--port has no effect: the service manager has passed" in unnamed.stderr
 
 
 def test_a_number_of_sockets_that_is_none_is_named(
@@ -151,7 +156,7 @@ def test_a_number_of_sockets_that_is_none_is_named(
 ) -> None:
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     monkeypatch.setenv("LISTEN_FDS", "some")
-    assert "LISTEN_FDS is no number" in error_of(capfd)
+    assert "LISTEN_FDS is not a number" in error_of(capfd)
 
 
 # Names of the server, and origins of pages
@@ -160,17 +165,17 @@ def test_a_number_of_sockets_that_is_none_is_named(
 @pytest.mark.parametrize(
     ("host", "reason"),
     [
-        ("*", "* stands for nothing here; give each name by itself, or ask for credentials"),
-        ("*.ndb.example", "* stands for nothing here"),
-        ("https://ndb.example", "more than a host; give its name alone"),
+        ("*", "* is not a wildcard here; give each name separately, or require credentials"),
+        ("*.ndb.example", "* is not a wildcard here"),
+        ("https://ndb.example", "more than a host; give only its name"),
         ("ndb.example/", "more than a host"),
-        ("ndb.example:1987", "give ndb.example"),
-        ("[::1]:1987", "give ::1"),
-        ("user@ndb.example", "is no host"),
-        ("bücher.example", "is sent as xn--bcher-kva.example; give that"),
-        ("a.example,b.example", "is no name of a host"),
-        ("a..example", "is no name of a host"),
-        ("", "is no host"),
+        ("ndb.example:1987", "give only ndb.example"),
+        ("[::1]:1987", "give only ::1"),
+        ("user@ndb.example", "is not a host"),
+        ("bücher.example", " as xn--bcher-kva.example; give that"),
+        ("a.example,b.example", "is not a host name"),
+        ("a..example", "is not a host name"),
+        ("", "is not a host"),
     ],
 )
 def test_a_name_that_no_client_would_send_is_refused(
@@ -184,17 +189,17 @@ def test_a_name_that_no_client_would_send_is_refused(
 @pytest.mark.parametrize(
     ("origin", "reason"),
     [
-        ("*", "* stands for nothing here; give each origin by itself"),
-        ("https://*.app.example", "* stands for nothing here"),
-        ("app.example", "is no origin; one looks like https://app.example:8443"),
-        ("https://app.example/", "is no origin"),
-        ("https://app.example/page?a=1", "is no origin"),
+        ("*", "* is not a wildcard here; give each origin separately"),
+        ("https://*.app.example", "* is not a wildcard here"),
+        ("app.example", "is not an origin; an example is https://app.example:8443"),
+        ("https://app.example/", "is not an origin"),
+        ("https://app.example/page?a=1", "is not an origin"),
         ("wss://app.example", "the origin of a page begins with http: or https:"),
         ("https://user:secret@app.example", "no credentials"),
-        ("https://bücher.example", "is sent as xn--bcher-kva.example; give that"),
-        ("https://app_,example", "is no name of a host"),
+        ("https://bücher.example", " as xn--bcher-kva.example; give that"),
+        ("https://app_,example", "is not a host name"),
         ("https://app.example:99999", "ort"),
-        ("null", "names none"),
+        ("null", "does not identify one"),
     ],
 )
 def test_an_origin_that_no_page_has_is_refused(

@@ -75,13 +75,13 @@ HASH = "$scrypt$ln=14,r=8,p=1$" + "A" * 22 + "$" + "A" * 43
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("s3cret", "is no entry; add"),
-        ("[]", "is no entry; add"),
-        ('{"name":"web"}', "is no entry; add"),
-        (f'{{"name":"web","roles":["app"],"key":"","hash":"{HASH}"}}', "is no entry; add"),
-        (f'{{"name":"web","roles":["s3cret"],"key":"","sha256":"{GOOD}"}}', "is no entry; add"),
-        (f'{{"name":"web","roles":[],"key":"","sha256":"{GOOD}"}}', "it has no role"),
-        (f'{{"name":"w b","roles":["app"],"key":"","sha256":"{GOOD}"}}', "a name is 1 to 64"),
+        ("s3cret", "is not an entry; add"),
+        ("[]", "is not an entry; add"),
+        ('{"name":"web"}', "is not an entry; add"),
+        (f'{{"name":"web","roles":["app"],"key":"","hash":"{HASH}"}}', "is not an entry; add"),
+        (f'{{"name":"web","roles":["s3cret"],"key":"","sha256":"{GOOD}"}}', "is not an entry; add"),
+        (f'{{"name":"web","roles":[],"key":"","sha256":"{GOOD}"}}', "it has no roles"),
+        (f'{{"name":"w b","roles":["app"],"key":"","sha256":"{GOOD}"}}', "a name has 1 to 64"),
         ('{"name":"web","roles":["app"],"key":"","sha256":"s3cret"}', "its sha256 is not 64"),
         (f'{{"name":"web","roles":["app"],"key":"","sha256":"{GOOD}0"}}', "its sha256 is not 64"),
     ],
@@ -132,11 +132,11 @@ def test_a_file_that_cannot_be_replaced_stays_as_it_was(
 
 def test_names_that_are_there_or_are_not_are_told(file: Path) -> None:
     add_entry(file, "web", [Role.APP])
-    with pytest.raises(CredentialsError, match="have an entry web"):
+    with pytest.raises(CredentialsError, match="already have an entry web"):
         add_entry(file, "web", [Role.APP])
     with pytest.raises(CredentialsError, match="have no entry jobs"):
         remove_entry(file, "jobs")
-    with pytest.raises(ValueError, match="a name is 1 to 64"):
+    with pytest.raises(ValueError, match="a name has 1 to 64"):
         add_entry(file, "-x", [Role.APP])
 
 

@@ -420,7 +420,7 @@ def test_a_dataset_that_cannot_be_read_is_named_and_the_others_listed(
     status, out, _ = run(capfd, "check", "--data-dir", folder)
     assert status == 1
     assert f"{damaged}: file is not a database" in out.splitlines()
-    assert f"{swapped}: 000001.sqlite is no dataset of keys, version 2" in out.splitlines()
+    assert f"{swapped}: 000001.sqlite is not a dataset of keys, version 2" in out.splitlines()
     assert f"{folder / FILE}: ok" in out.splitlines()
 
 
@@ -484,7 +484,7 @@ def log_row(seq: int, changes: bytes = b"{}") -> str:
         (f"UPDATE clock SET time = {2**63 - 1}", "the checksum of the row of the clock is wrong"),
         ("DELETE FROM clock", "the row of the clock is missing"),
         ("UPDATE keys SET value = '[' WHERE tkn = 0", "a key that can't be read"),
-        ("DELETE FROM sessions WHERE keys IS NULL", "80 keys of sessions that are not there"),
+        ("DELETE FROM sessions WHERE keys IS NULL", "80 keys of sessions that do not exist"),
         (log_row(1, b"x"), "a row of the log that can't be read"),
         ("INSERT INTO log VALUES (1, x'ff', 5)", "a row of the log whose checksum is wrong"),
         ("INSERT INTO log VALUES (1, '{}', 'x')", "a row of the log that can't be read"),
@@ -494,8 +494,8 @@ def log_row(seq: int, changes: bytes = b"{}") -> str:
             log_row(1, msgspec.json.encode(Record(load=Load(7, 1, 0)))),
             "a part of a load is missing",
         ),
-        ("DROP TABLE log", "the tables are not those that were made"),
-        ("DROP TABLE keys", "the tables are not those that were made"),
+        ("DROP TABLE log", "the tables are not those that the server has created"),
+        ("DROP TABLE keys", "the tables are not those that the server has created"),
         ("PRAGMA application_id = 5", "is not a store of NDB"),
     ],
 )
@@ -547,7 +547,7 @@ def test_an_export_of_a_damaged_store_says_that_it_is_not_all(
         database.commit()
     status, _, err = run(capfd, "export", "--data-dir", tmp_path / "data")
     assert status == 1
-    assert "not all could be exported" in err
+    assert "the export is incomplete" in err
 
 
 # The log
@@ -602,7 +602,7 @@ def test_what_is_exported_is_what_the_log_makes_of_the_tables(
 
 def test_who_looks_at_a_store_is_told_if_a_server_begins_to_use_it(tmp_path: Path) -> None:
     path = fill(tmp_path / "data", 1)
-    with pytest.raises(StoreError, match="do it again"), looking(path):
+    with pytest.raises(StoreError, match="try again"), looking(path):
         Path(f"{path}-wal").touch()
 
 
@@ -655,7 +655,7 @@ def test_a_store_that_was_not_closed_in_order_cannot_be_read_on_a_disk_that_is_r
         for command in ("check", "export"):
             status, _, err = run(capfd, command, "--data-dir", folder)
             assert status == 2
-            assert "copy the folder to where it can be written" in err
+            assert "copy the folder to a place where it is writable" in err
         shutil.copytree(folder, tmp_path / "copy")
     finally:
         subprocess.run(["umount", str(folder)], check=True)

@@ -341,7 +341,7 @@ async def test_more_than_a_slice_is_loaded(store: Store, other: Store) -> None:
 
 BEYOND = {
     "sessions": (Limits(sessions=4), "there would be 5 sessions; 4 are allowed"),
-    "memory": (Limits(memory=5000), "no memory is left"),
+    "memory": (Limits(memory=5000), "memory limit is reached"),
     "keys": (Limits(keys=2), "a session has 3 keys; 2 are allowed"),
     "key_length": (Limits(key_length=19), "a key has 20 characters; 19 are allowed"),
     "depth": (Limits(depth=12), "a value nests deeper than a message may, 12"),
@@ -431,7 +431,7 @@ async def test_a_load_that_there_is_no_memory_for_is_refused(store: Store, other
     await store.ask("SH_SAVE", name="a")
     other.engine._sessions = Full()
     reply = await other.ask("SH_LOAD", name="a")
-    assert (reply["st"], reply["m"]) == (Status.LOAD_ERROR, "the server's memory ran out")
+    assert (reply["st"], reply["m"]) == (Status.LOAD_ERROR, "the server ran out of memory")
     assert other.engine.totals == (0, 0, 0)
 
 

@@ -38,7 +38,7 @@ def test_a_request_that_there_is_no_memory_for_is_refused_and_counted(
     dispatcher = Dispatcher({"SH_SET": needs_too_much})
     for _ in range(2):
         [reply], _ = dispatcher.dispatch([MESSAGE], 0)
-        assert reply == b'{"SH_SET_RSP":{"st":1000,"m":"the server\'s memory ran out"}}'
+        assert reply == b'{"SH_SET_RSP":{"st":1000,"m":"the server ran out of memory"}}'
     assert dispatcher.out_of_memory == 2
     assert caplog.messages == []
 

@@ -73,8 +73,8 @@ def test_a_variable_that_is_no_option_is_named_with_the_one_that_is_near(
 ) -> None:
     environment = {name: "1"}
     [line] = set_aside(environment, OPTIONS).unknown
-    meant = "" if near is None else f"; is {near} meant?"
-    assert line == f"the variable {name} has no effect: it is no option{meant}"
+    meant = "" if near is None else f"; did you mean {near}?"
+    assert line == f"the variable {name} has no effect: it is not an option{meant}"
     assert environment == {name: "1"}
 
 
@@ -92,9 +92,9 @@ def test_a_server_beside_a_service_called_ndb_starts_and_says_what_it_passes_ove
     server = start_server(env={**made, "NDB_PROT": "1", "NDB_IDLE_TIMEOUT": "5"})
     server.stop()
     assert "health and metrics are at" not in server.stderr
-    [of_services] = re.findall("WARNING .* made for a Service have no effect.*", server.stderr)
+    [of_services] = re.findall("WARNING .* have set for a Service: .*", server.stderr)
     assert all(name in of_services for name in made)
-    assert of_services.endswith("; set options of their names otherwise")
+    assert of_services.endswith("; set the options of these names in another way")
     assert "WARNING ndb_server.cli: the variable NDB_PROT has no effect" in server.stderr
     assert "NDB_IDLE_TIMEOUT" not in server.stderr
 
@@ -102,7 +102,10 @@ def test_a_server_beside_a_service_called_ndb_starts_and_says_what_it_passes_ove
 def test_what_hides_no_option_is_worth_no_warning(start_server: StartServer) -> None:
     server = start_server(env=of_a_service("NDB_QUEUE"))
     server.stop()
-    assert "INFO ndb_server.cli: variables that Kubernetes or Docker have made" in server.stderr
+    assert (
+        "INFO ndb_server.cli: ignoring variables that Kubernetes or Docker have set"
+        in server.stderr
+    )
     assert "otherwise" not in server.stderr
 
 
@@ -118,7 +121,7 @@ def test_a_command_says_which_variables_have_no_effect() -> None:
     assert done.returncode == 2
     hint, error = done.stderr.splitlines()
     assert hint == (
-        "ndb-server: the variable NDB_DATADIR has no effect: it is no option; "
-        "is NDB_DATA_DIR meant?"
+        "ndb-server: the variable NDB_DATADIR has no effect: it is not an option; "
+        "did you mean NDB_DATA_DIR?"
     )
     assert "--data-dir" in error

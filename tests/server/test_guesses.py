@@ -54,7 +54,9 @@ async def test_only_who_asks_for_many_unknown_tokens_waits(
     (first, last), _ = guessing([b"0", b"500", b"1"], 0, False)
     assert first == b"reply to 0"
     assert not isinstance(last, bytes)
-    assert caplog.messages == ["192.0.2.1 asks for many unknown tokens and waits 0.5 s"]
+    assert caplog.messages == [
+        "192.0.2.1 asks for many unknown tokens; its replies are delayed by 0.5 s"
+    ]
     assert bench.guesses.slowed == 1
     # Neither who asks for what is there, nor another client.
     assert guessing([b"0"], 0, False) == ([b"reply to 0"], None)

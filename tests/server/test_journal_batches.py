@@ -211,7 +211,7 @@ def test_changes_that_there_is_no_memory_to_write_are_undone_and_nobody_waits(
         short.setattr(durable.engine, "everything", no_memory)
         durable.disk.end_turn()
     assert instead(durable, hold)["st"] == 202
-    assert durable.journal.trouble == "memory ran out"
+    assert durable.journal.trouble == "out of memory"
     durable.disk.retry()
     durable.settle()
     assert durable.ask("SH_GET", tkn=token, keys=["a"])["keys"] == {}

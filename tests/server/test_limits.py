@@ -94,7 +94,7 @@ def test_there_are_so_many_sessions_and_no_more() -> None:
     first, _ = new(engine), new(engine, 60)
     refusal = refused(engine, "SH_NEW")
     assert refusal.status is Status.SESSION_NEW_FAIL
-    assert refusal.message == "there are 2 sessions already, the most allowed"
+    assert refusal.message == "there are 2 sessions already, and no more are allowed"
     assert engine.reached == {"sessions": 1}
     # What has expired does not count, and what has ended does not.
     new(engine, now=NOW + 60_000)

@@ -88,13 +88,13 @@ def test_the_independent_keys_of_one_save_come_in(
 @pytest.mark.parametrize(
     ("kind", "text", "named"),
     [
-        (1, "{}", "is not as NemesisDB 0.7 writes it"),
+        (1, "{}", "does not have the format of NemesisDB 0.7"),
         (1, SESSION_FILE.replace("18446744073709551615", "0"), "'tkn'"),
         (1, SESSION_FILE.replace("18446744073709551615", "18446744073709551616"), "'tkn'"),
         (1, SESSION_FILE.replace('"duration":60', '"duration":-1'), "duration"),
         (1, SESSION_FILE.replace("hello", "\udcff").replace("cart", "\udcff"), "is not JSON"),
         (1, SESSION_FILE[:-1], "is not JSON"),
-        (0, "[]", "is not as NemesisDB 0.7 writes it"),
+        (0, "[]", "does not have the format of NemesisDB 0.7"),
         (0, '{ "keys":{"say "hi"":1}}', "doesn't escape the names"),
         (0, '{ "keys":{"a":' + "[" * 100_000 + "}}", "is not JSON"),
     ],
@@ -121,10 +121,12 @@ def test_a_dataset_that_is_none_or_not_complete_is_named(
         return err
 
     (tmp_path / "empty").mkdir()
-    assert "is no dataset of NemesisDB" in refused(tmp_path / "empty")
+    assert "is not a dataset of NemesisDB" in refused(tmp_path / "empty")
     assert "is not complete" in refused(save(tmp_path / "pending" / "1", 1, status=0))
     assert "'saveDataType'" in refused(save(tmp_path / "other" / "1", 2))
-    assert "is not as NemesisDB 0.7 writes it" in refused(save(tmp_path / "md" / "1", 1, md="{}"))
+    assert "does not have the format of NemesisDB 0.7" in refused(
+        save(tmp_path / "md" / "1", 1, md="{}")
+    )
     (tmp_path / "headless" / "1").mkdir(parents=True)
     assert "md.json can't be read" in refused(tmp_path / "headless")
     gone = save(tmp_path / "gone" / "1", 1)

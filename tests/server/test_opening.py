@@ -94,14 +94,14 @@ def test_a_later_version_of_http_1_is_taken_as_the_last_one_known() -> None:
     assert taken(b"GET / HTTP/1.2\r\nHost: a\r\n\r\n").protocol == "HTTP/1.1"
 
 
-NAMED = "Host has to name the same host as the target (RFC 9112, section 3.2)"
-NONE = "this is no HTTP request (RFC 9112): "
-TLS = "this is TLS, and the server has none here; connect with ws: or http:"
+NAMED = "Host must name the same host as the target (RFC 9112, section 3.2)"
+NONE = "this is not an HTTP request (RFC 9112): "
+TLS = "this is TLS, but the server does not use TLS on this port; connect with ws: or http:"
 PROXY = (
-    "this is the PROXY protocol, which is not spoken here; have the proxy add X-Forwarded-For "
-    "instead, and start the server with --behind-proxy"
+    "this is the PROXY protocol, which the server does not support; have the proxy add "
+    "X-Forwarded-For instead, and start the server with --behind-proxy"
 )
-LARGE = f"the request line and the headers may have {MAX_HEAD_SIZE} bytes together"
+LARGE = f"the request line and the headers may have at most {MAX_HEAD_SIZE} bytes together"
 REFUSED = {
     "another host in the target": (b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, NAMED),
     "another port in the target": (b"GET http://a:1/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, NAMED),
@@ -111,7 +111,7 @@ REFUSED = {
     "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, NO_HOST.message),
     "the port of another scheme": (b"GET http://a:443/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, NAMED),
     "a scheme without a port": (b"GET a://a:80/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, NAMED),
-    "another version": (b"PRI * HTTP/2.0\r\n\r\n", 505, "HTTP/1.1 and HTTP/1.0 are spoken here"),
+    "another version": (b"PRI * HTTP/2.0\r\n\r\n", 505, "only HTTP/1.1 and HTTP/1.0 are supported"),
     "another protocol": (b"*1\r\n$4\r\nPING\r\n", 400, f"{NONE}illegal request line"),
     "the protocol of before": (b"GET /\r\n", 400, f"{NONE}illegal request line"),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", 400, TLS),

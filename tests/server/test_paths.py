@@ -220,7 +220,9 @@ def test_any_text_is_a_path_or_refused(path: str, tree: Tree) -> None:
 def test_a_value_with_a_number_beyond_a_double_is_not_changed(text: bytes) -> None:
     refused = refusal("$.a", text)
     assert refused.status is Status.VALUE_TYPE_INVALID
-    assert refused.message.startswith("the value of key 'k' can only be stored and read: ")
+    assert refused.message.startswith(
+        "the value of key 'k' can be stored and read but not changed: "
+    )
     with pytest.raises(RefusedError) as caught:
         paths.append("k", text, [Raw(b"1")], None)
     assert caught.value.message == refused.message

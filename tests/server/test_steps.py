@@ -90,7 +90,7 @@ def test_a_query_that_takes_too_many_steps_is_refused_with_status_201(
     with pytest.raises(RefusedError) as caught:
         paths.find(path, text, steps)
     assert caught.value.status is Status.LIMIT_EXCEEDED
-    assert "steps; let 'path' or 'keys' name less" in caught.value.message
+    assert "steps; select less with 'path' or 'keys'" in caught.value.message
     assert steps.exceeded == 1
 
 
@@ -224,7 +224,7 @@ def test_a_change_inside_a_large_value_takes_steps_too(run: Callable[..., bytes]
     with pytest.raises(RefusedError) as caught:
         run(steps=steps)
     assert caught.value.status is Status.LIMIT_EXCEEDED
-    assert "keep smaller values" in caught.value.message
+    assert "store smaller values" in caught.value.message
     assert run(steps=Steps(MOST))
 
 

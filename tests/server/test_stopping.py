@@ -76,7 +76,7 @@ async def test_what_is_done_now_and_then_is_done_again_after_it_failed(
     assert not server._timers[fail].cancelled()
     assert await server.stop()
     assert server._timers[fail].cancelled()
-    assert caplog.messages[-1].startswith("what is done now and then failed\nTraceback")
+    assert caplog.messages[-1].startswith("a periodic task failed\nTraceback")
 
 
 async def test_a_server_whose_connections_cannot_be_ended_closes_its_files_still(

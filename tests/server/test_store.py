@@ -386,7 +386,7 @@ def test_a_store_of_another_version_is_refused_and_left_alone(folder: Path, vers
     with closing(sqlite3.connect(folder / FILE)) as database:
         database.execute(f"PRAGMA user_version = {version}")
     before = (folder / FILE).read_bytes()
-    with pytest.raises(StoreError, match=f"has version {version} of the tables; .* knows 2"):
+    with pytest.raises(StoreError, match=f"has version {version} of the tables; .* supports only 2"):
         Store(folder)
     assert (folder / FILE).read_bytes() == before
 
@@ -496,7 +496,7 @@ def test_a_batch_that_there_is_no_memory_for_is_refused_and_the_next_is_written(
         raise MemoryError
 
     monkeypatch.setattr("ndb_server.store.encode_into", no_memory)
-    assert write(opened.store, changed(packed(1))) == "memory ran out"
+    assert write(opened.store, changed(packed(1))) == "out of memory"
     monkeypatch.undo()
     opened.write(changed(packed(2)))
     sessions, _ = opened.after_a_crash()

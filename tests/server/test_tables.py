@@ -135,7 +135,7 @@ def key(number: int, name: bytes, value: bytes) -> tuple[str, list[Any]]:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ([session(0, 0, 0, None, b"{}")], "a session whose token is none"),
+        ([session(0, 0, 0, None, b"{}")], "a session whose token is invalid"),
         ([session(1, -1, 0, None, b"{}")], "a session that can't be read"),
         ([session(1, 4294967296, 0, None, b"{}")], "a session that can't be read"),
         ([session(1, "x", 0, None, b"{}")], "a session that can't be read"),
@@ -147,8 +147,8 @@ def key(number: int, name: bytes, value: bytes) -> tuple[str, list[Any]]:
         ([session(1, 0, 0, None, b"1")], "a session that can't be read"),
         ([session(1, 0, 0, None, b'{"\xff":1}')], "a session that can't be read"),
         ([session(1, 0, 0, None, b'{"a":"\xff"}')], "a session that can't be read"),
-        ([key(5, b"a", b"1")], "a key of a session that is not there"),
-        ([session(5, 0, 0, None, b"{}"), key(5, b"a", b"1")], "a key of a session that is not"),
+        ([key(5, b"a", b"1")], "a key of a session that does not exist"),
+        ([session(5, 0, 0, None, b"{}"), key(5, b"a", b"1")], "a key of a session that does"),
         ([key(0, b"a", b"1 2")], "a key that can't be read"),
         ([key(0, b"\xff", b"1")], "a key that can't be read"),
         ([key(0, b"a", b'"\xff"')], "a key that can't be read"),

@@ -408,10 +408,10 @@ async def test_the_first_known_subprotocol_that_is_offered_decides_on_the_form_o
 
 
 UPGRADE = "this is a WebSocket server: connect with ws: or wss:. "
-VERSION = "Sec-WebSocket-Version has to be 13 (RFC 6455)"
-METHOD = "only GET and HEAD are answered here"
-MISSING = "is missing, or not what RFC 6455, section 4.2.1, wants of it"
-BODY = "an opening handshake has no body"
+VERSION = "Sec-WebSocket-Version must be 13 (RFC 6455)"
+METHOD = "only GET and HEAD are supported"
+MISSING = "is missing or wrong (RFC 6455, section 4.2.1)"
+BODY = "an opening handshake must not have a body"
 REFUSED = {
     "a request of plain HTTP": (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 426, UPGRADE),
     "an upgrade to something else": (handshake(Upgrade="h2c"), 426, UPGRADE),
@@ -430,7 +430,7 @@ REFUSED = {
     "a body in chunks": (handshake(Transfer_Encoding="chunked"), 400, BODY),
     "a method other than GET": (handshake(start="POST / HTTP/1.1"), 405, METHOD),
     "an old version of HTTP": (handshake(start="GET / HTTP/1.0"), 426, UPGRADE),
-    "what is no HTTP": (b"hello\r\n", 400, "this is no HTTP request (RFC 9112)"),
+    "what is no HTTP": (b"hello\r\n", 400, "this is not an HTTP request (RFC 9112)"),
 }  # fmt: skip
 
 
@@ -632,7 +632,7 @@ async def test_a_client_that_takes_nothing_is_cut_off_after_the_time_to_write(
         assert peer.connection.closed.done()
         with pytest.raises(ConnectionError):
             await sending
-    assert "the client takes no replies" in caplog.text
+    assert "the client does not read its replies" in caplog.text
     assert door.reached == {"write": 1}
 
 

@@ -184,14 +184,20 @@ def test_a_function_of_nodes_takes_a_query_and_nothing_else(name: str, argument:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("", "at character 1, the end stands where '$' should"),
-        ("$.a[", "at character 5, the end stands where a selector should"),
-        ("$.a[01]", "at character 6, '1' stands where ']' should"),
-        ("$[9007199254740992]", "at character 19, an index or a bound ends that is beyond"),
-        ("$[?@.* == 1]", "at character 12, a comparison ends of what is no literal"),
-        ("$[?f(@)]", "at character 6, a function is called that is none of length, count,"),
-        ("$[?count(1)==1]", "at character 11, an argument of count() ends that is not a query"),
-        ("$[?length(@)]", "at character 13, a value ends that is neither compared nor tested"),
+        ("", "at character 1, '$' is expected, not the end"),
+        ("$.a[", "at character 5, a selector is expected, not the end"),
+        ("$.a[01]", "at character 6, ']' is expected, not '1'"),
+        ("$[9007199254740992]", "at character 19, the index or bound that ends here exceeds"),
+        ("$[?@.* == 1]", "at character 12, the operand that ends here is not a literal"),
+        ("$[?f(@)]", "at character 6, the called function is not one of length, count,"),
+        (
+            "$[?count(1)==1]",
+            "at character 11, the argument of count() that ends here is not a query",
+        ),
+        (
+            "$[?length(@)]",
+            "at character 13, the value that ends here is neither compared nor tested",
+        ),
     ],
 )
 def test_a_refusal_says_where_the_path_is_wrong(path: str, message: str) -> None:

@@ -1,13 +1,14 @@
-"""Accepting connections, and living with as many descriptors as there are.
+"""Accepts connections, with a limited number of file descriptors.
 
-Event loops accept connections themselves, and do badly when there are no descriptors left: asyncio
-tries thousands of times and logs each, and uvloop closes every new connection without a word. Here
-accepting pauses: new connections wait in the system, and what begins and ends is said once.
+Event loops can accept connections themselves, but handle a lack of descriptors badly: asyncio
+tries thousands of times and logs each attempt, and uvloop silently closes every new connection.
+Here accepting pauses: new connections wait in the kernel, and the begin and the end of the pause
+are logged once each.
 
-It pauses before there are none at all. The server needs descriptors for itself, to save and to
-answer operators. So those who accept clients leave some, and those who accept operators a few. The
-system always gives the lowest number that is free, so the number of a new descriptor tells how many
-there are.
+It pauses before all descriptors are used. The server needs some for itself, to save and to answer
+operators. So acceptors for clients leave some descriptors free, and acceptors for operators leave a
+few. The system always assigns the lowest free number, so the number of a new descriptor shows how
+many are in use.
 """
 
 import asyncio
@@ -72,7 +73,7 @@ class Pause:
         if self._begin is None:
             self._begin = self._last
             logger.warning(
-                "no connections are accepted now: %s; those there are are served", reason
+                "not accepting connections: %s; existing connections are still served", reason
             )
         if self._timer is None:
             self._timer = self._loop.call_later(_RETRY, self._try)
@@ -97,7 +98,7 @@ class Pause:
             self._seconds += seconds
             self._begin = None
             logger.info(
-                "connections are accepted again, after %.0f s",
+                "accepting connections again after %.0f s",
                 seconds,
                 extra={"duration_ms": round(seconds * 1000)},
             )
@@ -218,7 +219,7 @@ class Acceptor:
             )
 
     def _hold_for_descriptors(self) -> None:
-        self._hold(f"{self._most} descriptors are in use, and the rest is the server's own; {HOW}")
+        self._hold(f"{self._most} descriptors are in use, and the server reserves the rest; {HOW}")
 
     def _hold(self, reason: str) -> None:
         # The socket stays readable: the loop would call again and again.

@@ -1,7 +1,7 @@
-"""The addresses of names, without the event loop's help.
+"""Looks up the addresses of host names, without the event loop.
 
-Event loops look names up in threads that they keep; uvloop does so for addresses too. Where no
-thread can be started, libuv ends the process.
+Event loops look names up in threads that they keep; uvloop does so for addresses too. If no thread
+can be started, libuv ends the process.
 """
 
 import asyncio

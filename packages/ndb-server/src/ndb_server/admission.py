@@ -1,7 +1,7 @@
-"""Who comes in: from a TCP connection to what answers it, or to a refusal.
+"""Admission of clients: decides whether a connection is served or refused.
 
-What a request says is judged by `handshake`, a secret by `credentials`. Here is what they leave:
-how many there are already.
+`handshake` checks the request, and `credentials` checks the secret. This module counts the
+connections and combines the decisions.
 """
 
 import asyncio
@@ -32,20 +32,20 @@ logger = logging.getLogger(__name__)
 EVERY_ROLE = frozenset(Role)
 
 Identity = Refusal | frozenset[Role]
-"""Why somebody may not come in, or what roles they have."""
+"""The refusal of a client, or its roles."""
 
 Decision = Refusal | Respond
-"""Why somebody may not come in, or what answers them."""
+"""The refusal of a client, or the function that answers it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Who may come in.
+    """Which clients may connect.
 
     Attributes:
-        origins: the origins whose pages may.
+        origins: the origins whose pages may connect.
         hosts: the names of this server; None for any.
-        proxied: whether all connections come through a proxy that says for whom.
+        proxied: whether all connections come through a proxy that sends the client's address.
     """
 
     origins: frozenset[str] = frozenset()
@@ -54,11 +54,11 @@ class Policy:
 
 
 class Crowd:
-    """The connections there are, as they are counted.
+    """Counts the open connections.
 
     Attributes:
-        count: how many.
-        present: how many of each client.
+        count: the number of all connections.
+        present: the number of connections of each client.
     """
 
     def __init__(self) -> None:
@@ -79,19 +79,19 @@ class Crowd:
 
 
 class Door:
-    """Lets connections in.
+    """Decides which connections are accepted.
 
     Args:
-        policy: who may come in.
-        limits: how many.
-        respond_for: returns what answers a client, given what it may do, by what it is counted and
-            what is done once it has gone.
-        credentials: who may come in; None for everybody.
+        policy: which clients may connect.
+        limits: how many connections there may be.
+        respond_for: returns the function that answers a client, given its roles, the key by which
+            it is counted, and a future that is done when the client has gone.
+        credentials: the valid credentials; None if none are required.
 
     Attributes:
-        credentials: may be replaced.
-        refused: how many were refused, by the reason.
-        reached: how often a client came to a limit, by the limit.
+        credentials: can be replaced.
+        refused: the number of refusals, by reason.
+        reached: how often a client reached a limit, by limit.
     """
 
     def __init__(
@@ -117,8 +117,8 @@ class Door:
         if not self._unnamed:
             self._unnamed = True
             logger.warning(
-                "the proxy does not say for whom it connects, so that all its clients count as "
-                "one: have it set X-Forwarded-For"
+                "the proxy does not send the client's address, so all its clients count as one: "
+                "configure it to set X-Forwarded-For"
             )
 
     def arrive(self, address: str) -> "Visit | None":
@@ -209,10 +209,10 @@ class Visit:
             return EVERY_ROLE
         offer = offered(request)
         if offer is None:
-            return _unauthorized("no_credentials", "this server asks for credentials")
+            return _unauthorized("no_credentials", "this server requires credentials")
         self.entry = credentials.verify(offer)
         if self.entry is None:
-            return _unauthorized("credentials", "the credentials are not right")
+            return _unauthorized("credentials", "the credentials are wrong")
         return frozenset(self.entry.roles)
 
     def _check_number(self) -> Refusal | None:
@@ -221,16 +221,16 @@ class Visit:
             return Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "connections",
-                f"there are {door.limits.connections} connections already, the most allowed; "
-                "try again later",
+                f"there are {door.limits.connections} connections already, and no more are "
+                "allowed; try again later",
             )
         number = door.limits.connections_per_address
         if _beyond(self._crowd.present[self._client], number) > 0:
             return Refusal(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "connections_per_address",
-                f"there are {number} connections from this address already, the most allowed; "
-                "use these, or try again later",
+                f"there are {number} connections from this address already, and no more are "
+                "allowed; use these, or try again later",
             )
         return None
 

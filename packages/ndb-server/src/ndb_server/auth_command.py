@@ -1,4 +1,4 @@
-"""``ndb-server auth``: who may come in."""
+"""``ndb-server auth``: manage the file of credentials."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,29 +9,29 @@ from ndb_protocol.stdio import OutputError
 
 from .credentials import add_entry, check_name, read_entries, remove_entry
 
-app = App(name="auth", help="Say who may use a server that is run with --auth-file.")
+app = App(name="auth", help="Manage the credentials of clients, for a server with --auth-file.")
 
 Name = Annotated[str, Parameter(validator=lambda _, name: check_name(name))]
 AuthFile = Annotated[Path, Parameter(name="--auth-file")]
 
-_AGAIN = "A server that runs reads the file again on SIGHUP."
+_AGAIN = "A running server reads the file again on SIGHUP."
 
 
 @app.command(help_epilogue=_AGAIN)
 def add(
     name: Name, *, role: Annotated[list[Role], Parameter(negative=())], auth_file: AuthFile
 ) -> None:
-    """Add an entry, and print its new secret: this once, as the last word of standard output.
+    """Add an entry, and print its new secret, once, as the last word of standard output.
 
     Args:
-        name: Of whom or what is to come in.
-        role: What it may do: app, kv or admin. Can be given several times.
-        auth_file: File of credentials, made if it does not exist.
+        name: Name of the client.
+        role: What the client may do: app, kv or admin. Can be given several times.
+        auth_file: File of credentials, created if it does not exist.
     """
     made = not auth_file.exists()
     secret = add_entry(auth_file, name, role)
     try:
-        print(f"{name} may come in with the secret {secret}", flush=True)
+        print(f"added {name} with the secret {secret}", flush=True)
     except OutputError:
         # Nobody has seen it, and nobody ever will.
         remove_entry(auth_file, name)
@@ -45,7 +45,7 @@ def remove(name: str, *, auth_file: AuthFile) -> None:
     """Remove an entry.
 
     Args:
-        name: Of the entry.
+        name: Name of the entry.
         auth_file: File of credentials.
     """
     remove_entry(auth_file, name)
@@ -53,7 +53,7 @@ def remove(name: str, *, auth_file: AuthFile) -> None:
 
 @app.command(name="list")
 def list_entries(*, auth_file: AuthFile) -> None:
-    """Print the names of the entries with their roles; secrets are kept nowhere.
+    """Print the names and roles of the entries. The file does not contain secrets.
 
     Args:
         auth_file: File of credentials.

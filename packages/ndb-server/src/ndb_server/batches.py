@@ -1,4 +1,4 @@
-"""What a turn of the event loop changed: as it goes to disk, and as it was.
+"""The changes of one turn of the event loop: the new state for the disk, and the old state.
 
 The independent keys are those of `ndb_protocol.NO_TOKEN`, which is no session's token.
 """

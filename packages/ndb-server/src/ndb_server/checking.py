@@ -1,4 +1,4 @@
-"""What is damaged in a data folder, found without changing anything."""
+"""Finds damage in a data folder, without changing anything."""
 
 import sqlite3
 from collections import Counter
@@ -79,7 +79,7 @@ def _damage(database: sqlite3.Connection) -> Iterator[str]:
         yield str(error)
     else:
         if orphans:
-            yield f"there are {orphans} keys of sessions that are not there"
+            yield f"there are {orphans} keys of sessions that do not exist"
 
 
 def _log_damage(database: sqlite3.Connection) -> Iterator[str]:

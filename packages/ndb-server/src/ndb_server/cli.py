@@ -50,10 +50,11 @@ USAGE_ERROR = 2
 app = App(
     name="ndb-server",
     version=VERSION,
-    help="Keep sessions: small maps of JSON values with a lifetime, over WebSocket.",
+    help="Session store: keeps small maps of JSON values with a lifetime, over WebSocket.",
     help_epilogue=(
-        "Every option is also an environment variable (NDB_PORT) and a key of the configuration "
-        "file (port). The command line wins over the environment, the environment over the file."
+        "Every option can also be set as an environment variable (NDB_PORT) or as a key of the "
+        "configuration file (port). The command line takes precedence over the environment, and "
+        "the environment over the file."
     ),
 )
 
@@ -159,54 +160,55 @@ def run(
 ) -> None:
     """Run the server until SIGINT or SIGTERM.
 
-    When it accepts connections, its URL is printed on stdout; logs go to stderr.
+    When it accepts connections, it prints its URL on stdout. The log goes to stderr.
 
     Args:
-        host: Address, or name of addresses, to listen on; by default 127.0.0.1. Can be given
-            several times. Where no address of IPv4 is given, :: listens on those of IPv4 too.
-        port: Port to listen on; 0 takes any free one.
-        unix: Path of a Unix socket to listen on, for its owner and its group; without --host it
-            listens on nothing else.
+        host: Address or host name to listen on; by default 127.0.0.1. Can be given several times.
+            :: also listens on all IPv4 addresses, unless an IPv4 address is given too.
+        port: Port to listen on; 0 uses any free port.
+        unix: Path of a Unix socket to listen on, for its owner and its group. Without --host the
+            server listens on nothing else.
         log_level: Least severe level to log.
-        log_format: Text for people, or JSON, one object a line, for machines.
-        data_dir: Folder that keeps everything, made if it does not exist; without it all data goes
-            with the process, and saving is disabled.
-        durability: What the reply to a change promises, with a data folder: strict, that it is
-            there after a power cut; relaxed, that it is there after the process is killed, and
-            after a power cut if it was a second ago.
+        log_format: Text, or JSON with one object per line.
+        data_dir: Folder for all data, created if it does not exist. Without it, all data is lost
+            when the process ends, and saving is disabled.
+        durability: What the reply to a change guarantees, with a data folder. strict: the change
+            survives a power cut. relaxed: it survives the end of the process, and a power cut
+            that happens at least a second later.
         load: Name of a saved dataset to load before connections are accepted.
-        salvage: If the store in the data folder is damaged, make a new one of what can be read; the
-            damaged one is kept beside it.
-        loop: Event loop: uvloop, asyncio's own, or by default uvloop where it is installed.
-        metrics: Count requests, and show what is counted at /metrics.
-        ops_port: Port for /healthz, /readyz and /metrics; without it they are on the main one.
-        slow_ms: Log commands that take at least this many milliseconds; without it none.
-        shutdown_timeout: Seconds that connections get to end when the server is told to stop.
-        auth_file: File of credentials, made by ndb-server auth; without it everybody may come in.
-        tls_cert: PEM file with the server's certificate, and those between it and its root.
-        tls_key: PEM file with the key of the certificate.
-        tls_client_ca: PEM file with the certificates that have signed those of clients; without it
-            clients need none.
-        allow_origin: Origin whose pages may connect, such as https://app.example. Can be given
-            several times; without it no page may.
-        allow_host: Name by which clients know the server. Can be given several times.
+        salvage: If the store in the data folder is damaged, make a new store from the data that
+            can be read. The damaged store is kept beside it.
+        loop: Event loop: uvloop or asyncio's own; by default uvloop if it is installed.
+        metrics: Count requests, and serve the counters at /metrics.
+        ops_port: Port for /healthz, /readyz and /metrics; without it they are on the main port.
+        slow_ms: Log commands that take at least this many milliseconds; without it, none.
+        shutdown_timeout: Seconds that connections have to end when the server is told to stop.
+        auth_file: File of credentials, created by ndb-server auth; without it, every client may
+            connect.
+        tls_cert: PEM file with the server's certificate, followed by the intermediate certificates.
+        tls_key: PEM file with the private key of the certificate.
+        tls_client_ca: PEM file with the CA certificates for client certificates; without it,
+            clients need no certificate.
+        allow_origin: Origin whose web pages may connect, such as https://app.example. Can be given
+            several times; without it, no web page may connect.
+        allow_host: Host name that clients use for the server. Can be given several times.
         behind_proxy: All connections come through a proxy that terminates TLS and adds
             X-Forwarded-For.
-        insecure: Listen anywhere, without credentials and TLS.
-        max_memory: Bytes of memory for sessions and keys, with k, m or g for powers of 1024; 0 for
-            any number, here and below.
-        when_full: What to do when memory is short: refuse new data, or evict the sessions that
+        insecure: Listen on any address without credentials and TLS.
+        max_memory: Bytes of memory for sessions and keys, with k, m or g for powers of 1024; 0
+            means no limit, here and below.
+        when_full: What to do when memory is full: refuse new data, or evict the sessions that
             expire first.
-        max_sessions: Most sessions.
-        max_keys: Most keys of a session.
-        max_key_length: Most characters of a key's name.
-        max_message_size: Most bytes of a message, with k, m or g.
-        max_depth: How deep arrays and objects of a message may nest.
-        max_steps: Most steps through values that one request may take.
-        max_in_flight: Most requests of one connection that are answered together.
-        max_connections: Most connections.
-        max_connections_per_address: Most connections of one address.
-        handshake_timeout: Seconds in which a connection has to open.
+        max_sessions: Maximum number of sessions.
+        max_keys: Maximum number of keys in a session.
+        max_key_length: Maximum number of characters in a key's name.
+        max_message_size: Maximum size of a message in bytes, with k, m or g.
+        max_depth: Maximum nesting depth of arrays and objects in a message.
+        max_steps: Maximum number of steps through values for one request.
+        max_in_flight: Maximum number of requests of one connection that are answered together.
+        max_connections: Maximum number of connections.
+        max_connections_per_address: Maximum number of connections from one address.
+        handshake_timeout: Seconds within which the opening handshake must be complete.
         idle_timeout: Seconds after which a connection without a request is closed; 0 for never.
     """
     # What is wrong with these is found before anything is made or changed.
@@ -261,7 +263,7 @@ def _loop_factory(loop: Loop) -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         if loop == "uvloop":
             raise StartError(
-                "uvloop is not installed; pip install uvloop or leave out --loop"
+                "uvloop is not installed; run pip install uvloop, or leave out --loop"
             ) from None
         return None
     return uvloop.new_event_loop
@@ -289,7 +291,7 @@ def _prepare(data_dir: Path) -> Path:
         ) from error
     if data_dir.stat().st_mode & _OF_OTHERS:
         logger.warning(
-            "other users of this machine may read %s, which holds tokens; close it: "
+            "other users of this machine may read %s, which contains tokens; remove their access: "
             "chmod -R go-rwx %s",
             data_dir,
             shlex.quote(str(data_dir)),
@@ -335,7 +337,9 @@ def _read(config: Path) -> dict[str, Any]:
         raise StartError(f"cannot read configuration {config}: {error}") from error
     for key, value in options.items():
         if key not in _IN_FILE:
-            raise StartError(f"unknown option [{key}] in {config}; there are {', '.join(_IN_FILE)}")
+            raise StartError(
+                f"unknown option [{key}] in {config}; the options are {', '.join(_IN_FILE)}"
+            )
         kinds, must_be = _IN_FILE[key]
         if type(value) not in kinds or (type(value) is list and {*map(type, value)} - {str}):
             raise StartError(f"[{key}] in {config} must be {must_be}, not {value}")
@@ -385,16 +389,16 @@ def _prepare_run(given: Mapping[str, Any], strangers: Strangers) -> None:
     if strangers.of_services:
         logger.log(
             logging.WARNING if strangers.hidden else logging.INFO,
-            "variables that Kubernetes or Docker have made for a Service have no effect here: %s%s",
+            "ignoring variables that Kubernetes or Docker have set for a Service: %s%s",
             ", ".join(strangers.of_services),
-            "; set options of their names otherwise" if strangers.hidden else "",
+            "; set the options of these names in another way" if strangers.hidden else "",
         )
     for line in strangers.unknown:
         logger.warning(line)
     try:
         passed = passed_names()
     except ValueError as error:
-        raise StartError(f"the service manager's LISTEN_FDS is no number: {error}") from error
+        raise StartError(f"the service manager's LISTEN_FDS is not a number: {error}") from error
     reason = contradiction(given)
     if reason is not None:
         raise StartError(reason)
@@ -438,8 +442,8 @@ def main(arguments: list[str] | None = None) -> None:
     except MemoryError:
         _fail(NO_MEMORY, FAILED)
     except Exception as error:  # Nobody has thought of it; whoever is to find it has the trace.
-        logger.critical("unexpected\n%s", trace_of(error))
-        _fail(f"{type(error).__name__}, which nobody has thought of; the log has it", FAILED)
+        logger.critical("unexpected error\n%s", trace_of(error))
+        _fail(f"unexpected error {type(error).__name__}; the log has the details", FAILED)
 
 
 def _fail(error: object, status: int) -> NoReturn:

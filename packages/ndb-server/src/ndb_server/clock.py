@@ -1,9 +1,9 @@
-"""The time of the server.
+"""The server's time line.
 
-Deadlines stand on a time line of the server's own: milliseconds since the epoch, as the wall clock
-had them when the store was made. Time passes on it as the machine counts it, suspension included.
-What is done to the wall clock while the server runs moves nothing. An anchor, which is a moment on
-both, is on disk: so a server that is started anew knows how much time has passed meanwhile.
+Deadlines are on the server's own time line: milliseconds since the epoch, as the wall clock showed
+them when the store was created. It advances with the machine's monotonic clock, including time in
+suspension. Setting the wall clock while the server runs does not change it. An anchor, which is one
+moment on both clocks, is on disk. From it, a restarted server calculates how much time has passed.
 """
 
 import time
@@ -43,12 +43,12 @@ class Clock:
     """The time line: milliseconds that never go back.
 
     Args:
-        anchor: where it stood when; without one it begins where the wall clock is.
-        elapsed: returns nanoseconds that pass evenly.
-        wall: returns what the wall clock says, in ms since the epoch.
+        anchor: a moment on both clocks; without one the time line begins at the wall clock's time.
+        elapsed: returns nanoseconds of a clock that is never set.
+        wall: returns the time of the wall clock, in ms since the epoch.
 
     Attributes:
-        anchor: a moment on both clocks, which has to be on disk.
+        anchor: a moment on both clocks, which must be stored on disk.
     """
 
     def __init__(

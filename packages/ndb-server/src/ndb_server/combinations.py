@@ -16,12 +16,17 @@ def contradiction(given: Mapping[str, Any]) -> str | None:
     """
     if "data_dir" not in given:
         if "durability" in given:
-            return "--durability promises nothing without --data-dir: give that, or leave it out"
+            return (
+                "--durability has no effect without --data-dir: add --data-dir, or leave out "
+                "--durability"
+            )
         if given.get("salvage"):
-            return "--salvage has nothing to read without --data-dir: give that, or leave it out"
+            return (
+                "--salvage has no effect without --data-dir: add --data-dir, or leave out --salvage"
+            )
     if "when_full" in given and given.get("max_memory") == 0:
         return (
-            "--when-full has no effect with --max-memory 0, which is never full: leave one of "
+            "--when-full has no effect with --max-memory 0, which means no limit: leave one of "
             "them out"
         )
     return None
@@ -39,16 +44,16 @@ def remarks(given: Mapping[str, Any], passed: Collection[str] = ()) -> list[str]
     of_one = given.get("max_connections_per_address", 0)
     if 0 < most < of_one:
         said.append(
-            f"--max-connections-per-address {of_one} has no effect: there are at most {most} "
-            "connections at all (--max-connections)"
+            f"--max-connections-per-address {of_one} has no effect: --max-connections allows only "
+            f"{most} connections in total"
         )
     if {"unix", "port"} <= given.keys() and "host" not in given and not _for_clients(passed):
-        said.append("--port has no effect with --unix alone: give --host too, or leave it out")
+        said.append("--port has no effect with --unix alone: add --host, or leave out --port")
     if given.get("insecure") and given.get("behind_proxy"):
         said.append("--insecure has no effect with --behind-proxy: leave it out")
     if "auth_file" not in given:
         said += [
-            f"--allow-host {host} has no effect: addresses and localhost are always right"
+            f"--allow-host {host} has no effect: addresses and localhost are always accepted"
             for host in given.get("allow_host", ())
             if is_always_right(parse_allowed_host(host))
         ]
@@ -66,6 +71,9 @@ def _beside_sockets(given: Mapping[str, Any], passed: Collection[str]) -> Iterat
         named = not all(is_always_right(host.lower()) for host in given.get("host", ()))
         for option in ("host", "port", "unix"):
             if option in given and not (option == "host" and (on_host or named)):
-                yield f"--{option} has no effect: a socket was passed to listen on"
+                yield f"--{option} has no effect: the service manager has passed a socket"
     if OPS_SOCKET in passed and "ops_port" in given:
-        yield "--ops-port has no effect: a socket was passed for health and metrics"
+        yield (
+            "--ops-port has no effect: the service manager has passed a socket for health and "
+            "metrics"
+        )

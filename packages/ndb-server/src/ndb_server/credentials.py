@@ -1,11 +1,11 @@
-"""Who may come in, with which secret and for what: the file of credentials.
+"""The file of credentials: names, secrets and roles of clients.
 
-One entry is one line of JSON. Secrets are not in it, only their SHA-256 digests. A secret has 256
-random bits, so whoever sees its digest can't find it by trying, however fast the digest is: a slow
-one, such as scrypt, is for passwords that people choose.
+One entry is one line of JSON. The file does not contain secrets, only their SHA-256 digests. A
+secret has 256 random bits, so an attacker who has the digest can't find the secret by trying, even
+though SHA-256 is fast. A slow digest, such as scrypt, is for passwords that people choose.
 
-A secret begins with its `key`, by which its entry is found where it comes without a name. The
-random bits are behind that.
+A secret begins with its `key`. If a client sends no name, its entry is found by the key. The random
+bits follow the key.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class CredentialsError(Exception):
 
 
 class Entry(Struct, frozen=True):
-    """A name, what it may do, and what tells whether a secret is its own.
+    """A name, its roles, and the digest of its secret.
 
     Attributes:
         name: by which it is added and removed, and sent with HTTP Basic.
@@ -61,7 +61,7 @@ class Credentials:
     """The entries of a file.
 
     Args:
-        entries: who may come in.
+        entries: the entries of all clients.
     """
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
@@ -108,7 +108,7 @@ def read_entries(file: Path) -> dict[str, Entry]:
             # What stands there is not shown: it may be a secret that somebody has put in.
             reason = "" if isinstance(error, msgspec.MsgspecError) else f": {error}"
             raise CredentialsError(
-                f"line {number} of credentials {file} is no entry{reason}; "
+                f"line {number} of credentials {file} is not an entry{reason}; "
                 "add entries with ndb-server auth add"
             ) from None
         if entry.name in entries:
@@ -120,7 +120,7 @@ def read_entries(file: Path) -> dict[str, Entry]:
 def _check(entry: Entry) -> None:
     check_name(entry.name)
     if not entry.roles:
-        raise ValueError("it has no role")
+        raise ValueError("it has no roles")
     if not _DIGEST.fullmatch(entry.sha256):
         raise ValueError("its sha256 is not 64 hexadecimal digits")
 
@@ -132,7 +132,9 @@ def check_name(name: str) -> None:
         ValueError: says what a name is.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError("a name is 1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit")
+        raise ValueError(
+            "a name has 1 to 64 characters A-Z a-z 0-9 . _ -, and begins with a letter or digit"
+        )
 
 
 def write_entries(file: Path, entries: Mapping[str, Entry]) -> None:
@@ -171,7 +173,8 @@ def add_entry(file: Path, name: str, roles: Iterable[Role]) -> str:
     entries = read_entries(file) if file.exists() else {}
     if name in entries:
         raise CredentialsError(
-            f"credentials {file} have an entry {name}; remove it first, or choose another name"
+            f"credentials {file} already have an entry {name}; remove it first, or choose another "
+            "name"
         )
     key = secrets.token_hex(6)
     secret = f"{key}.{secrets.token_urlsafe(32)}"

@@ -1,4 +1,4 @@
-"""The commands around a data folder: list its datasets, check, export and import."""
+"""The commands for a data folder: list its datasets, check, export and import."""
 
 import sys
 from collections.abc import Iterator
@@ -28,11 +28,11 @@ DAMAGED = 1
 
 
 def datasets(*, data_dir: Text, json: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """List the saved datasets: by name and kind, the newest of each first.
+    """List the saved datasets by name and kind, the newest of each first.
 
     Args:
-        data_dir: Folder that a server keeps its data in.
-        json: Print each as a line of JSON.
+        data_dir: Data folder of a server.
+        json: Print each dataset as a line of JSON.
 
     Returns:
         1 if one of them can't be read, otherwise 0.
@@ -74,12 +74,12 @@ def _table(shown: list[dict[str, object]]) -> Iterator[bytes]:
 
 
 def check(*, data_dir: Text) -> int:
-    """Look for damage in the store and in every dataset, and change nothing.
+    """Check the store and every dataset for damage, and change nothing.
 
-    A server may use the folder meanwhile.
+    A server may use the folder at the same time.
 
     Args:
-        data_dir: Folder that a server keeps its data in.
+        data_dir: Data folder of a server.
 
     Returns:
         1 if there is damage, otherwise 0.
@@ -95,24 +95,26 @@ def check(*, data_dir: Text) -> int:
 def export(*, data_dir: Text, dataset: Text | None = None) -> None:
     """Write sessions and independent keys to standard output, each as a line of JSON.
 
-    A server may use the folder meanwhile.
+    A server may use the folder at the same time.
 
     Args:
-        data_dir: Folder that a server keeps its data in.
-        dataset: Name of a saved dataset to write instead of what the server has now.
+        data_dir: Data folder of a server.
+        dataset: Name of a saved dataset to write instead of the current data.
     """
     folder = _existing(data_dir)
     try:
         for line in _stored(folder) if dataset is None else _saved(folder, dataset):
             sys.stdout.buffer.write(line + b"\n")
     except (DatasetError, OSError, tables.DamageError, *tables.READ_ERRORS) as error:
-        raise DataError(f"not all could be exported: {error}") from error
+        raise DataError(f"the export is incomplete: {error}") from error
 
 
 def _stored(folder: Path) -> Iterator[bytes]:
     path = folder / FILE
     if not path.exists():
-        raise StoreError(f"there is no store in {folder}: choose one of its datasets (--dataset)")
+        raise StoreError(
+            f"there is no store in {folder}; export one of its datasets with --dataset"
+        )
     with looking(path) as database:
         recognize(database, path)
         tables.check_structure(database)
@@ -137,7 +139,7 @@ def _saved(folder: Path, name: str) -> Iterator[bytes]:
 
 def _no_option(_: object, value: str) -> None:
     if value.startswith("-") and value != "-":
-        raise ValueError("There is no such option.")
+        raise ValueError("No such option.")
 
 
 def import_(
@@ -146,15 +148,15 @@ def import_(
     *,
     data_dir: Text,
 ) -> None:
-    """Put sessions and independent keys into the store of a folder that no server uses.
+    """Import sessions and independent keys into a data folder that no server uses.
 
-    A session that is there already is left as it is; an independent key is overwritten. All of it
-    comes in or nothing.
+    Existing sessions are left unchanged, and existing independent keys are overwritten. If there
+    is an error, nothing is imported.
 
     Args:
-        source: File with the lines of JSON that `export` writes, - for standard input, or the
-            folder of a dataset of NemesisDB 0.7.
-        data_dir: Folder that a server is to keep its data in, made if it does not exist.
+        source: File with the JSON lines that `export` writes, - for standard input, or the folder
+            of a dataset of NemesisDB 0.7.
+        data_dir: Data folder for a server, created if it does not exist.
     """
     folder = Path(data_dir)
     try:
@@ -189,5 +191,5 @@ def _existing(data_dir: str) -> Path:
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot use data folder {folder}: {error}") from error
     if not known:
-        raise StoreError(f"{folder} is no data folder: there is neither {FILE} nor datasets")
+        raise StoreError(f"{folder} is not a data folder: it has neither {FILE} nor datasets")
     return folder

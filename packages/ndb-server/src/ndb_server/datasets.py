@@ -2,8 +2,8 @@
 
 A dataset is one SQLite file, ``datasets/<kind>/<name>/<number>.sqlite`` in the data folder. It is
 written under another name, synced and renamed, so a file with its proper name is complete; a load
-takes the one with the highest number. Writing and reading happen in a thread: other clients are
-answered meanwhile.
+takes the one with the highest number. Writing and reading happen in a thread, so the server
+answers other clients at the same time.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ _TABLES = tables.TABLES + "CREATE TABLE dataset (format TEXT, version INTEGER, k
 _SLICE = 500
 """Sessions that are written together."""
 
-_NO_MEMORY = "the server's memory ran out"
+_NO_MEMORY = "the server ran out of memory"
 
 NUMBERED = re.compile(r"[0-9]+\.sqlite\Z")
 
@@ -92,7 +92,7 @@ class Folder:
     def _files(self, kind: str, name: str) -> list[Path]:
         # A name from a client never becomes a path before it is known to be one plain component.
         if not is_dataset_name(name):
-            raise DatasetError("that can't be the name of a dataset")
+            raise DatasetError("this is not a valid name of a dataset")
         folder = self._path / kind / name
         try:
             if not folder.is_dir():
@@ -188,7 +188,7 @@ def recognize_dataset(database: sqlite3.Connection, path: Path, kind: str) -> No
     """
     found = database.execute("SELECT format, version, kind FROM dataset").fetchone()
     if found != (FORMAT.encode(), VERSION, kind.encode()):
-        raise DatasetError(f"{path.name} is no dataset of {kind}, version {VERSION}")
+        raise DatasetError(f"{path.name} is not a dataset of {kind}, version {VERSION}")
     check_schema(database, _TABLES)
 
 
@@ -280,12 +280,12 @@ class Datasets:
     """The commands that save and load.
 
     Args:
-        engine: whose sessions and keys.
+        engine: has the sessions and keys.
         path: the data folder; without one nothing is saved, and there is nothing to load.
         clock: returns the time in ms since the epoch.
-        store: what is on disk, to save from; without it, what is in memory is saved.
-        journal: makes what is loaded durable.
-        limits: what is loaded is held against.
+        store: the data on disk, to save from; without it, the data in memory is saved.
+        journal: makes loaded data durable.
+        limits: the limits that a load is checked against.
 
     Attributes:
         handlers: runs each command, by its name.
@@ -341,7 +341,7 @@ class Datasets:
     def _to_save(self) -> Folder:
         if self._folder is None:
             raise RefusedError(
-                Status.COMMAND_DISABLED, "the server keeps no data: start it with --data-dir"
+                Status.COMMAND_DISABLED, "the server has no data folder: start it with --data-dir"
             )
         return self._folder
 

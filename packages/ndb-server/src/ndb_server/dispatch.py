@@ -1,7 +1,7 @@
-"""Message bytes to reply bytes: no clock, no I/O, no knowledge of who asks.
+"""Message bytes to reply bytes, without a clock, I/O or knowledge of the client.
 
-A handler answers at once, or with an awaitable when the answer takes a thread or, one day, another
-machine. In the first case nothing here costs a coroutine.
+A handler answers at once, or with an awaitable if the answer needs a thread (or, in future, another
+machine). In the first case no coroutine is created.
 """
 
 import logging
@@ -52,7 +52,7 @@ class _AsksForNone:
 
 
 class Refusing:
-    """Runs no command, whoever asks when: refuses it.
+    """A handler that refuses a command instead of running it.
 
     Args:
         status: why.
@@ -104,18 +104,18 @@ class Dispatcher:
     """Answers messages.
 
     Args:
-        handlers: runs each command, by its name.
+        handlers: the function that runs each command, by the command's name.
         journal: tells which replies have to wait until a change is durable; None if none has to.
-        note: returns what is to be noted of a request.
-        amend: is told when a reply was not to leave, and another took its place.
+        note: returns the note to keep of a request, for the metrics.
+        amend: is told when a reply was replaced by another before it was sent.
         depth: how deep arrays and objects of a message may nest.
-        steps: counts those that requests take through values.
+        steps: counts the steps that requests take through values.
         counting: counts the unknown tokens that requests ask for; None if none can.
 
     Attributes:
         too_deep: how many messages nested deeper.
-        large_paths: how many paths were larger than each limit of theirs.
-        out_of_memory: how many requests failed as there was no memory.
+        large_paths: how many paths exceeded each limit on paths.
+        out_of_memory: how many requests failed because memory ran out.
     """
 
     def __init__(
@@ -320,7 +320,7 @@ class Dispatcher:
         elif isinstance(error, MemoryError):
             # Counted and not logged: there may be many.
             self.out_of_memory += 1
-            refusal = Reply(st=Status.UNKNOWN, m="the server's memory ran out")
+            refusal = Reply(st=Status.UNKNOWN, m="the server ran out of memory")
         else:
             incident = secrets.token_hex(4)
             logger.error("internal error %s in %s\n%s", incident, command.name, trace_of(error))

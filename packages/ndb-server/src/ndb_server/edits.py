@@ -1,7 +1,7 @@
 """Changes to a map of keys.
 
-A key maps to the JSON text of its value, kept as sent. The values of an edit may be views that keep
-the whole message they came in alive. Who keeps them keeps copies: see `Edit.owned`.
+A key maps to the JSON text of its value, kept as sent. The values of an edit may be views, which
+keep the whole message alive from which they come. To keep them longer, copy them: see `Edit.owned`.
 """
 
 from collections.abc import Iterable, Mapping

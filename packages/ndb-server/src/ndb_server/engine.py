@@ -1,10 +1,10 @@
-"""The in-memory engine: what the commands do to sessions and keys.
+"""The in-memory engine: it executes the commands on sessions and keys.
 
-Pure: it opens nothing and asks no clock. Every call brings `now`, in milliseconds since the epoch,
-which never goes back.
+Pure: it opens no files and reads no clock. Every call passes `now`, in milliseconds since the
+epoch, which never goes back.
 
-A session expires at its deadline, to the millisecond, because whoever looks a session up compares
-its deadline with `now` first (`_live`). `reap` gives back the memory of those nobody looks up.
+A session expires exactly at its deadline, because every lookup of a session first compares its
+deadline with `now` (`_live`). `reap` frees the memory of expired sessions that nobody looks up.
 """
 
 from collections import Counter
@@ -39,7 +39,7 @@ _OK = int(Status.OK)
 _MUCH = 2**62
 """More bytes than there are."""
 
-_FULL = "no memory is left for it; remove something, or let the server have more with --max-memory"
+_FULL = "the server's memory limit is reached; remove data, or raise --max-memory"
 
 Handler = Callable[[Any, int], m.Reply]
 """Runs a command, given its parameters and `now`."""
@@ -50,7 +50,7 @@ _STEPS = 8
 
 
 class Totals(NamedTuple):
-    """How much there is of sessions, of their keys, and of independent keys."""
+    """The numbers of sessions, of their keys, and of independent keys."""
 
     sessions: int
     sessionKeys: int
@@ -63,16 +63,16 @@ class Engine:
     Args:
         make_token: returns a random token.
         journal: told of every change, if given.
-        limits: how much there may be of sessions and keys.
+        limits: the limits on sessions and keys.
 
     Attributes:
-        handlers: runs each command, by its name.
-        expirations: how many times a session's deadline has come.
+        handlers: the function that runs each command, by the command's name.
+        expirations: how many session deadlines have passed.
         unknown_tokens: how many tokens were asked for that no session has.
-        reached: how often something was refused for a limit, by the limit; those of `steps` are
-            counted by these.
-        steps: what a request may take to go through values.
-        evicted: how many sessions have made room for other data.
+        reached: how often a request was refused because of a limit, by limit; `steps` counts its
+            own refusals.
+        steps: counts the steps that a request takes through values.
+        evicted: how many sessions were evicted to make room for other data.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Engine:
             self.unknown_tokens += 1
             raise RefusedError(
                 Status.SESSION_NOT_EXIST,
-                "no session has this 'tkn': it never was, has ended or has expired",
+                "no session has this 'tkn': it never existed, has ended or has expired",
             )
         return session
 
@@ -326,7 +326,7 @@ class Engine:
                 raise self._refuse(
                     Status.SESSION_NEW_FAIL,
                     "sessions",
-                    f"there are {limits.sessions} sessions already, the most allowed",
+                    f"there are {limits.sessions} sessions already, and no more are allowed",
                 )
         if self.memory > self._nearly_full and not self._has_room(SESSION_BYTES):
             raise self._refuse(Status.SESSION_NEW_FAIL, "memory", _FULL)

@@ -1,8 +1,8 @@
-"""Variables of the environment that begin like the server's and are none of them.
+"""Environment variables that begin with the server's prefix but are not options.
 
-Kubernetes tells each container of the Services around it: one called ``ndb`` makes ``NDB_PORT`` and
-its like, one called ``ndb-ops`` makes ``NDB_OPS_PORT``. So does Docker for containers that are
-linked.
+Kubernetes sets variables for Services in each container: for a Service called ``ndb`` it sets
+``NDB_PORT`` and similar ones, for one called ``ndb-ops`` it sets ``NDB_OPS_PORT``. Docker does the
+same for linked containers.
 """
 
 import re
@@ -19,12 +19,12 @@ _ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 
 class Strangers(NamedTuple):
-    """Variables that are passed over.
+    """Variables that are not options.
 
     Attributes:
-        of_services: those that were made for a Service or a link.
-        hidden: those of them that would be options.
-        unknown: what to say of each of the others.
+        of_services: those that were set for a Service or a link; they are ignored.
+        hidden: those of them that have the name of an option.
+        unknown: a warning for each of the others.
     """
 
     of_services: list[str]
@@ -49,8 +49,8 @@ def set_aside(environment: MutableMapping[str, str], options: Collection[str]) -
                 found.hidden.append(name)
         elif name not in options:
             near = get_close_matches(name.removeprefix(PREFIX), stems, n=1)
-            meant = f"; is {PREFIX}{near[0]} meant?" if near else ""
-            found.unknown.append(f"the variable {name} has no effect: it is no option{meant}")
+            meant = f"; did you mean {PREFIX}{near[0]}?" if near else ""
+            found.unknown.append(f"the variable {name} has no effect: it is not an option{meant}")
     return found
 
 

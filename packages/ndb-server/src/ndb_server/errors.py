@@ -1,4 +1,4 @@
-"""What the rooms of the server tell each other when something is refused, or goes wrong."""
+"""Errors that the components of the server raise for each other."""
 
 import traceback
 
@@ -20,7 +20,7 @@ class RefusedError(Exception):
 
 
 class DataError(Exception):
-    """What is to be read, imported or checked can't be; says what is wrong with it."""
+    """Data can't be read, imported or checked; says what is wrong with it."""
 
 
 class StoreError(Exception):

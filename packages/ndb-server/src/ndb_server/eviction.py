@@ -1,4 +1,4 @@
-"""Which session expires next, of all that expire: who goes first when memory is short."""
+"""The order in which sessions are evicted when memory is full: those that expire first."""
 
 from collections.abc import Callable
 from heapq import heappop, heappush

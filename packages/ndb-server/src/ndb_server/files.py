@@ -1,4 +1,4 @@
-"""Files of a data folder, beside what SQLite does to them."""
+"""Operations on the files of a data folder that SQLite does not do."""
 
 import errno
 import fcntl
@@ -82,7 +82,7 @@ def reason_of(error: Exception, folder: Path) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if isinstance(error, MemoryError):
-        return "memory ran out"
+        return "out of memory"
     said = str(error)
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY) & 0xFF
     if is_of_the_disk(error) and code not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
@@ -138,7 +138,7 @@ def replace_store(path: Path, new: Path, was: str) -> Path | None:
 
 
 class OpenedFiles:
-    """Files that this process has opened, by which it knows whether they are others by now.
+    """The files that this process has opened, to detect that they were removed or replaced.
 
     Args:
         main: the file that nobody but this process may write.

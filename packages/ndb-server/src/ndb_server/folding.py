@@ -1,4 +1,4 @@
-"""Folding: what the log holds is put into the tables, sorted and each session once.
+"""Folding: moves the contents of the log into the tables, sorted and each session once.
 
 It is done in steps, each a short transaction, so that batches are written in between. Folding again
 what was folded already changes nothing: a crash between two steps loses nothing.

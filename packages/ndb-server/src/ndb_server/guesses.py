@@ -1,9 +1,9 @@
-"""Slows down who asks for many tokens that no session has.
+"""Delays the replies to clients that ask for many unknown tokens.
 
-A token can't be found by trying: with a million sessions, one in 2⁴⁴ tries hits. This keeps it so,
-however fast the machine. Clients whose sessions have expired don't notice: while others guess from
-the same address, as from behind the same NAT, those who wait share what may be asked for, however
-much the others have asked for before.
+With a million sessions, one guess in 2⁴⁴ finds a token. The delay keeps guessing infeasible, even
+on a fast machine. Clients whose sessions have expired don't notice it. If another client guesses
+from the same address, such as behind the same NAT, the waiting clients share the allowed rate
+equally, regardless of how much each has asked for before.
 """
 
 import asyncio
@@ -83,7 +83,11 @@ class Guesses:
             wait = min(owed, asked * (self._waiting[client] + 1) / PER_SECOND)
             self.slowed += 1
             if self._reminder.is_due(client, time):
-                logger.warning("%s asks for many unknown tokens and waits %.1f s", client, wait)
+                logger.warning(
+                    "%s asks for many unknown tokens; its replies are delayed by %.1f s",
+                    client,
+                    wait,
+                )
             # The last request is the one that asked. All that follows waits with its reply, so that
             # replies stay in order.
             number = len(replies) - 1

@@ -1,11 +1,11 @@
-"""What an opening handshake says of who asks, and whether they may come in. Pure.
+"""Checks the headers of an opening handshake: who the client is, and if it may connect. Pure.
 
 Two attacks come through a browser, which opens a WebSocket to any address for any page:
 
-* A page of another origin connects to a server that its user can reach. Browsers say in ``Origin``
-  whose page it is (RFC 6455, section 10.2); programs that are no browsers send none.
-* A page has the name of its own site resolved to the address of the server (DNS rebinding), so that
-  the browser takes the server for the page's own. ``Host`` still has that name.
+* A page of another origin connects to a server that its user can reach. Browsers send the page's
+  origin in ``Origin`` (RFC 6455, section 10.2). Programs that are not browsers send none.
+* The owner of a site lets the site's name resolve to the address of the server (DNS rebinding), so
+  the browser treats the server as that site. ``Host`` still has the name.
 """
 
 import binascii
@@ -27,13 +27,13 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why somebody may not come in.
+    """Why a request is refused.
 
     Attributes:
-        status: how to answer the handshake.
-        cause: by which of a few words to count it.
+        status: the HTTP status of the answer.
+        cause: the reason under which it is counted, one of a few words.
         message: what is wrong and what to do, for a human.
-        headers: more headers of the answer.
+        headers: additional headers of the answer.
     """
 
     status: HTTPStatus
@@ -43,13 +43,15 @@ class Refusal:
 
 
 NO_HOST = Refusal(
-    HTTPStatus.BAD_REQUEST, "host", "there must be one Host header, with a host in it"
+    HTTPStatus.BAD_REQUEST,
+    "host",
+    "there must be exactly one Host header, and it must contain a host",
 )
 """Refuses a request as RFC 9112, section 3.2, says."""
 
 
 class Offer(NamedTuple):
-    """The credentials that somebody offers; `name` is None where the secret alone was sent."""
+    """The credentials that a client sends; `name` is None if it sent only the secret."""
 
     name: str | None
     secret: str
@@ -65,17 +67,19 @@ def parse_origin(text: str) -> str:
         ValueError: it is none, or one that stands for any page.
     """
     if text == "null":
-        raise ValueError("'null' is the origin of any page that is kept apart, so it names none")
+        raise ValueError(
+            "'null' is the origin of many different pages, so it does not identify one"
+        )
     if "*" in text:
-        raise ValueError(f"'{text}': * stands for nothing here; give each origin by itself")
+        raise ValueError(f"'{text}': * is not a wildcard here; give each origin separately")
     parts = urlsplit(text)
     if not parts.scheme or not parts.hostname or text.split("://", 1)[1] != parts.netloc:
-        raise ValueError(f"'{text}' is no origin; one looks like https://app.example:8443")
+        raise ValueError(f"'{text}' is not an origin; an example is https://app.example:8443")
     if parts.username is not None:
         raise ValueError("an origin has no credentials")
     if parts.scheme in ("ws", "wss"):
         raise ValueError(
-            f"'{text}' is where a server is; the origin of a page begins with http: or https:"
+            f"'{text}' is the URL of a server; the origin of a page begins with http: or https:"
         )
     _check_name(parts.hostname)
     host, port = parse_authority(parts.netloc)
@@ -102,8 +106,8 @@ def _check_name(name: str) -> None:
     except UnicodeError:
         sent = name
     if sent == name or not _NAME.fullmatch(sent):
-        raise ValueError(f"'{name}' is no name of a host")
-    raise ValueError(f"'{name}' is sent as {sent}; give that")
+        raise ValueError(f"'{name}' is not a host name")
+    raise ValueError(f"clients send '{name}' as {sent}; give that")
 
 
 def parse_allowed_host(text: str) -> str:
@@ -114,18 +118,18 @@ def parse_allowed_host(text: str) -> str:
     """
     if "*" in text:
         raise ValueError(
-            f"'{text}': * stands for nothing here; give each name by itself, or ask for "
-            "credentials (--auth-file) without --allow-host, and any name will do"
+            f"'{text}': * is not a wildcard here; give each name separately, or require "
+            "credentials (--auth-file) without --allow-host to accept any name"
         )
     if "/" in text:
-        raise ValueError(f"'{text}' is more than a host; give its name alone, such as ndb.example")
+        raise ValueError(f"'{text}' is more than a host; give only its name, such as ndb.example")
     if parse_address(text) is not None:
         return text
     # What is not ASCII is no authority, but can be told how it is sent.
     host, port = parse_authority(text) if text.isascii() else (text, None)
     _check_name(host)
     if port is not None:
-        raise ValueError(f"'{text}': whatever the port, it is the name that counts; give {host}")
+        raise ValueError(f"'{text}' has a port, which is not compared; give only {host}")
     return host
 
 
@@ -177,7 +181,7 @@ def check_origin(request: Request, allowed: Collection[str]) -> Refusal | None:
     return Refusal(
         HTTPStatus.FORBIDDEN,
         "origin",
-        "pages of this origin may not connect; --allow-origin allows one",
+        "pages of this origin may not connect; --allow-origin allows an origin",
     )
 
 
@@ -199,7 +203,7 @@ def check_host(request: Request, allowed: Collection[str] | None) -> Refusal | N
     return Refusal(
         HTTPStatus.FORBIDDEN,
         "host",
-        "this server is not known by that name; --allow-host allows one",
+        "this is not a name of this server; --allow-host allows a name",
     )
 
 

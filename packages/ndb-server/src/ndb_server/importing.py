@@ -1,4 +1,4 @@
-"""Sessions and independent keys that come into a store from elsewhere, all or none of them."""
+"""Imports sessions and independent keys into a store, all or none of them."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -18,21 +18,21 @@ from .tables import put_keys
 
 
 class SessionEntry(NamedTuple):
-    """A session that is to come in."""
+    """A session to import."""
 
     token: int
     session: Session
 
 
 class KeyEntry(NamedTuple):
-    """An independent key that is to come in."""
+    """An independent key to import."""
 
     key: str
     value: Raw
 
 
 class Imported(NamedTuple):
-    """How much came in, and how many sessions did not as they were there."""
+    """How much was imported, and how many sessions were not because they already existed."""
 
     sessions: int
     session_keys: int

@@ -1,12 +1,13 @@
-"""The seam behind the engine: what changes, gathered in batches that become durable together.
+"""The journal: collects the engine's changes in batches that become durable together.
 
-The engine says what it is about to change, and the journal keeps what was there. All that changes
-in a turn of the event loop is one batch; while a batch is being written the next one gathers. Until
-a batch is on disk nobody may see what it changed: replies that depend on it wait for it. If it
-can't be written, it and those behind it are undone, newest first, and memory is what the disk is.
+The engine announces each change before it makes it, and the journal keeps the old state. All
+changes of one turn of the event loop are one batch. While a batch is written, the next one collects
+changes. Until a batch is on disk, nobody may see its changes: replies that depend on it wait. If it
+can't be written, it and the batches after it are undone, newest first. Then memory has the same
+state as the disk.
 
-What time does to sessions needs no such care: a deadline that moves or comes follows from what was
-known. It goes to disk with the next batch, nobody waits for it, and it is never undone.
+Changes of deadlines by time or by reads are simpler. They follow from known data, so they are
+written with the next batch, no reply waits for them, and they are never undone.
 """
 
 import logging
@@ -219,7 +220,7 @@ class Journal:
             except MemoryError:
                 if self._writing is None:
                     self._writing, self._open = self._open, Batch()
-                self._written("memory ran out")
+                self._written("out of memory")
 
     def _written(self, trouble: str | None) -> None:
         batch, self._writing = self._writing, None

@@ -1,8 +1,8 @@
-"""The commands on keys, on whichever map holds them: a session's or the independent keys.
+"""The commands on keys, for both kinds of maps: the keys of a session and the independent keys.
 
-A key maps to the JSON text of its value, kept as sent. Reading is given the map as it lies in
-memory and returns a reply; writing returns a reply and an `Edit`, and whoever owns the map applies
-it. So each command is written once, and every change there is passes through `Edit.apply`.
+A key maps to the JSON text of its value, kept as sent. A read command gets the map and returns a
+reply. A write command returns a reply and an `Edit`, and the owner of the map applies the edit. So
+each command is written once, and every change passes through `Edit.apply`.
 """
 
 import sys

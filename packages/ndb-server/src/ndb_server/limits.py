@@ -1,4 +1,4 @@
-"""How much there may be of everything."""
+"""The limits of the server."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ CONNECTIONS_BEYOND = 256
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of what clients may do to a server; 0 is none.
+    """The limits for clients; 0 means no limit.
 
     Attributes:
         message_size: bytes of a message.
@@ -25,9 +25,9 @@ class Limits:
         keys: keys of a session.
         key_length: characters of a key's name.
         sessions: sessions there are.
-        memory: bytes of memory that sessions and keys take, as it is estimated; and as many for
-            what is on its way to or from clients.
-        evict: whether sessions make room for new data, those that expire first before others.
+        memory: bytes of memory for sessions and keys, as estimated; and as many again for data in
+            transit to or from clients.
+        evict: whether sessions are evicted to make room for new data, in the order of their expiry.
         connections: connections there are.
         connections_per_address: connections of one address.
     """
@@ -108,7 +108,7 @@ def few_descriptors(limit: int | None, connections: int) -> str | None:
     if limit is None or not connections or needed <= limit:
         return None
     return (
-        f"the system lets this process have {limit} descriptors (ulimit -n, LimitNOFILE= of "
-        f"systemd); --max-connections {connections} needs {needed}: raise the one or lower the "
-        "other, or clients will have to wait"
+        f"the system allows this process {limit} descriptors (ulimit -n, LimitNOFILE= of "
+        f"systemd), but --max-connections {connections} needs {needed}: raise the limit or lower "
+        "--max-connections, or clients will have to wait"
     )

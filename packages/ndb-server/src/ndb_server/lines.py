@@ -107,6 +107,6 @@ def _session_of(line: bytes, now: int) -> SessionEntry:
     if entry.expiry is not UNSET:
         expiry = settings(Expiry(**msgspec.structs.asdict(entry.expiry)))
     if entry.deadline is not UNSET and expiry is None:
-        raise ValueError("'deadline' must not be there without an 'expiry' that has a duration")
+        raise ValueError("'deadline' needs an 'expiry' with a duration")
     deadline = deadline_after(expiry, now) if entry.deadline is UNSET else entry.deadline
     return SessionEntry(token, Session(expiry, deadline, pack(_members(entry.keys))))

@@ -1,7 +1,7 @@
-"""Where the server listens: addresses and Unix sockets, from their names to sockets that listen.
+"""Listening addresses and Unix sockets: from their names to listening sockets.
 
-A host may have several addresses, and there may be several hosts: all of them get one port. What
-was listened on first says which, where any free port will do.
+There may be several hosts, and a host may have several addresses. All of them get the same port. If
+any free port may be used, the first address determines it.
 """
 
 import errno
@@ -39,7 +39,7 @@ _NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
 class ListenError(Exception):
-    """It can't be listened somewhere; says where and why."""
+    """The server can't listen on an address; says which and why."""
 
 
 class Address(NamedTuple):
@@ -215,7 +215,8 @@ def listen_unix(path: Path) -> tuple[socket.socket, SocketFile]:
         size = len(os.fsencode(path))
         if size > _UNIX_PATH_SIZE:
             raise ListenError(
-                f"cannot listen on {path}: it has {size} bytes; {_UNIX_PATH_SIZE} are possible"
+                f"cannot listen on {path}: it has {size} bytes; "
+                f"at most {_UNIX_PATH_SIZE} are possible"
             )
         _make_way(path)
         one.bind(str(path))
@@ -240,7 +241,7 @@ def _make_way(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ListenError(f"cannot listen on {path}: it is there and is no socket")
+        raise ListenError(f"cannot listen on {path}: it exists and is not a socket")
     with socket.socket(socket.AF_UNIX) as asking:
         # One that listens and has no room for another connection would be waited for.
         asking.setblocking(False)

@@ -1,4 +1,4 @@
-"""What is to be loaded: read and counted, and held against the limits, before anybody sees it."""
+"""Reads and counts the data of a load, and checks it against the limits, before it takes effect."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -22,14 +22,14 @@ class Coming:
     """Sessions and independent keys that are to be loaded together.
 
     Args:
-        limits: what each of them is held against.
+        limits: the limits that each of them is checked against.
 
     Attributes:
         sessions: the sessions, by their tokens; their periods have not begun.
         keys: the independent keys.
         session_keys: how many keys the sessions have.
         memory: how many bytes the sessions take.
-        beyond: the first limit that one of them is beyond, and a sentence that says so.
+        beyond: the first limit that one of them exceeds, and a sentence that says so.
     """
 
     def __init__(self, limits: Limits) -> None:

@@ -1,4 +1,4 @@
-"""How the log is written: as text for people or as JSON for machines, on standard error."""
+"""The format of the log on standard error: text, or JSON."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ _COMMON = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: ``time`` (UTC), ``level``, ``logger``, ``message``, and fields.
 
-    What was raised is in ``exception``.
+    An exception is in ``exception``.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -1,4 +1,4 @@
-"""The store as whoever opened it next would find it, read without changing anything.
+"""Reads a store as the next process to open it would find it, without changing anything.
 
 A server may be using the file, or may have been killed while it did.
 """
@@ -37,13 +37,13 @@ def looking(path: Path) -> Iterator[sqlite3.Connection]:
             if immutable or os.access(path.parent, os.W_OK):
                 raise
             raise StoreError(
-                f"{path} can't be read where it is: its server did not end in order, and SQLite "
-                "can't make an index of the write-ahead log in a folder that can't be written; "
-                "copy the folder to where it can be written"
+                f"{path} can't be read in this folder: its server did not stop cleanly, and "
+                "SQLite can't create an index of the write-ahead log in a read-only folder; copy "
+                "the folder to a place where it is writable"
             ) from error
         yield database
     if immutable and _in_use(path):
-        raise StoreError(f"a server has begun to use {path} meanwhile; do it again")
+        raise StoreError(f"a server has started to use {path}; try again")
 
 
 def _in_use(path: Path) -> bool:

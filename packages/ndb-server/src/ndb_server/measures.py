@@ -1,4 +1,4 @@
-"""Which parts of the server are measured, and under which names."""
+"""The metrics of the server: what is measured, and the names."""
 
 import asyncio
 import os
@@ -56,40 +56,40 @@ def page_of(
     metrics = Metrics()
     metrics.register(requests)
     gauge, counter = metrics.gauge, metrics.counter
-    gauge("sessions", "Sessions there are.", lambda: engine.totals.sessions)
+    gauge("sessions", "Existing sessions.", lambda: engine.totals.sessions)
     gauge("session_keys", "Keys of all sessions.", lambda: engine.totals.sessionKeys)
-    gauge("keys", "Independent keys there are.", lambda: engine.totals.keys)
+    gauge("keys", "Independent keys.", lambda: engine.totals.keys)
     counter(
         "expirations",
-        "Deadlines of sessions that have come, each the end of a session or of its keys.",
+        "Session deadlines that have passed, each of which deleted a session or its keys.",
         lambda: engine.expirations,
     )
-    gauge("stored_bytes", "Memory that sessions and keys take.", lambda: engine.memory)
-    counter("evictions", "Sessions that made room for other data.", lambda: engine.evicted)
-    metrics.counters("limits_reached", "Clients that came to a limit.", "limit", reached)
+    gauge("stored_bytes", "Memory used by sessions and keys.", lambda: engine.memory)
+    counter("evictions", "Sessions evicted to make room for other data.", lambda: engine.evicted)
+    metrics.counters("limits_reached", "How often clients reached a limit.", "limit", reached)
     gauge("connections", "Open WebSocket connections.", lambda: count_open(connections))
     counter("connections_opened", "WebSocket connections opened.", lambda: traffic.opened)
     metrics.counters(
-        "refusals", "Handshakes, pages and connections refused.", "reason", lambda: refused
+        "refusals", "Handshakes, HTTP requests and connections refused.", "reason", lambda: refused
     )
     counter(
         "accept_paused_seconds",
-        "Seconds in which no connections were accepted, as the system let none in.",
+        "Seconds in which no connections were accepted, because the system refused them.",
         paused,
     )
     metrics.gauges(
         "certificate_expiration_timestamp_seconds",
-        "When the first of the certificates ends, in seconds since the epoch.",
+        "When the first of the certificates expires, in seconds since the epoch.",
         "certificate",
         ends,
     )
     counter("received_bytes", "Bytes read from connections.", lambda: traffic.received)
     counter("sent_bytes", "Bytes written to connections.", lambda: traffic.sent)
     gauge("tasks", "Tasks of the event loop.", lambda: len(asyncio.all_tasks()))
-    metrics.histogram("event_loop_delay_seconds", "How late what was due was run.", loop_delay)
+    metrics.histogram("event_loop_delay_seconds", "Delay of timers in the event loop.", loop_delay)
     metrics.histogram(
         "journal_delay_seconds",
-        "How long a batch of changes took until it was durable, or undone.",
+        "Time until a batch of changes was durable or undone.",
         batch_delay,
     )
     metrics.histogram("journal_batch_size", "How many sessions a batch changed.", batch_sizes)

@@ -1,6 +1,6 @@
-"""How much memory sessions and keys take, as an estimate that is kept, never counted anew.
+"""An estimate of the memory that sessions and keys take, updated with each change.
 
-It is of the data alone; the process has its own 40 MB and what its connections need.
+It covers only the data; the process needs another 40 MB, and memory for its connections.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""What is counted, and the page on which Prometheus reads it.
+"""The counters of the server, and the page that Prometheus reads.
 
-Requests are counted in plain numbers; they become metrics when somebody asks for the page. So a
-request pays a few additions, whoever asks and how often.
+Requests are counted in plain numbers, which become metrics only when somebody requests the page. So
+the cost of a request is a few additions, regardless of how often the page is read.
 """
 
 import time
@@ -37,8 +37,8 @@ class Histogram:
     """How often something was observed, by how large it was.
 
     Args:
-        bounds: the upper bounds of its buckets, rising; a bound belongs to its bucket. There is
-            one more for what is beyond.
+        bounds: the upper bounds of its buckets, ascending and inclusive. There is one more bucket
+            for larger values.
     """
 
     __slots__ = ("_bounds", "_first", "counts", "sum")
@@ -96,17 +96,17 @@ class _Outcome(Histogram):
 class Requests(Collector):
     """Counts requests and how long each took, by command and status.
 
-    A request takes from when the server takes up what it read from the connection until the reply
-    is there to be written. The replies to what was read together leave together: each of these
-    requests has taken as long as all of them.
+    The duration of a request is the time from when the server begins to process the data of a read
+    until the reply can be written. The replies to one read are written together, so each of its
+    requests counts with the time of all of them.
 
-    A reply may have to wait until a change is durable, and become another one if that fails: until
-    then the request is not counted as answered, as a counter must not go back.
+    A reply may have to wait until a change is durable, and is replaced if that fails. Until then
+    the request is not counted as answered, because a counter must not decrease.
 
     Args:
-        binary: returns how many binary messages were answered, which ask for no command.
-        held: returns what was noted of requests whose replies wait.
-        clock: returns the time in seconds, of any beginning.
+        binary: returns how many binary messages were answered, which name no command.
+        held: returns the notes of requests whose replies wait.
+        clock: returns the time in seconds, from any starting point.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class Requests(Collector):
         )
         latency = HistogramMetricFamily(
             "ndb_request_duration_seconds",
-            "From taking up what was read together to having its replies.",
+            "Time from the read of requests to their replies.",
             labels=["command"],
         )
         by_command: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(_LATENCIES))
@@ -193,7 +193,7 @@ class Requests(Collector):
 
 
 class Metrics(Collector):
-    """The page of all metrics; others add what they count.
+    """The page of all metrics. Other components add their counters.
 
     The names are without the prefix ``ndb_`` and, of counters, without the suffix ``_total``.
     """

@@ -94,7 +94,7 @@ def _newest(path: Path) -> Path:
     saves = [save for save in _numbered(path) if save.is_dir()]
     if not saves:
         raise DataError(
-            f"{path} is no dataset of NemesisDB: there is neither {METADATA} nor a folder whose "
+            f"{path} is not a dataset of NemesisDB: it has neither {METADATA} nor a folder whose "
             "name is a time"
         )
     return saves[-1]
@@ -117,11 +117,11 @@ def _read(path: Path, type: type[_T]) -> _T:
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror}") from error
     except msgspec.ValidationError as error:
-        raise DataError(f"{path} is not as NemesisDB 0.7 writes it: {error}") from error
+        raise DataError(f"{path} does not have the format of NemesisDB 0.7: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(
             f"{path} is not JSON: {error}; NemesisDB doesn't escape the names of independent keys: "
-            "mend those that have quotes, backslashes or control characters"
+            "fix those that have quotes, backslashes or control characters"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The two words a server and systemd have for each other: sd_notify(3) and sd_listen_fds(3)."""
+"""The interface to systemd: sd_notify(3) and sd_listen_fds(3)."""
 
 import os
 import socket

@@ -1,7 +1,7 @@
-"""From the bytes with which a connection begins to a request, or to why it is none. Pure.
+"""Parses the first bytes of a connection as an HTTP request, or says why they are none. Pure.
 
-h11 is the authority on HTTP/1.1 (RFC 9112), and on HTTP/1.0, which health checks speak. What is
-said of a request that is none never repeats what was sent: a token or a secret may be in it.
+h11 does the parsing of HTTP/1.1 (RFC 9112), and of HTTP/1.0, which some health checks use. An error
+message never repeats data from the client, because it could contain a token or a secret.
 """
 
 import re
@@ -19,7 +19,7 @@ from .ops import UPGRADE
 MAX_HEAD_SIZE = 2**14
 """Bytes that the request line and the header fields may have together."""
 
-_NONE = "this is no HTTP request (RFC 9112)"
+_NONE = "this is not an HTTP request (RFC 9112)"
 _VERSION = "13"
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^#]*)")
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
@@ -43,7 +43,7 @@ class Opening:
     """Reads the head of the first request of a connection.
 
     Attributes:
-        rest: what stands behind the head, once it has been read.
+        rest: the bytes after the head, once it has been read.
     """
 
     def __init__(self) -> None:
@@ -86,15 +86,20 @@ class Opening:
         if self._size < MAX_HEAD_SIZE:
             return None
         status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if end else _URI_TOO_LONG
-        message = f"the request line and the headers may have {MAX_HEAD_SIZE} bytes together"
+        message = (
+            f"the request line and the headers may have at most {MAX_HEAD_SIZE} bytes together"
+        )
         return Refusal(status, "invalid", message)
 
     def _invalid(self, reason: str) -> Refusal:
         if self._begin.startswith(_TLS_HANDSHAKE):
-            return _bad("this is TLS, and the server has none here; connect with ws: or http:")
+            return _bad(
+                "this is TLS, but the server does not use TLS on this port; "
+                "connect with ws: or http:"
+            )
         if self._begin.startswith(_PROXY_PROTOCOL):
             return _bad(
-                "this is the PROXY protocol, which is not spoken here; have the proxy add "
+                "this is the PROXY protocol, which the server does not support; have the proxy add "
                 "X-Forwarded-For instead, and start the server with --behind-proxy"
             )
         return _bad(f"{_NONE}: {reason}")
@@ -107,18 +112,18 @@ def check_handshake(request: Request) -> Refusal | None:
         return Refusal(
             HTTPStatus.UPGRADE_REQUIRED,
             "invalid",
-            f"Sec-WebSocket-Version has to be {_VERSION} (RFC 6455)",
+            f"Sec-WebSocket-Version must be {_VERSION} (RFC 6455)",
             {**UPGRADE, "Sec-WebSocket-Version": _VERSION},
         )
     lengths = set(request.headers.get_all("Content-Length"))
     if "Transfer-Encoding" in request.headers or not lengths <= {"0"}:
-        return _bad("an opening handshake has no body")
+        return _bad("an opening handshake must not have a body")
     return None
 
 
 def wrong_header(name: str) -> Refusal:
     """Refuse an opening handshake for the header `name`."""
-    return _bad(f"{name} is missing, or not what RFC 6455, section 4.2.1, wants of it")
+    return _bad(f"{name} is missing or wrong (RFC 6455, section 4.2.1)")
 
 
 def _bad(message: str) -> Refusal:
@@ -131,7 +136,7 @@ def _request(event: h11.Request) -> Request | Refusal:
         return Refusal(
             HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
             "invalid",
-            "HTTP/1.1 and HTTP/1.0 are spoken here",
+            "only HTTP/1.1 and HTTP/1.0 are supported",
         )
     try:
         headers = Headers((name.decode(), value.decode("latin-1")) for name, value in event.headers)
@@ -147,7 +152,7 @@ def _request(event: h11.Request) -> Request | Refusal:
         if "Host" not in headers:
             headers["Host"] = authority
         if not _are_same(authority, headers["Host"], _PORTS.get(scheme.lower())):
-            return _bad("Host has to name the same host as the target (RFC 9112, section 3.2)")
+            return _bad("Host must name the same host as the target (RFC 9112, section 3.2)")
         target = rest if rest.startswith("/") else f"/{rest}"
     # Of a later version than is known, a recipient takes the last that it knows (RFC 9110, 2.5).
     protocol = "HTTP/1.0" if version == "1.0" else "HTTP/1.1"

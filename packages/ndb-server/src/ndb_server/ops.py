@@ -1,6 +1,6 @@
-"""What an operator asks over plain HTTP: is it alive, is it ready, what does it count?
+"""The pages for operators over plain HTTP: liveness, readiness and metrics.
 
-From a request to its response; the connection they come and go on is the transport's.
+It turns a request into a response. The transport handles the connection.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from .handshake import Refusal
 _TEXT = "text/plain; charset=utf-8"
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket"}
-"""What 426 says of the protocol to go on with (RFC 9110, sections 7.8 and 15.5.22)."""
+"""The headers of a 426 response that name the protocol (RFC 9110, sections 7.8 and 15.5.22)."""
 
 Page = Callable[[str], tuple[bytes, str]]
 """Makes the page of metrics, given what an ``Accept`` header says; also returns its type."""
 
 Answer = Response | Refusal
-"""What somebody is shown, or why not."""
+"""The response, or the reason for a refusal."""
 
 
 class Visitor(Protocol):
@@ -73,7 +73,7 @@ def without_websocket(request: Request, _: Visitor | None = None) -> Refusal | N
     return _check_method(request) or Refusal(
         HTTPStatus.UPGRADE_REQUIRED,
         "invalid",
-        "this is a WebSocket server: connect with ws: or wss:. A proxy in between has to pass on "
+        "this is a WebSocket server: connect with ws: or wss:. A proxy in between must forward "
         "the headers Upgrade and Connection",
         UPGRADE,
     )
@@ -85,7 +85,7 @@ def _check_method(request: Request) -> Refusal | None:
     return Refusal(
         HTTPStatus.METHOD_NOT_ALLOWED,
         "invalid",
-        "only GET and HEAD are answered here",
+        "only GET and HEAD are supported",
         {"Allow": "GET, HEAD"},
     )
 
@@ -104,7 +104,7 @@ class Operations:
         ready: returns why the server is not ready; None if it is.
         metrics: returns the page of metrics; None if there is none.
 
-    Whether the server is alive and ready, anybody may know: what watches it should need no
+    Anyone may ask whether the server is alive and ready, because a monitor should need no
     credentials. Metrics are for administrators.
     """
 
@@ -136,7 +136,7 @@ class Operations:
         return (
             self._answer(request, visit)
             or _check_method(request)
-            or Refusal(HTTPStatus.NOT_FOUND, "invalid", f"there are {', '.join(self._pages)}")
+            or Refusal(HTTPStatus.NOT_FOUND, "invalid", f"the pages are {', '.join(self._pages)}")
         )
 
     def _answer(self, request: Request, visit: Visitor | None) -> Answer | None:
@@ -155,11 +155,13 @@ class Operations:
     def _measures(self, request: Request, visit: Visitor | None) -> Answer:
         page = self._metrics
         if page is None:
-            return response(HTTPStatus.NOT_FOUND, "metrics are off; start with --metrics on\n")
+            return response(
+                HTTPStatus.NOT_FOUND, "metrics are disabled; start the server with --metrics on\n"
+            )
         found = frozenset(Role) if visit is None else visit.identify(request)
         if isinstance(found, Refusal):
             return found
         if Role.ADMIN not in found:
-            return Refusal(HTTPStatus.FORBIDDEN, "role", "metrics need the role admin")
+            return Refusal(HTTPStatus.FORBIDDEN, "role", "metrics require the role admin")
         accept = ",".join(request.headers.get_all("Accept"))
         return response(HTTPStatus.OK, *page(accept))

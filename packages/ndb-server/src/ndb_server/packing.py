@@ -1,8 +1,8 @@
-"""A session's keys as they lie in memory.
+"""The representation of a session's keys in memory.
 
-While they are small they are packed into one JSON object, the text that would be sent for them.
-That takes about half the memory of a dict of values and is the faster to use: one object has to
-be fetched from memory, not nine. Beyond `PACKED_SIZE` they are a dict, and stay one until cleared.
+Small keys are packed into one JSON object, in the text form that is sent to clients. This takes
+about half the memory of a dict of values and is faster, because the processor fetches one object
+from memory instead of nine. Beyond `PACKED_SIZE` they are a dict, and stay one until cleared.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
-"""The rows in a file of SQLite, read without SQLite: those in pages that can be read.
+"""Reads the rows of an SQLite file without SQLite, from all pages that can be read.
 
-The format is https://www.sqlite.org/fileformat2.html; the numbers of sections are its.
+The format is https://www.sqlite.org/fileformat2.html; section numbers refer to that page.
 """
 
 import struct

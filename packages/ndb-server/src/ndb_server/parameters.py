@@ -1,4 +1,4 @@
-"""What the parameters of the commands have in common."""
+"""Validators that the parameters of several commands share."""
 
 from typing import Annotated
 

@@ -114,7 +114,7 @@ def _read_changeable(key: str, text: bytes, steps: Steps) -> Any:
     except jsonpath.BeyondDoubleError as error:
         raise RefusedError(
             Status.VALUE_TYPE_INVALID,
-            f"the value of key {show(key)} can only be stored and read: {error}",
+            f"the value of key {show(key)} can be stored and read but not changed: {error}",
         ) from None
 
 
@@ -163,7 +163,7 @@ def append(
     if name is None:
         if isinstance(value, list):
             return _append(text, items)
-        what = "no array"
+        what = "not an array"
     else:
         if isinstance(value, dict) and isinstance(value.get(name), list):
             _charge_spans(text, steps)
@@ -171,7 +171,7 @@ def append(
             [(begin, end)] = spans(members, {name: {}}, steps)
             array = _append(members[begin:end].encode(), items).decode()
             return (members[:begin] + array + members[end:]).encode()
-        what = f"no object with an array at 'name' ({show(name)})"
+        what = f"not an object with an array at 'name' ({show(name)})"
     raise RefusedError(Status.VALUE_TYPE_INVALID, f"the value of key {show(key)} is {what}")
 
 

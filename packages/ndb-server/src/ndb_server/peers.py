@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection."""
+"""The identity of the other end of a connection."""
 
 import asyncio
 import socket
@@ -12,11 +12,12 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class Peer(NamedTuple):
-    """Who is at the other end.
+    """The other end of a connection.
 
     Attributes:
-        address: by which clients are counted: an IP address; of a Unix socket's client, its user.
-        detail: which of those with this address it is.
+        address: the key by which clients are counted: an IP address, or the user of a client on a
+            Unix socket.
+        detail: distinguishes the clients with this address.
     """
 
     address: str = ""

@@ -1,16 +1,16 @@
-"""The server protects itself by default: it isn't opened to a network by oversight."""
+"""Safe defaults: the server isn't exposed to a network by mistake."""
 
 import os
 import sys
 
 FIXED_HASHES = (
-    "PYTHONHASHSEED is set to a number: whoever knows it can send keys that collide, which take "
-    "very long; unset it"
+    "PYTHONHASHSEED is set to a number: anyone who knows it can send keys whose hashes collide, "
+    "which makes the server very slow; unset it"
 )
 
 WAYS_ON = (
-    "give --auth-file FILE with --tls-cert FILE and --tls-key FILE, or --behind-proxy where a "
-    "proxy terminates TLS, or --insecure to let in anyone who can reach it"
+    "give --auth-file FILE with --tls-cert FILE and --tls-key FILE, or --behind-proxy if a "
+    "proxy terminates TLS, or --insecure to accept anyone who can reach it"
 )
 
 
@@ -29,7 +29,7 @@ def check_exposure(
     if loopback or waived or (guarded and encrypted):
         return None
     missing = [what for what, there in (("credentials", guarded), ("TLS", encrypted)) if not there]
-    return f"not listening on {host} without {' and '.join(missing)}: {WAYS_ON}"
+    return f"refusing to listen on {host} without {' and '.join(missing)}: {WAYS_ON}"
 
 
 def has_fixed_hashes() -> bool:

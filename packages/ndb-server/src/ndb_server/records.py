@@ -1,9 +1,9 @@
-"""The log of the store: what changed, in records of a bounded size, and what they come to.
+"""The log of the store: changes in records of a limited size, and their combined result.
 
 A batch is one transaction of one or more records. A load is staged first: its records, the parts,
-are written one by one into a table of their own, where they count for nothing. Then one record in
-the log says that they count, and when the periods of its sessions begin. So a load of any size
-happens at one moment, and holds up no other batch.
+are written one by one into a separate table, where they have no effect. Then one record in the log
+makes them effective, and says when the periods of the load's sessions begin. So a load of any size
+is atomic, and delays no other batch.
 """
 
 import sqlite3

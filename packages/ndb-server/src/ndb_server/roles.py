@@ -1,4 +1,4 @@
-"""What a client may do by its roles."""
+"""The permissions of roles."""
 
 from collections.abc import Collection, Mapping
 

@@ -1,7 +1,7 @@
 """A session as it is on disk: a row of numbers and the text of its keys.
 
-Each record on disk has a checksum, which says whether it still is what was written. SQLite has none
-for what is in its pages. A CRC-32 finds every change of a single byte.
+Each record on disk has a checksum, which detects changes after it was written. SQLite has no
+checksums for its pages. A CRC-32 detects every change of a single byte.
 """
 
 from struct import Struct as Format

@@ -1,4 +1,4 @@
-"""What can be read of a damaged store, put into a new one."""
+"""Copies the readable data of a damaged store into a new one."""
 
 import os
 import sqlite3
@@ -88,7 +88,7 @@ class _Salvaged:
         self._anchor: Anchor | None = None
         if not self._copy():
             raise StoreError(
-                f"nothing in {damaged} can be read as a store of NDB; it is left alone"
+                f"nothing in {damaged} can be read as a store of NDB; the file is left unchanged"
             )
 
     def _copy(self) -> bool:
@@ -172,14 +172,17 @@ class _Salvaged:
         yield f"{self._sessions} sessions and {self._keys} independent keys were kept"
         pages = self._pages.unreadable()
         if self._anchor is None:
-            yield "the clock could not be read: deadlines are taken for those of the wall clock"
+            yield (
+                "the row of the clock could not be read: deadlines are taken as times of the "
+                "machine's clock"
+            )
         if pages:
-            yield f"{len(pages)} pages could not be read, or not all of them: {_ranges(pages)}"
+            yield f"{len(pages)} pages could not be read completely: {_ranges(pages)}"
         for table, rowids in self._lost.items():
             if table == b"sessions":
                 yield f"{len(rowids)} sessions could not be read"
             elif table is None:
-                yield f"{len(rowids)} rows could not be read, of which table is not known"
+                yield f"{len(rowids)} rows of unknown tables could not be read"
             else:
                 name = table.decode()
                 yield f"{len(rowids)} rows of the table {name} could not be read: {_ranges(rowids)}"

@@ -1,4 +1,4 @@
-"""What a store is as a file of SQLite: its tables, how it is recognized and how it is made."""
+"""The store as an SQLite file: its tables, how it is recognized and how it is created."""
 
 import sqlite3
 import struct
@@ -56,7 +56,7 @@ PRAGMA user_version = {VERSION};
 
 
 class VersionError(StoreError):
-    """The store is of a version that this server does not know."""
+    """The store has a version that this server does not support."""
 
 
 def recognize(database: sqlite3.Connection, path: Path) -> None:
@@ -73,7 +73,7 @@ def recognize(database: sqlite3.Connection, path: Path) -> None:
         raise StoreError(f"{path} is not a store of NDB")
     if version != VERSION:
         raise VersionError(
-            f"{path} has version {version} of the tables; this server knows {VERSION}"
+            f"{path} has version {version} of the tables; this server supports only {VERSION}"
         )
     check_schema(database, _TABLES)
 

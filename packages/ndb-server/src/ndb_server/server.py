@@ -1,4 +1,4 @@
-"""The rooms put together, and the life of the process: open, serve, shut down."""
+"""Connects the components, and runs the process: start, serve, shut down."""
 
 import asyncio
 import gc
@@ -103,15 +103,15 @@ class StartError(Exception):
 
 
 class BrokenError(Exception):
-    """The server failed at something that it can't go on after; the log has the cause."""
+    """The server failed with an error after which it can't continue; the log has the cause."""
 
 
 NO_THREAD = (
-    "cannot start a thread: let the process have more of them (ulimit -u, pids.max of its control "
+    "cannot start a thread: allow the process more threads (ulimit -u, pids.max of its control "
     "group) or more memory"
 )
 
-NO_MEMORY = "memory ran out: let the process have more of it (ulimit -v, memory.max), or keep less"
+NO_MEMORY = "out of memory: allow the process more (ulimit -v, memory.max), or store less data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +119,24 @@ class Options:
     """How to run the server.
 
     Attributes:
-        host: addresses, and names of addresses, to listen on; none for a Unix socket alone.
+        host: addresses and host names to listen on; empty to use only a Unix socket.
         port: port to listen on; 0 for any free one.
         unix: path of a Unix socket to listen on.
-        data_dir: folder for everything that is kept; without it all goes with the process.
-        durability: what a reply promises of the change that it acknowledges.
+        data_dir: folder for all data; without it the data is lost when the process ends.
+        durability: what the reply to a change guarantees.
         load: name of a dataset to load before connections are accepted.
         timeouts: how long to wait for clients.
         shutdown_timeout: seconds that connections have to end when the server is told to stop.
-        metrics: whether to count requests and show what is counted.
+        metrics: whether to count requests and serve the counters.
         ops_port: port for health and metrics; None answers them on `port`.
-        slow_ms: log commands that take at least as many ms; None logs none.
-        limits: how much of everything there may be.
-        auth_file: who may come in; without it, everybody.
-        certificates: those for TLS; without them, connections are not encrypted.
+        slow_ms: log commands that take at least this many ms; None logs none.
+        limits: the limits for clients.
+        auth_file: file of credentials; without it every client may connect.
+        certificates: the certificates for TLS; without them, connections are not encrypted.
         origins: the origins whose pages may connect.
         hosts: names of this server beside those in `host`.
         behind_proxy: whether all connections come through a proxy, which may terminate TLS.
-        insecure: whether to listen wherever told to without credentials and TLS.
+        insecure: whether to listen on any address without credentials and TLS.
     """
 
     host: tuple[str, ...] = (LOOPBACK,)
@@ -291,7 +291,7 @@ class Server:
         moved = self._clock.follow()
         if abs(moved) >= _STEP:
             logger.warning(
-                "the clock of the machine was set %s by %d s; that changes nothing for sessions",
+                "the clock of the machine was set %s by %d s; this does not affect sessions",
                 "forward" if moved > 0 else "back",
                 round(abs(moved) / 1000),
                 extra={"seconds": moved / 1000},
@@ -397,7 +397,7 @@ class Server:
         if news:
             self._reported = reached
             shown = ", ".join(f"{limit} {count}" for limit, count in sorted(news.items()))
-            logger.warning("limits were reached, so often each: %s", shown)
+            logger.warning("limits reached, with the number of times: %s", shown)
 
     def reload(self) -> None:
         """Read the credentials and certificates again; what can't be used leaves them as they were.
@@ -415,7 +415,7 @@ class Server:
                 certificates.reload(self._tls)
                 self._expirations.read(certificates)
         if auth_file is None and certificates is None:
-            logger.info("there are neither credentials nor certificates to read again")
+            logger.info("there are no credentials and no certificates to read again")
 
     def _check_certificates(self) -> None:
         # A server may run for longer than they are valid.
@@ -487,7 +487,7 @@ class Server:
         try:
             passed = passed_sockets()
         except ValueError as error:
-            raise StartError(f"{error}; look at the ListenStream= of the socket unit") from error
+            raise StartError(f"{error}; check ListenStream= in the socket unit") from error
         for_operators = [one for name, one in passed if name == OPS_SOCKET]
         for_clients = [one for name, one in passed if name != OPS_SOCKET]
         # Where clients have a Unix socket alone, operators have this machine.
@@ -506,7 +506,9 @@ class Server:
             await self._load(options.load)
         urls = self._meet_clients(for_clients, addresses if hosts else [])
         if self._store is None:
-            logger.info("data is kept in memory only: without --data-dir it goes with the process")
+            logger.info(
+                "data is kept in memory only: without --data-dir it is lost when the process ends"
+            )
         else:
             logger.info(
                 "restored from %s in %d ms: %d sessions with %d keys, %d independent keys; "
@@ -520,8 +522,8 @@ class Server:
             )
         if self._needless:
             logger.warning(
-                "--insecure has no effect: what is listened on is protected, or of this machine "
-                "alone; leave it out, before it lets in somebody one day"
+                "--insecure has no effect: every address is protected, or only this machine can "
+                "reach it; leave it out, so that it can't expose the server later"
             )
         self._state = None
         self._reap()
@@ -577,14 +579,18 @@ class Server:
         try:
             return await resolve(hosts, self._options.port)
         except ListenError as error:
-            raise StartError(f"{error}; choose others with --host and --port") from error
+            raise StartError(
+                f"{error}; choose another address or port with --host and --port"
+            ) from error
 
     def _meet_operators(self, passed: list[socket.socket], addresses: Sequence[Address]) -> None:
         """Accept connections of operators, where clients connect too but on another port."""
         try:
             sockets = passed or listen(addresses, self._options.ops_port or 0)
         except ListenError as error:
-            raise StartError(f"{error}; choose others with --host and --ops-port") from error
+            raise StartError(
+                f"{error}; choose another address or port with --host and --ops-port"
+            ) from error
         most = for_operators(self._descriptors)
         self._ops_acceptors = [
             Acceptor(one, self._meet_operator, self._pause, most) for one in sockets
@@ -601,7 +607,9 @@ class Server:
         try:
             sockets = passed or listen(addresses, options.port)
         except ListenError as error:
-            raise StartError(f"{error}; choose others with --host and --port") from error
+            raise StartError(
+                f"{error}; choose another address or port with --host and --port"
+            ) from error
         files: dict[socket.socket, SocketFile] = {}
         if options.unix is not None and not passed:
             try:
@@ -609,7 +617,7 @@ class Server:
             except ListenError as error:
                 for listening in sockets:
                     listening.close()
-                raise StartError(f"{error}; choose another with --unix") from error
+                raise StartError(f"{error}; choose another path with --unix") from error
             sockets.append(one)
         most = for_clients(self._descriptors)
         urls: list[str] = []
@@ -622,7 +630,9 @@ class Server:
             self._acceptors.append(acceptor)
             urls.append(url_of(one, "ws" if encryption is None else "wss"))
         if not self._acceptors[0].has_room(len(self._operators)):
-            raise StartError(f"none of {self._descriptors} descriptors is left for clients; {HOW}")
+            raise StartError(
+                f"none of the {self._descriptors} descriptors is left for clients; {HOW}"
+            )
         if len(urls) > 1:
             logger.info("listening at %s", ", ".join(urls), extra={"urls": urls})
         return urls
@@ -651,7 +661,7 @@ class Server:
         await _stop_accepting(self._acceptors)
         ending = [self._loop.create_task(one.shut_down()) for one in self._connections]
         if late := await self._late(ending):
-            logger.warning("connections cut, which did not end in time: %d", len(late))
+            logger.warning("connections cut because they did not end in time: %d", len(late))
             for connection in list(self._connections):
                 connection.cut()
             await asyncio.wait(late)
@@ -668,7 +678,7 @@ class Server:
         self._until = max(self._until, self._loop.time() + _GRACE)
         closing = self._loop.create_task(self._close_files())
         if await self._late([closing]):
-            logger.warning("a save or a load did not end in time and is given up")
+            logger.warning("a save or a load did not end in time and is abandoned")
             return False
         closing.result()
         return True
@@ -677,7 +687,9 @@ class Server:
         """Give up soon what `stop` still waits for, or will wait for."""
         soon = self._loop.time() + _GRACE
         if soon < self._until:
-            logger.warning("told to stop again: what does not end in %g s is given up", _GRACE)
+            logger.warning(
+                "told to stop again: work that does not end within %g s is abandoned", _GRACE
+            )
             self._until = soon
             if self._limit is not None and not self._limit.expired():
                 self._limit.reschedule(soon)
@@ -717,7 +729,7 @@ class Server:
         try:
             action()
         except Exception as error:  # Once it can't be done, later it can.
-            logger.error("what is done now and then failed\n%s", trace_of(error))
+            logger.error("a periodic task failed\n%s", trace_of(error))
             self._again(_TROUBLED, action)
 
     def _reap(self) -> None:
@@ -742,7 +754,7 @@ def _read_again(what: str) -> Iterator[None]:
     try:
         yield
     except (CredentialsError, TlsError) as error:
-        logger.error("%s were not read again: %s", what, error)
+        logger.error("%s could not be read again: %s", what, error)
     else:
         logger.info("%s were read again", what)
 

@@ -1,4 +1,4 @@
-"""Says in the log which commands took long, with nothing of what they were given."""
+"""Logs slow commands, without their parameters."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""Nodes of a JSON text, found in the text itself, so that all around them stays byte for byte."""
+"""Finds nodes in a JSON text, so that everything around them can be kept byte for byte."""
 
 import json
 import re

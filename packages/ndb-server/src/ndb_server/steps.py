@@ -1,9 +1,9 @@
-"""The work that requests do on values, counted, so that none can keep the server to itself.
+"""Counts the work that requests do on values, so that no request can monopolize the server.
 
-A short JSONPath can ask for more than there is time or memory for: ``$..*..*..*``, or a filter that
-looks at everything for each of everything. So each thing done for a request is a step or more of
-those that it has. A step takes half a microsecond as a rule, and one and a half at the most. To
-read a value takes steps for its length, and for the arrays, objects, members and fractions it has.
+A short JSONPath can need more time or memory than there is: ``$..*..*..*``, or a filter that visits
+all nodes for each node. So everything that is done for a request takes one or more of its steps. A
+step usually takes half a microsecond, and at most one and a half. Reading a value takes steps for
+its length, and for its arrays, objects, members and fractions.
 """
 
 from ndb_protocol import Status
@@ -12,10 +12,10 @@ from .errors import RefusedError
 
 
 class Steps:
-    """The steps that one request after the other may take.
+    """Counts the steps of one request after the other.
 
     Args:
-        most: how many each may take; 0 for any number.
+        most: the most steps that each request may take; 0 for any number.
 
     Attributes:
         exceeded: how many requests would have taken more.
@@ -50,6 +50,6 @@ class Steps:
         self.exceeded += 1
         return RefusedError(
             Status.LIMIT_EXCEEDED,
-            f"it takes more than {self._most} steps; let 'path' or 'keys' name less, or keep "
+            f"it takes more than {self._most} steps; select less with 'path' or 'keys', or store "
             "smaller values",
         )

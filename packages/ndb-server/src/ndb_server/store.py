@@ -1,12 +1,12 @@
 """The store on disk: one SQLite file, written by one thread.
 
-A batch of changes becomes durable as rows of the table ``log``. That is one transaction that
-writes little, and one sync. What has gathered in the log is folded into the tables ``sessions`` and
-``keys`` now and then, sorted and each session once; then the log is emptied. Whoever opens the file
-after a crash folds first.
+A batch of changes becomes durable as rows of the table ``log``. This is one transaction that writes
+little, and one sync. From time to time the contents of the log are folded into the tables
+``sessions`` and ``keys``, sorted and each session once, and the log is emptied. After a crash, the
+next process that opens the file folds first.
 
-If the file or its folder is removed or replaced, nothing that is written to it counts. Then the
-thread asks for all there is, and makes another file of it.
+If the file or its folder is removed or replaced, writes to it are useless. Then the thread asks for
+all data, and writes it to a new file.
 """
 
 import errno
@@ -605,8 +605,8 @@ class Store:
         # Only now: SQLite would delete the log of a file that still had its name.
         before.close()
         self._lost = self.incomplete = False
-        kept = f"; what was there is kept as {kept_as}" if kept_as else ""
-        logger.warning("the store was written anew from memory: %s%s", self.path, kept)
+        kept = f"; the file in its place is kept as {kept_as}" if kept_as else ""
+        logger.warning("the store was written again from memory: %s%s", self.path, kept)
 
 
 _FOLDED = object()

@@ -1,4 +1,4 @@
-"""The tables of the store on disk and of datasets, and how rows get in and out of them.
+"""The tables of the store and of datasets, and how rows are written and read.
 
 Rows go in many to a statement. A statement that is called for each row gives the interpreter's lock
 away and takes it back each time; one for many rows gives the event loop a long moment instead.
@@ -90,7 +90,7 @@ def check_schema(database: sqlite3.Connection, script: str) -> None:
         sqlite3.Error: they can't be read.
     """
     if _schema(database) != _made_by(script):
-        raise DamageError("the tables are not those that were made")
+        raise DamageError("the tables are not those that the server has created")
 
 
 def check_structure(database: sqlite3.Connection) -> None:
@@ -169,7 +169,7 @@ def put_keys(database: sqlite3.Connection, number: int, values: Iterable[tuple[s
 
 
 class DamageError(Exception):
-    """A table holds what cannot be there; says what."""
+    """A table contains invalid data; says what."""
 
 
 _object = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -221,7 +221,7 @@ def read_sessions(database: sqlite3.Connection) -> Iterator[tuple[Row, Packed]]:
         row, packed = session_of(columns)
         yield row, read_keys(in_table, row[0]) if packed is None else packed
     if database.execute(f"SELECT 1 {ORPHANS} LIMIT 1").fetchone():
-        raise DamageError("there is a key of a session that is not there")
+        raise DamageError("there is a key of a session that does not exist")
 
 
 ORPHANS = "FROM keys WHERE tkn <> 0 AND tkn NOT IN (SELECT tkn FROM sessions WHERE keys IS NULL)"
@@ -247,7 +247,7 @@ def session_of(columns: Sequence[object]) -> tuple[Row, bytes | None]:
     ):
         raise DamageError("there is a session whose checksum is wrong")
     if session.tkn == NO_TOKEN:
-        raise DamageError("there is a session whose token is none")
+        raise DamageError("there is a session whose token is invalid")
     return (session.tkn, session.duration, session.flags, session.deadline, None), packed
 
 

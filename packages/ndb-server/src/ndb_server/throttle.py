@@ -1,4 +1,4 @@
-"""How long clients have to wait, by what they did before. Pure: the caller brings the time."""
+"""Rate limiting: how long a client has to wait. Pure: the caller passes the time."""
 
 from collections import OrderedDict
 
@@ -30,9 +30,9 @@ class Reminder:
 
 
 class Allowance:
-    """Something clients may do so often; who does it more has to wait.
+    """The allowed rate of an action. A client that exceeds it has to wait.
 
-    A client may do it `burst` times at once, and `rate` times a second in the long run.
+    A client may act `burst` times at once, and `rate` times a second in the long run.
 
     Args:
         rate: times a second.

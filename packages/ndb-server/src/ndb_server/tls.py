@@ -1,4 +1,4 @@
-"""TLS: the server's certificate, and those it asks its clients for."""
+"""TLS: the server's certificate, and the CA certificates for clients."""
 
 import logging
 import ssl
@@ -41,11 +41,13 @@ class Certificate(NamedTuple):
         """Return what is wrong with its time, if anything is or soon will be."""
         begin, end = self.validity
         if now < begin:
-            said = f"is not valid before {begin:{_DATE}}; look at the clock, or use another one"
+            said = (
+                f"is not valid before {begin:{_DATE}}; check the clock, or use another certificate"
+            )
         elif end <= now:
-            said = f"has expired, on {end:{_DATE}}; renew it, and send SIGHUP"
+            said = f"expired on {end:{_DATE}}; renew it, and send SIGHUP"
         elif end - now <= SOON:
-            said = f"expires soon, on {end:{_DATE}}; renew it, and send SIGHUP"
+            said = f"expires on {end:{_DATE}}; renew it, and send SIGHUP"
         else:
             return None
         return f"certificate {self.number} in {self.file} {said}"
@@ -109,7 +111,9 @@ class Certificates:
                     found.append(Certificate(kind, number, file, validity))
             except (OSError, ValueError) as error:
                 # They may be all right still: OpenSSL has the last word.
-                logger.warning("cannot tell when certificates in %s end: %s", file, _reason(error))
+                logger.warning(
+                    "cannot read when the certificates in %s expire: %s", file, _reason(error)
+                )
         return found
 
     def _load(self, context: ssl.SSLContext) -> None:
@@ -119,7 +123,7 @@ class Certificates:
         except (OSError, ValueError) as error:
             raise TlsError(
                 f"cannot use certificate {self.chain} with key {self.key}: {_reason(error)}; both "
-                "must be PEM files, the key without a password"
+                "must be PEM files, and the key must have no password"
             ) from error
         if self.client_ca is not None:
             try:
@@ -132,7 +136,7 @@ class Certificates:
 
 
 class Expirations:
-    """Knows when the certificates in use end, and tells it in time."""
+    """Knows when the certificates in use expire, and warns in time."""
 
     def __init__(self) -> None:
         self._certificates: list[Certificate] = []

@@ -1,14 +1,13 @@
-"""WebSocket connections: bytes of a TCP read to whole messages, replies to one write.
+"""WebSocket connections: from the bytes of a TCP read to messages, and from replies to one write.
 
-``websockets``' `ServerProtocol` is the authority on the protocol: the opening handshake, control
-frames, fragments, closing and every violation are its business. In front of it is a short way for
-what nearly every frame is: final, text, masked, whole in the buffer, not inside a fragmented
-message. Every other frame is handed over whole, and one at a time: given a whole read at once,
-`ServerProtocol` would enter the closing state before the requests that stand in front of a close
-frame, or of a violation, are answered.
+`ServerProtocol` of ``websockets`` implements the protocol: the opening handshake, control frames,
+fragments, closing and every violation. In front of it is a fast path for nearly every frame: final,
+text, masked, complete in the buffer, not inside a fragmented message. Every other frame is passed
+on complete, and one at a time. If `ServerProtocol` got a whole read at once, it would enter the
+closing state before the requests in front of a close frame, or of a violation, are answered.
 
-Replies leave in the order of the requests. When the client does not read them, requests wait: first
-in the buffer here, then, as reading pauses, in the socket (back-pressure). A client that takes
+Replies leave in the order of the requests. If the client does not read them, requests wait: first
+in the buffer here, then, as reading pauses, in the socket (back-pressure). A client that reads
 nothing for `Timeouts.write` seconds is cut off.
 """
 
@@ -81,7 +80,7 @@ class Timeouts:
     Attributes:
         handshake: for a new connection's opening handshake.
         close: for the client to close the TCP connection once the closing handshake is under way.
-        write: for the client to take any of the replies that wait for it; and for a reply that is
+        write: for the client to read any of the replies that wait for it; and for a reply that is
             held back from it, once it has ended its side.
         ping: for any sign of life before a ping is sent, and again before the connection is closed.
         idle: for a request; 0 for ever.
@@ -103,8 +102,7 @@ class Traffic:
         sent: bytes that were written.
         opened: WebSocket connections that were opened.
         binary: binary messages that were answered.
-        waiting: bytes that wait now: of replies that are not read, and of messages that are not
-            whole.
+        waiting: bytes that are buffered now: of unread replies, and of incomplete messages.
     """
 
     received: int = 0
@@ -266,8 +264,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         answer_http: answers a request of plain HTTP, given who decides on it; None leaves it to be
             an opening handshake.
         arrive: is given the client's address, and returns who decides on its handshake; None to
-            end the connection at once. Without it everybody comes in.
-        limits: what is taken of a client.
+            end the connection at once. Without it every client is accepted.
+        limits: the limits for a client.
     """
 
     def __init__(
@@ -435,7 +433,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             greediest = max(self._connections, key=lambda one: one._kept)
             greediest._let_go()
             greediest._reached("waiting")
-            greediest._abort("too much waits for clients, and most of it for this one")
+            greediest._abort("too much data waits for clients, and most of it for this one")
 
     def _let_go(self) -> None:
         self._traffic.waiting -= self._kept
@@ -469,7 +467,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
     def _give_up(self) -> None:
         """End the connection: there is no memory for what comes, or for what is to be said."""
         self._reached("process_memory")
-        self._abort("the server's memory ran out")
+        self._abort("the server ran out of memory")
 
     def _process_pending(self) -> None:
         if self._pending:
@@ -483,7 +481,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if not waiting and self._at_eof:
             self._ws.receive_eof()
             self._transport.close()
-            self._set_timer(self._timeouts.close, "the client takes no replies")
+            self._set_timer(self._timeouts.close, "the client does not read its replies")
         elif not waiting and self._going_away and self._ws.state is State.OPEN:
             self._ws.send_close(CloseCode.GOING_AWAY, "server is shutting down")
             self._write_protocol()
@@ -826,7 +824,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._watch_writing()
         else:
             self._reached("write")
-            self._abort("the client takes no replies")
+            self._abort("the client does not read its replies")
 
     # Time
 
@@ -841,7 +839,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _abort_handshake(self) -> None:
         self._reached("handshake")
-        self._abort("no opening handshake in time")
+        self._abort("the opening handshake was not complete in time")
 
     def _check_idle(self) -> None:
         now = self._clock()
@@ -859,9 +857,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if self._visit is None or not self._visit.withdrawn:
             return
         if self._waits:
-            self._abort("the credentials were withdrawn")
+            self._abort("the credentials were revoked")
         elif self._ws.state is State.OPEN:
-            self._end(CloseCode.POLICY_VIOLATION, "the credentials were withdrawn")
+            self._end(CloseCode.POLICY_VIOLATION, "the credentials were revoked")
 
     def _end(self, code: CloseCode, reason: str) -> None:
         logger.info("connection closed, from %s: %s", self.peer, reason)

@@ -1,4 +1,4 @@
-"""How large the write-ahead log of a store is: what is in use of it, not what its file takes."""
+"""The size of the write-ahead log of a store: the part that is in use, not the size of its file."""
 
 import os
 from pathlib import Path

@@ -1,7 +1,7 @@
 """How long certificates are valid, read from PEM files.
 
-Python shows this of certificates that it has verified, and a server's own is none of these. What is
-needed stands at the beginning of a certificate (RFC 5280, section 4.1), in DER (X.690).
+Python gives this only for certificates that it has verified, and the server's own is not one of
+them. The dates are at the beginning of a certificate (RFC 5280, section 4.1), in DER (X.690).
 """
 
 import re

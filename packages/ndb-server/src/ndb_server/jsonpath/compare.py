@@ -1,6 +1,6 @@
 """How values compare in a filter (RFC 9535, section 2.3.5.2.2).
 
-Python's own ``==`` will not do: ``True == 1``, also inside of lists and dicts.
+Python's own ``==`` can't be used, because ``True == 1``, also inside of lists and dicts.
 """
 
 import sys

@@ -119,7 +119,7 @@ class _Parser:
 
     def _refuse_other_than(self, expected: str) -> NoReturn:
         found = repr(self._path[self._at]) if self._at < len(self._path) else "the end"
-        self._refuse(f"{found} stands where {expected} should")
+        self._refuse(f"{expected} is expected, not {found}")
 
     def _take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         match = pattern.match(self._path, self._at)
@@ -210,7 +210,7 @@ class _Parser:
         if not digits:
             return None
         if not -_SAFE <= float(digits[0]) <= _SAFE:
-            self._refuse(f"an index or a bound ends that is beyond {_SAFE}")
+            self._refuse(f"the index or bound that ends here exceeds {_SAFE}")
         return int(digits[0])
 
     def _logical(self) -> Condition:
@@ -242,12 +242,12 @@ class _Parser:
                 right = self._operand()
                 if not (_has_value(left) and _has_value(right)):
                     self._refuse(
-                        "a comparison ends of what is no literal, no query for a single node and "
-                        "no function with a value"
+                        "the operand that ends here is not a literal, a query for a single node "
+                        "or a function that returns a value"
                     )
                 return Comparison(left, operator[0], right)
             if not isinstance(left, Query) and not (isinstance(left, Call) and left.is_logical):
-                self._refuse("a value ends that is neither compared nor tested")
+                self._refuse("the value that ends here is neither compared nor tested")
             condition = left
         return Not(condition) if negated else condition
 
@@ -272,7 +272,7 @@ class _Parser:
     def _call(self, name: str) -> Comparable:
         function = FUNCTIONS.get(name)
         if function is None:
-            self._refuse(f"a function is called that is none of {', '.join(FUNCTIONS)}")
+            self._refuse(f"the called function is not one of {', '.join(FUNCTIONS)}")
         arguments: list[Comparable] = []
         for _ in range(function.arity):
             if arguments:
@@ -282,7 +282,7 @@ class _Parser:
             fits = isinstance(argument, Query) if function.takes_nodes else _has_value(argument)
             if not fits:
                 self._refuse(
-                    f"an argument of {name}() ends that is not "
+                    f"the argument of {name}() that ends here is not "
                     + ("a query" if function.takes_nodes else "a value")
                 )
             arguments.append(argument)

@@ -1,4 +1,4 @@
-"""JSON text as Python values, with every number exact, and however deep it nests.
+"""JSON text as Python values, with exact numbers and any depth of nesting.
 
 Objects are dicts, of members with one name the last; arrays are lists. A number is an int, or a
 `Decimal`, or a `Vast` where the exponent is beyond that. All three compare with each other.
