@@ -351,7 +351,7 @@ def test_a_file_that_cannot_be_read_again_leaves_those_in_who_were(
         os.kill(server.pid, signal.SIGHUP)
         assert wire.request("SH_NEW")["st"] == 1
         for _ in range(1000):
-            if "not read again" in server.stderr:
+            if "could not be read again" in server.stderr:
                 break
             assert wire.request("SH_NEW")["st"] == 1
     assert (
@@ -454,7 +454,7 @@ def test_certificates_are_read_again_on_sighup(
         assert before.request("KV_COUNT")["st"] == 1
         (tmp_path / "localhost.pem").write_text("no certificate")
         os.kill(server.pid, signal.SIGHUP)
-        while "not read again" not in server.stderr:
+        while "could not be read again" not in server.stderr:
             assert before.request("KV_COUNT")["st"] == 1
         with encrypted(server.port, other.client()) as still:
             assert still.request("KV_COUNT")["st"] == 1

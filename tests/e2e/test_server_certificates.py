@@ -68,12 +68,12 @@ def test_certificates_are_looked_at_again_when_they_are_read_again(
     # What can't be used is not served, and not what the metric tells of.
     (tmp_path / "chain.pem").write_text("no certificate")
     os.kill(server.pid, signal.SIGHUP)
-    until(lambda: "not read again" in server.stderr)
+    until(lambda: "could not be read again" in server.stderr)
     assert labelled(METRIC, port) == before
     issued(tmp_path, -timedelta(days=1), timedelta(days=3))
     os.kill(server.pid, signal.SIGHUP)
     [line] = until(lambda: warnings(server))
-    assert "expires soon" in line
+    assert " expires on " in line
     assert labelled(METRIC, port) == {"server": (NOW + timedelta(days=3)).timestamp()}
 
 

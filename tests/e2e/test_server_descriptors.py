@@ -96,7 +96,9 @@ def test_too_few_descriptors_for_what_the_options_promise_are_told_at_the_start(
     server = with_few(start_server)
     [line] = lines(server, "descriptors")
     assert " WARNING " in line
-    assert re.search(rf"have {MOST} descriptors .*--max-connections 10000 .* 103[0-9]{{2}}", line)
+    assert re.search(
+        rf"allows this process {MOST} descriptors .*--max-connections 10000 .* 103[0-9]{{2}}", line
+    )
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])

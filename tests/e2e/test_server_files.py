@@ -69,7 +69,7 @@ def test_a_folder_that_others_may_read_gets_a_warning_with_the_command_that_clos
     folder.mkdir()
     folder.chmod(0o755)
     server = start_server("--data-dir", str(folder))
-    [command] = re.findall(r"WARNING.*close it: (chmod .*)", server.stderr)
+    [command] = re.findall(r"WARNING.*remove their access: (chmod .*)", server.stderr)
     server.stop()
     subprocess.run(shlex.split(command), check=True)
     assert {mode for _, mode in modes(folder)} == {0}

@@ -318,7 +318,9 @@ def test_an_abstract_socket_that_is_passed_is_refused(start_server: StartServer)
         # Everybody can connect to it, and no URI says where it is.
         passed.bind("")
         passed.listen()
-        with pytest.raises(pytest.fail.Exception, match="descriptor 3, which was passed, is no"):
+        with pytest.raises(
+            pytest.fail.Exception, match="descriptor 3, passed by the service manager, is not"
+        ):
             start_server(**activated([passed]))
 
 

@@ -386,7 +386,7 @@ def test_a_store_of_another_version_is_refused_and_left_alone(folder: Path, vers
     with closing(sqlite3.connect(folder / FILE)) as database:
         database.execute(f"PRAGMA user_version = {version}")
     before = (folder / FILE).read_bytes()
-    with pytest.raises(StoreError, match=f"has version {version} of the tables; .* supports only 2"):
+    with pytest.raises(StoreError, match=f"has version {version} of the tables; .* only 2"):
         Store(folder)
     assert (folder / FILE).read_bytes() == before
 

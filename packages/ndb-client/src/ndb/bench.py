@@ -59,7 +59,7 @@ Mix = Mapping[str, int]
 DEFAULT_MIX: Mix = {"get": 80, "set": 20}
 
 Report = Callable[[str, float, float], None]
-"""Is told what is being done, and how much of how much is done."""
+"""Reports progress: the current task, the amount done and the total."""
 
 
 class BenchError(Exception):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 QUANTILES = {"p50": 500, "p99": 990, "p99.9": 999}
-"""What is told of the latencies, each as so many thousandths."""
+"""The quantiles of the latencies that are reported, in thousandths."""
 
 _BITS = 7
 

@@ -8,10 +8,10 @@ from websockets.http11 import Response
 from .servers import Server
 
 _TLS_ALERT = b"\x15\x03"
-"""How a server of TLS begins its answer to what is not (RFC 8446, section 5.1)."""
+"""The first bytes of a TLS server's answer to data that is not TLS (RFC 8446, section 5.1)."""
 
 _NOT_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL"}
-"""OpenSSL's reasons where the other side speaks something else."""
+"""OpenSSL's reasons if the other side does not use TLS."""
 
 _SHOWN = 500
 """The most characters of a server's own words."""

@@ -24,7 +24,7 @@ Schema = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 PLACE = "#/$defs/"
-"""What stands in front of a definition's name in a reference to it."""
+"""The prefix of a definition's name in a reference to it."""
 
 
 def json_schema() -> Schema:

@@ -173,8 +173,8 @@ def run(
         data_dir: Folder for all data, created if it does not exist. Without it, all data is lost
             when the process ends, and saving is disabled.
         durability: What the reply to a change guarantees, with a data folder. strict: the change
-            survives a power cut. relaxed: it survives the end of the process, and a power cut
-            that happens at least a second later.
+            survives a power cut. relaxed: the change survives if the process is killed, and
+            survives a power cut if it was made at least a second before.
         load: Name of a saved dataset to load before connections are accepted.
         salvage: If the store in the data folder is damaged, make a new store from the data that
             can be read. The damaged store is kept beside it.

@@ -46,7 +46,7 @@ Handler = Callable[[Any, int], m.Reply]
 
 
 _STEPS = 8
-"""How often in a duration a deadline that moves is told to the journal: reading is no writing."""
+"""How often per duration an extended deadline is written: not every read causes a write."""
 
 
 class Totals(NamedTuple):

@@ -20,7 +20,7 @@ _OF_THE_DISK = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_READONLY,
 }
-"""Errors that say nothing of what is in the file."""
+"""Errors that are not caused by the contents of the file."""
 
 _LITTLE = 2**20
 """Bytes that are too few for SQLite to begin with."""

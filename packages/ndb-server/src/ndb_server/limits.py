@@ -10,7 +10,7 @@ except ImportError:
 
 
 CONNECTIONS_BEYOND = 256
-"""Connections beyond a limit that are told so; any more are cut at once."""
+"""Connections beyond a limit that get an answer; further ones are cut at once."""
 
 
 @dataclass(frozen=True, slots=True)

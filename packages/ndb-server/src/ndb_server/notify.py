@@ -69,7 +69,8 @@ def _listening(descriptor: int) -> socket.socket:
         # It is no socket, or nothing at all.
         pass
     raise ValueError(
-        f"descriptor {descriptor}, which was passed, is no TCP or Unix socket that listens"
+        f"descriptor {descriptor}, passed by the service manager, is not a listening TCP or Unix "
+        "socket"
     )
 
 

@@ -79,14 +79,14 @@ FEATURES = [
     "ndb.v1.text",
     "update",
 ]
-"""What this server does beyond NemesisDB 0.7, for SV_INFO."""
+"""The features that NemesisDB 0.7 does not have, for SV_INFO."""
 
 LOOPBACK = "127.0.0.1"
-"""Where the server listens unless told otherwise."""
+"""The default address on which the server listens."""
 
 _TO_STOP = (signal.SIGINT, signal.SIGTERM)
 _GRACE = 1.0
-"""Seconds for what is to end when it is to end soon."""
+"""Seconds for work to end if the server must stop soon."""
 _REAP_INTERVAL = 0.1
 _CLOCK_INTERVAL = 1.0
 _STEP = 60_000
@@ -847,7 +847,7 @@ async def serve(options: Options, ready: Callable[[str], Any] = _print) -> None:
                 _accept(starting.result(), ready)
                 await _first(stopping, server.broken)
             elif not server.broken.done():
-                logger.info("told to stop before connections were accepted")
+                logger.info("stopped by a signal before connections were accepted")
         except MemoryError as error:
             failure = StartError(NO_MEMORY)
             failure.__cause__ = error

@@ -13,7 +13,7 @@ from .x509 import Validity, validities
 logger = logging.getLogger(__name__)
 
 SOON = timedelta(days=14)
-"""How long before a certificate ends that is told."""
+"""How long before the expiry of a certificate the server warns."""
 
 _DATE = "%Y-%m-%d %H:%M UTC"
 
