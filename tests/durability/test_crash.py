@@ -25,6 +25,9 @@ ROUNDS = int(os.environ.get("CRASH_ROUNDS", "20"))
 WRITERS = 3
 READERS = 1
 
+LEAST = 60
+"""How many operations each writer has made before the server is killed."""
+
 
 @pytest.fixture(scope="module")
 def clients() -> Iterator[ProcessPoolExecutor]:
@@ -39,7 +42,8 @@ def kill_at_some_moment(server: Server, first: int, chance: random.Random) -> No
     with opened(server.port) as wire:
         deadline = time.monotonic() + BOUND
         while any(
-            wire.request("KV_GET", keys=[name])["keys"].get(name, 0) < first for name in names
+            wire.request("KV_GET", keys=[name])["keys"].get(name, 0) < first + LEAST
+            for name in names
         ):
             assert time.monotonic() < deadline, "the writers do not write"
         # This is answered whatever is being written.
