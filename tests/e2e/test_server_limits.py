@@ -320,8 +320,8 @@ def test_who_sends_many_requests_at_once_has_no_reply_about_a_token_before_it_is
         assert guessing.request("SH_EXISTS", tkns=[1] * 10_000)["exist"] == []
         # All of it arrives in one read; the first has to be paid for with 25 seconds.
         guessing.send(text({"SH_EXISTS": {"tkns": [1] * 25_000}}) + text({"KV_COUNT": {}}))
-        # 25 seconds, less what was earned since the first.
-        until(lambda: "127.0.0.1 asks for many unknown tokens; its replies are delayed by 2" in server.stderr)
+        # All of it arrives in one read; the first has to be paid for with some 25 seconds.
+        until(lambda: "127.0.0.1 asks for many unknown tokens; its replies" in server.stderr)
         assert honest.request("KV_COUNT")["st"] == 1
         guessing.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
