@@ -318,7 +318,6 @@ def test_who_sends_many_requests_at_once_has_no_reply_about_a_token_before_it_is
 ) -> None:
     with opened(server.port) as guessing, opened(server.port) as honest:
         assert guessing.request("SH_EXISTS", tkns=[1] * 10_000)["exist"] == []
-        # All of it arrives in one read; the first has to be paid for with 25 seconds.
         guessing.send(text({"SH_EXISTS": {"tkns": [1] * 25_000}}) + text({"KV_COUNT": {}}))
         # All of it arrives in one read; the first has to be paid for with some 25 seconds.
         until(lambda: "127.0.0.1 asks for many unknown tokens; its replies" in server.stderr)

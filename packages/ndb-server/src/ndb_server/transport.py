@@ -606,6 +606,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._answer_with(answer, request)
             return
         refusal = check_handshake(request)
+        # `ServerProtocol` takes no other protocols beside it, as RFC 6455, section 4.2.1, does.
+        del request.headers["Upgrade"]
+        request.headers["Upgrade"] = "websocket"
         response = self._ws.accept(request)
         if refusal is None and response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             error = self._ws.handshake_exc
