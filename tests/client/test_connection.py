@@ -954,7 +954,7 @@ def test_a_client_may_outlive_its_event_loop_and_be_opened_in_another() -> None:
 
 
 async def test_who_forgot_the_port_is_told_which_one_a_server_has() -> None:
-    with pytest.raises(ConnectError, match=r"the URI names no port, and a server's own is 1987$"):
+    with pytest.raises(ConnectError, match=r"the default port of a server is 1987$"):
         await KvClient("ws://127.0.0.1/").open()
 
 
@@ -962,4 +962,4 @@ async def test_who_forgot_the_port_is_told_which_one_a_server_has() -> None:
 async def test_who_names_a_port_or_a_socket_is_not_told_of_ports(uri: str) -> None:
     with pytest.raises(ConnectError) as failure:
         await KvClient(uri).open()
-    assert "port" not in str(failure.value)
+    assert "default port" not in str(failure.value)

@@ -413,7 +413,7 @@ def test_a_refused_session_is_returned_as_invalid() -> None:
 @pytest.mark.parametrize("tkn", ["0", "-1", "1.0", "true", "null", '"x"', "18446744073709551616"])
 def test_a_new_session_without_a_token_is_no_session(tkn: str) -> None:
     request = commands.create_session(0, False, False, False)
-    with pytest.raises(UnreadableReply, match="SH_NEW has a member of another type than it should"):
+    with pytest.raises(UnreadableReply, match="SH_NEW has a member of the wrong type"):
         request.outcome('{"SH_NEW_RSP":{"st":1,"tkn":%s}}' % tkn)
 
 

@@ -876,6 +876,8 @@ breaks(
     "transport/A control frame of more than 125 bytes closes the connection with 1002 and a reason",
 )
 def _(patch: Patch) -> None:
+    original = transport.length_violation
+    patch.setattr(transport, "length_violation", lambda _, *length: original(0x81, *length))
     patch.setattr(Frame, "check", lambda _: None)
 
 

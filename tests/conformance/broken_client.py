@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 import pytest
-from ndb import commands, connection, core
+from ndb import commands, connection, core, frames
 from ndb.errors import ResponseError
 from ndb.session import Session
 from ndb_protocol import SUCCESS, ReplyError, decode_reply
@@ -159,7 +159,7 @@ def _(patch: Patch) -> None:
     original = connection.Connection._fail
     patch.setattr(
         connection.Connection,
-        "fail",
+        "_fail",
         lambda self, _, reason: original(self, CloseCode.MESSAGE_TOO_BIG, reason),
     )
 
@@ -174,6 +174,7 @@ def _(patch: Patch) -> None:
 
 @breaks("pings-as-large-as-they-like", "A ping of more than 125 bytes ends the connection")
 def _(patch: Patch) -> None:
+    patch.setattr(frames, "_CONTROL", 0)
     patch.setattr(Frame, "check", lambda _: None)
 
 

@@ -54,6 +54,8 @@ def test_a_broken_client_is_found_out(name: str) -> None:
     noticing = sum(matches(scenario.id, [caught_by]) for scenario in load_client_scenarios())
     assert ran.counts == {"passed": 0, "failed": noticing, "skipped": 0}, "\n".join(ran.lines)
     assert ran.status == 1
+    # It was found out for what it does, and not for a break that could not be made.
+    assert "the client ended with status" not in "\n".join(ran.lines)
 
 
 CONNECT = (

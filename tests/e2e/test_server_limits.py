@@ -438,14 +438,15 @@ def test_what_waits_for_all_clients_together_is_bounded(
         for key, value in large.items():
             assert honest.request("KV_SET", keys={key: value})["st"] == 1
         before = resident_bytes(server.pid)
-        with all_opened(server.port, 30) as greedy:
+        with all_opened(server.port, 50) as greedy:
             for client in greedy:
                 # Some ask for much and don't read it, others never send the end.
-                client.send(get if client in greedy[:10] else whole[:-1])
+                client.send(get if client in greedy[:30] else whole[:-1])
                 assert honest.request("KV_COUNT") == {"st": 1, "cnt": 20}
             assert honest.request("KV_GET", keys=["0"])["keys"] == {"0": large["0"]}
-            # They ask for 260 MiB. Of what may wait, copies are made while it is written.
-            assert resident_bytes(server.pid) - before < 150 * MEBIBYTE
+            # They ask for 660 MiB. Of what may wait, copies are made while it is written, and of
+            # those that are gone the system has not everything back at once.
+            assert resident_bytes(server.pid) - before < 300 * MEBIBYTE
         # Once they have gone, there is room for all who do read.
         until(lambda: scrape(server.port)["ndb_connections", ()] == 1)
         for _ in range(5):
