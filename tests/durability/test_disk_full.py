@@ -117,10 +117,11 @@ def test_a_full_disk_refuses_writes_and_nothing_else_until_there_is_room(
             ("KV_CLEAR", {}),
             ("SH_END_ALL", {}),
         ]:
-            # What is small may find room in what the file has already.
+            # What is small may find room in what the file has already. So it goes with what is
+            # large, and behind it: what is in front may be read, and written, before the rest.
             for _ in range(3):
-                wire.send(text({command: params}) + text({"KV_SET": {"keys": {"c": "x" * 10**5}}}))
-                [[changed], [_]] = [reply.values() for reply in wire.replies(2)]
+                wire.send(text({"KV_SET": {"keys": {"c": "x" * 10**5}}}) + text({command: params}))
+                [[_], [changed]] = [reply.values() for reply in wire.replies(2)]
                 assert changed["st"] == 202, (command, changed)
         assert everything(other, tokens) == before
         assert wire.request("KV_SAVE", name="a")["st"] == 123
