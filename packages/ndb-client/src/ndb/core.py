@@ -162,15 +162,11 @@ class Request(Generic[T]):
         if not own_name:
             raise StrayReply(f"{self.command} was answered by {name[:64]!a}")
         try:
-            token = self.params.get("tkn")
-            # What is nearly always so comes first: there is none, or it is an integer.
-            if (
-                token is not None
-                and body.get("tkn", token) != token
-                and parse_token(body["tkn"]) != token
-            ):
+            asked = self.params
+            # Nearly no reply has a token.
+            if "tkn" in body and "tkn" in asked and parse_token(body["tkn"]) != asked["tkn"]:
                 raise StrayReply(f"{self.command} was answered for another session")
-            return self.result(body, self.params)
+            return self.result(body, asked)
         except KeyError as error:
             raise UnreadableReply(f"the reply to {self.command} has no member {error}") from None
         except (AttributeError, TypeError, ValueError):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ndb_protocol import NO_TOKEN, Status, parse_token
+from ndb_protocol import NO_TOKEN, TOKEN_MAX, Status, parse_token
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,9 @@ def token_of(tkn: Tkn) -> int:
     """
     if isinstance(tkn, Session):
         tkn = tkn.tkn
+    # What is nearly always given comes first.
+    if type(tkn) is int and NO_TOKEN < tkn <= TOKEN_MAX:
+        return tkn
     if type(tkn) is int or isinstance(tkn, str):
         return parse_token(tkn)
     raise TypeError(f"tkn must be a Session, an int or a str, not {type(tkn).__name__}")
