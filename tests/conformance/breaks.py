@@ -16,7 +16,7 @@ from typing import Any
 import ndb_protocol
 import pytest
 from msgspec import UNSET, Raw, structs
-from ndb_protocol import RequestError, Status, decode_request
+from ndb_protocol import RequestError, Status, decode_request, frame_lengths
 from ndb_protocol import messages as m
 from ndb_server import dispatch, engine, keyspace, paths, server, transport
 from ndb_server.edits import Edit
@@ -829,7 +829,7 @@ def _(patch: Patch) -> None:
     "transport/A length of 16 bits that fits into 7 closes the connection with 1002 and a reason",
 )
 def _(patch: Patch) -> None:
-    patch.setattr(transport, "_LEAST", transport._LEAST | {2: 0})
+    patch.setitem(frame_lengths.LEAST, 2, 0)
 
 
 @breaks(
@@ -837,7 +837,7 @@ def _(patch: Patch) -> None:
     "transport/A length of 64 bits that fits into fewer closes the connection with 1002 and a reason",
 )
 def _(patch: Patch) -> None:
-    patch.setattr(transport, "_LEAST", transport._LEAST | {8: 126})
+    patch.setitem(frame_lengths.LEAST, 8, 126)
 
 
 @breaks(
@@ -846,7 +846,7 @@ def _(patch: Patch) -> None:
     "reason",
 )
 def _(patch: Patch) -> None:
-    original = transport.length_violation
+    original = frame_lengths.length_violation
     patch.setattr(
         transport,
         "length_violation",
@@ -876,7 +876,7 @@ breaks(
     "transport/A control frame of more than 125 bytes closes the connection with 1002 and a reason",
 )
 def _(patch: Patch) -> None:
-    original = transport.length_violation
+    original = frame_lengths.length_violation
     patch.setattr(transport, "length_violation", lambda _, *length: original(0x81, *length))
     patch.setattr(Frame, "check", lambda _: None)
 

@@ -8,7 +8,7 @@ import pytest
 from ndb import commands, connection, core, frames
 from ndb.errors import ResponseError
 from ndb.session import Session
-from ndb_protocol import SUCCESS, ReplyError, decode_reply
+from ndb_protocol import SUCCESS, ReplyError, decode_reply, frame_lengths
 from websockets.frames import CloseCode, Frame, apply_mask  # type: ignore[attr-defined]
 from websockets.protocol import Protocol
 
@@ -174,7 +174,8 @@ def _(patch: Patch) -> None:
 
 @breaks("pings-as-large-as-they-like", "A ping of more than 125 bytes ends the connection")
 def _(patch: Patch) -> None:
-    patch.setattr(frames, "_CONTROL", 0)
+    original = frame_lengths.length_violation
+    patch.setattr(frames, "length_violation", lambda _, *length: original(0x81, *length))
     patch.setattr(Frame, "check", lambda _: None)
 
 

@@ -7,6 +7,8 @@ import os
 import struct
 from collections.abc import Iterator
 
+from ndb_protocol.frame_lengths import length_violation
+
 # The function in C if websockets was built with it, else the one in Python.
 from websockets.frames import apply_mask  # type: ignore[attr-defined]
 
@@ -15,9 +17,6 @@ FINAL_TEXT = 0x81
 
 MASKED = 0x80
 """The bit of the second byte that says that the payload is masked."""
-
-_CONTROL = 0x08
-"""The bit of the first byte that says that the frame is a control frame."""
 
 _POOL = 4096
 _pack_short = struct.Struct("!BB").pack
@@ -53,8 +52,7 @@ def frame_bounds(data: bytes | bytearray, start: int) -> tuple[int, int] | None:
     The end may lie beyond `data`. None if the header is not whole yet.
 
     Raises:
-        ValueError: RFC 6455, section 5.2 or 5.5, does not allow the length. `websockets` takes it,
-            or waits for the payload.
+        ValueError: RFC 6455 does not allow the length.
     """
     payload = start + 2
     if len(data) < payload:
@@ -70,11 +68,7 @@ def frame_bounds(data: bytes | bytearray, start: int) -> tuple[int, int] | None:
         if len(data) < start + 2 + width:
             return None
         size = int.from_bytes(data[start + 2 : start + 2 + width])
-        if size < (126 if width == 2 else 65536):
-            raise ValueError("length not in its shortest form")
-        if size >> 63:
-            raise ValueError("length with its most significant bit set")
-        if data[start] & _CONTROL:
-            raise ValueError("control frame too long")
+        if reason := length_violation(data[start], size, width):
+            raise ValueError(reason)
         payload += width
     return payload, payload + size

@@ -22,6 +22,7 @@ from http import HTTPStatus
 from typing import Any, Protocol, cast
 
 from ndb_protocol import NDB_V1, NDB_V1_TEXT
+from ndb_protocol.frame_lengths import LEAST, length_violation
 from websockets.exceptions import InvalidHeader
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
@@ -157,13 +158,9 @@ _CONNECTING, _OPEN = State.CONNECTING, State.OPEN
 _FINAL_TEXT = 0x81
 _PING = 0x89
 _PONG = 0x8A
-_CONTROL = 0x08
 _MASKED = 0x80
 _MASK_END = 6
 """Where the payload of a short frame begins, behind its two first bytes and the masking key."""
-
-_LEAST = {2: 126, 8: 2**16}
-"""The least length that needs so many bytes (RFC 6455, section 5.2)."""
 
 _CONTROL_PAYLOAD_SIZE = 125
 """The most bytes that a ping has (RFC 6455, section 5.5)."""
@@ -204,7 +201,7 @@ def text_messages(
             wide = 2 if length == 126 else 8
             payload += wide
             length = int.from_bytes(data[position + 2 : position + 2 + wide])
-            if length > max_size or length < _LEAST[wide]:
+            if length > max_size or length < LEAST[wide]:
                 break
         position = payload + length
         if length < 0 or position > total:
@@ -215,18 +212,6 @@ def text_messages(
         messages.append(message)
         ends.append(position)
     return messages, ends
-
-
-def length_violation(first: int, length: int, wide: int) -> str:
-    """Return what is wrong with a length in `wide` bytes (RFC 6455, section 5.2), if anything is.
-
-    `ServerProtocol` takes any, or waits for the payload. `first` is the first byte of the frame.
-    """
-    if length < _LEAST[wide]:
-        return "length not in its shortest form"
-    if length >> 63:
-        return "length with its most significant bit set"
-    return "control frame too long" if first & _CONTROL else ""
 
 
 def not_utf8(message: bytes | bytearray) -> str:

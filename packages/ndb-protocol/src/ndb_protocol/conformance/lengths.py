@@ -1,4 +1,7 @@
-"""The lengths of frames as RFC 6455, section 5.2, demands them; ``websockets`` takes any."""
+"""The lengths of frames as RFC 6455, section 5.2, demands them; ``websockets`` takes any.
+
+On purpose without `ndb_protocol.frame_lengths`, which the programs that it checks use.
+"""
 
 import math
 
