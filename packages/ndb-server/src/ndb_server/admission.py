@@ -190,7 +190,7 @@ class Visit:
         )
         if refusal is not None:
             return refusal
-        found = self._identify(request)
+        found = self.identify(request)
         if isinstance(found, Refusal):
             return found
         return door.respond_for(found, self._client, self._gone)
@@ -200,10 +200,7 @@ class Visit:
         return check_host(request, self._door.policy.hosts)
 
     def identify(self, request: Request) -> Identity:
-        """Return the roles of who makes a request of plain HTTP; refuse wrong credentials."""
-        return self._identify(request)
-
-    def _identify(self, request: Request) -> Identity:
+        """Return the roles of who makes a request; refuse wrong credentials."""
         credentials = self._door.credentials
         if credentials is None:
             return EVERY_ROLE
