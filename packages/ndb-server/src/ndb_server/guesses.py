@@ -24,7 +24,6 @@ PER_SECOND = 1000
 AT_ONCE = 10_000
 """And how many it may ask for at once."""
 
-
 LOGGED_EVERY = 60
 """Seconds until the log says again of the same client that it waits."""
 

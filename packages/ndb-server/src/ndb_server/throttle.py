@@ -6,6 +6,13 @@ REMEMBERED = 10_000
 """How many clients are remembered; then the one is forgotten that was quiet the longest."""
 
 
+def _remember(times: OrderedDict[str, float], client: str, time: float) -> None:
+    times[client] = time
+    times.move_to_end(client)
+    if len(times) > REMEMBERED:
+        times.popitem(last=False)
+
+
 class Reminder:
     """Something that is said of a client once in a while, however often there is cause to.
 
@@ -22,10 +29,7 @@ class Reminder:
         said_at = self._said_at.get(client)
         if said_at is not None and now - said_at < self._interval:
             return False
-        self._said_at[client] = now
-        self._said_at.move_to_end(client)
-        if len(self._said_at) > REMEMBERED:
-            self._said_at.popitem(last=False)
+        _remember(self._said_at, client, now)
         return True
 
 
@@ -48,8 +52,5 @@ class Allowance:
     def spend(self, client: str, times: int, now: float) -> float:
         """Enter that `client` did it; return for how many seconds it has to wait for that."""
         full_at = max(now, self._full_at.get(client, now)) + times / self._rate
-        self._full_at[client] = full_at
-        self._full_at.move_to_end(client)
-        if len(self._full_at) > REMEMBERED:
-            self._full_at.popitem(last=False)
+        _remember(self._full_at, client, full_at)
         return max(0, full_at - now - self._burst / self._rate)
