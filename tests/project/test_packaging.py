@@ -57,7 +57,10 @@ def test_a_unit_can_do_what_the_documentation_asks_systemd_for() -> None:
     assert "\nExecReload=/bin/kill -HUP $MAINPID\n" in unit
 
 
-@pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="it is told under /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/comm").exists(),
+    reason="only Linux has /proc, where the name of a process is",
+)
 def test_the_documentation_calls_a_running_server_what_the_system_calls_it() -> None:
     page = (ROOT / "docs" / "howto" / "secure-the-server.md").read_text()
     [name] = re.findall("`pkill -HUP -x ([a-z-]+)`", page)
