@@ -20,7 +20,7 @@ from ndb.bench_command import app as client_command
 from ndb_protocol import COMMANDS, COMMON_STATUSES, Command, Role, Status
 from ndb_protocol.messages import TOKEN, Params, Reply, rules_of
 from ndb_protocol.vectors import Exchange, Vector, load_vectors
-from ndb_server.cli import app as server_command
+from ndb_server.cli.main import app as server_command
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata

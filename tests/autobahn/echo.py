@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ndb_server.transport import MAX_MESSAGE_SIZE, Connection, Timeouts
+from ndb_server.websocket.connection import MAX_MESSAGE_SIZE, Connection, Timeouts
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode

@@ -10,8 +10,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from ndb_server.dispatch import Dispatcher
-from ndb_server.engine import Engine
+from ndb_server.dispatch.dispatcher import Dispatcher
+from ndb_server.engine.engine import Engine
 
 from .filling import values
 

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from ndb_protocol import decode_request, encode_reply
 from ndb_server.clock import Clock
-from ndb_server.dispatch import Dispatcher
-from ndb_server.engine import Engine
-from ndb_server.transport import Connection, Respond, Timeouts
+from ndb_server.dispatch.dispatcher import Dispatcher
+from ndb_server.engine.engine import Engine
+from ndb_server.websocket.connection import Connection, Respond, Timeouts
 
 from .filling import HANDSHAKE, values
 

@@ -18,14 +18,18 @@ import pytest
 from msgspec import UNSET, Raw, structs
 from ndb_protocol import RequestError, Status, decode_request, frame_lengths
 from ndb_protocol import messages as m
-from ndb_server import dispatch, engine, keyspace, paths, server, transport
-from ndb_server.edits import Edit
-from ndb_server.engine import Engine
+from ndb_server.dispatch import dispatcher as dispatch
+from ndb_server.engine import engine, paths
+from ndb_server.engine import key_commands as keyspace
+from ndb_server.engine.edits import Edit
+from ndb_server.engine.engine import Engine
+from ndb_server.engine.jsonpath import compare, parser, query
+from ndb_server.engine.keymap import Packed, unpack
+from ndb_server.engine.loading import Coming
+from ndb_server.engine.session import Session, deadline_after
 from ndb_server.errors import RefusedError
-from ndb_server.jsonpath import compare, parser, query
-from ndb_server.loading import Coming
-from ndb_server.packing import Packed, unpack
-from ndb_server.sessions import Session, deadline_after
+from ndb_server.server import server
+from ndb_server.websocket import connection as transport
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol
 
@@ -915,7 +919,7 @@ def main(arguments: list[str]) -> None:
         return
     name, *options = arguments
     BREAKS[name].apply(pytest.MonkeyPatch())
-    from ndb_server.cli import main as run
+    from ndb_server.cli.main import main as run
 
     run(options)
 

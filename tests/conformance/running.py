@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ndb_server.server import Options, Server
+from ndb_server.server.server import Options, Server
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import pytest
 from ndb_protocol.conformance.report import Outcome
 from ndb_protocol.conformance.scenarios import load_scenarios
 from ndb_protocol.conformance.servers import check_server
-from ndb_server.server import Options
+from ndb_server.server.server import Options
 
 from .breaking import Break
 from .breaks import BREAKS, table

@@ -9,8 +9,8 @@ import pytest
 from ndb_protocol.conformance.report import Outcome
 from ndb_protocol.conformance.scenarios import load_scenarios
 from ndb_protocol.conformance.servers import check_server
-from ndb_server.server import Options
-from ndb_server.transport import Timeouts
+from ndb_server.server.server import Options
+from ndb_server.websocket.connection import Timeouts
 
 from tests.conftest import Server, StartServer
 from tests.e2e.test_server_admission import Authority, added

@@ -5,7 +5,7 @@ import re
 import pytest
 from ndb_protocol import COMMANDS, NDB_V1, NDB_V1_TEXT, Status
 from ndb_protocol.messages import DURATION_MAX, FIND_RESPONSES, Expiry, Limits
-from ndb_server.server import FEATURES
+from ndb_server.server.server import FEATURES
 
 from tests.docs.requirements import PROTOCOL
 

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ndb_server import records
-from ndb_server.server import Options, serve
+from ndb_server.server.server import Options, serve
+from ndb_server.storage import log as records
 
 
 def run(wanted: dict[str, Any]) -> None:

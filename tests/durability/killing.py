@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ndb_server.records import RECORD_SIZE
+from ndb_server.storage.log import RECORD_SIZE
 
 from tests.e2e.wire import opened
 

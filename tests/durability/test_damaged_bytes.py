@@ -16,17 +16,17 @@ import pytest
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN
 from ndb_protocol.messages import Expiry
-from ndb_server.batches import Changed, Load
-from ndb_server.checking import check_store
-from ndb_server.data_commands import _stored
-from ndb_server.edits import MapChange
+from ndb_server.cli.data import _stored
+from ndb_server.engine.batch import Changed, Load
+from ndb_server.engine.edits import MapChange
+from ndb_server.engine.record import row_of
+from ndb_server.engine.session import Session
 from ndb_server.errors import StoreError
-from ndb_server.rows import row_of
-from ndb_server.salvage import salvage
-from ndb_server.schema import FILE
-from ndb_server.sessions import Session
-from ndb_server.store import Store
-from ndb_server.tables import READ_ERRORS, DamageError
+from ndb_server.maintenance.check import check_store
+from ndb_server.maintenance.salvage import salvage
+from ndb_server.storage.schema import FILE
+from ndb_server.storage.store import Store
+from ndb_server.storage.tables import READ_ERRORS, DamageError
 
 from tests.server.durable import START, OnDisk, content, raw, write
 from tests.server.loads import coming

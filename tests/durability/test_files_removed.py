@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ndb_server.files import lock
-from ndb_server.store import LOCK
+from ndb_server.storage.files import lock
+from ndb_server.storage.store import LOCK
 
 from tests.conftest import Server, StartServer
 from tests.durability.test_disk_full import AGAIN, REFUSED, everything

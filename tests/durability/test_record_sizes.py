@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN
-from ndb_server.batches import Changed
-from ndb_server.edits import MapChange
-from ndb_server.records import RECORD_SIZE
-from ndb_server.store import Store
+from ndb_server.engine.batch import Changed
+from ndb_server.engine.edits import MapChange
+from ndb_server.storage.log import RECORD_SIZE
+from ndb_server.storage.store import Store
 
 from tests.server.durable import START, Durable, content, on_disk, write
 from tests.server.loads import coming

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ndb_server.datasets import KEYS, SESSIONS, Folder, read
 from ndb_server.limits import UNLIMITED
+from ndb_server.storage.datasets import KEYS, SESSIONS, Folder, read
 
 from tests.conftest import StartServer
 from tests.durability.killing import Forking

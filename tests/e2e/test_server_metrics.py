@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 from ndb_protocol import COMMANDS
-from ndb_server.memory import KEY_BYTES, SESSION_BYTES
+from ndb_server.engine.size_estimate import KEY_BYTES, SESSION_BYTES
 from websockets.frames import Opcode
 
 from tests.conftest import Server, StartServer

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ndb_server.files import lock
-from ndb_server.store import LOCK
+from ndb_server.storage.files import lock
+from ndb_server.storage.store import LOCK
 
 from tests.conftest import Server, StartServer
 from tests.e2e.wire import BOUND, Wire, handshake, opened, text
@@ -200,7 +200,7 @@ RESTORE = """
 import resource, sys
 from pathlib import Path
 import uvloop
-from ndb_server import cli
+from ndb_server.cli import main as cli
 
 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 8 * 2**20, resource.RLIM_INFINITY))
@@ -227,9 +227,9 @@ def test_a_start_that_there_is_no_memory_for_says_so_and_not_that_files_are_dama
 FAILING = """
 import asyncio, gc, sys
 from pathlib import Path
-from ndb_server.batches import Changed
-from ndb_server.server import Options, serve
-from ndb_server.store import Store
+from ndb_server.engine.batch import Changed
+from ndb_server.server.server import Options, serve
+from ndb_server.storage.store import Store
 
 def fail_to_tell(url):
     raise AttributeError
@@ -266,9 +266,9 @@ def test_a_signal_ends_a_server_that_fails_at_its_start(tmp_path: Path) -> None:
 
 PROGRAM = """
 import gc, sys
-from ndb_server import cli
-from ndb_server.batches import Changed
-from ndb_server.store import Store
+from ndb_server.cli import main as cli
+from ndb_server.engine.batch import Changed
+from ndb_server.storage.store import Store
 
 def break_the_store():
     [store] = [one for one in gc.get_objects() if isinstance(one, Store)]

@@ -11,8 +11,8 @@ from itertools import chain, combinations
 from pathlib import Path
 
 import pytest
-from ndb_server.files import lock
-from ndb_server.store import LOCK
+from ndb_server.storage.files import lock
+from ndb_server.storage.store import LOCK
 
 from tests.conftest import StartServer
 from tests.e2e.wire import BOUND, opened, until

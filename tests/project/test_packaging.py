@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ndb_server.cli import app
+from ndb_server.cli.main import app
 
 from tests.project.sources import ROOT
 

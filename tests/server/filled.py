@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from msgspec import Raw
 from ndb_protocol.messages import Expiry
-from ndb_server import cli
-from ndb_server.importing import KeyEntry, SessionEntry, bring_in
-from ndb_server.packing import pack
-from ndb_server.schema import FILE
-from ndb_server.sessions import NEVER, Session, settings
+from ndb_server.cli import main as cli
+from ndb_server.engine.keymap import pack
+from ndb_server.engine.session import NEVER, Session, settings
+from ndb_server.maintenance.importer import KeyEntry, SessionEntry, bring_in
+from ndb_server.storage.schema import FILE
 
 FAR = 4_000_000_000_000
 """A time in ms that does not come while a test runs."""

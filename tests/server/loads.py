@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 from msgspec import Raw
 from ndb_protocol.messages import Expiry
-from ndb_server.engine import Engine
+from ndb_server.engine.engine import Engine
+from ndb_server.engine.keymap import Packed
+from ndb_server.engine.loading import Coming
+from ndb_server.engine.record import row_of
+from ndb_server.engine.session import NEVER, Session
 from ndb_server.limits import UNLIMITED, Limits
-from ndb_server.loading import Coming
-from ndb_server.packing import Packed
-from ndb_server.rows import row_of
-from ndb_server.sessions import NEVER, Session
 
 
 def coming(

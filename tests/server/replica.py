@@ -5,10 +5,10 @@ from collections.abc import Callable
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN
 from ndb_protocol.messages import Expiry
-from ndb_server.batches import Changed
-from ndb_server.journal import Journal
-from ndb_server.packing import unpack
-from ndb_server.rows import deadline_of, settings_of, signed, unsigned
+from ndb_server.engine.batch import Changed
+from ndb_server.engine.journal import Journal
+from ndb_server.engine.keymap import unpack
+from ndb_server.engine.record import deadline_of, settings_of, signed, unsigned
 
 Keys = dict[str, bytes]
 

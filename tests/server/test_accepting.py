@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from typing import cast
 
 import pytest
-from ndb_server import accepting
-from ndb_server.accepting import Acceptor, Pause
+from ndb_server.server import acceptor as accepting
+from ndb_server.server.acceptor import Acceptor, Pause
 
 from tests.e2e.wire import BOUND
 from tests.server.test_transport import turns

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import pytest
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN
-from ndb_server.batches import Batch, Changed
-from ndb_server.edits import Edit, MapChange
-from ndb_server.packing import edited, unpack
-from ndb_server.sessions import NEVER, Session
+from ndb_server.engine.batch import Batch, Changed
+from ndb_server.engine.edits import Edit, MapChange
+from ndb_server.engine.keymap import edited, unpack
+from ndb_server.engine.session import NEVER, Session
 
 from tests.server.durable import raw, values
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ndb_server import cli
+from ndb_server.cli import main as cli
 from websockets.sync.client import connect
 
 from tests.conftest import Server, StartServer

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from ndb_protocol import COMMANDS, Scope
 from ndb_protocol.messages import ExistReply, Sessions
-from ndb_server.engine import Engine
+from ndb_server.engine.engine import Engine
+from ndb_server.engine.journal import Journal
 from ndb_server.errors import RefusedError
-from ndb_server.journal import Journal
 
 from tests.e2e.test_server_admission import PARAMS
 from tests.server.durable import START, Disk

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from ndb_server import cli
-from ndb_server.combinations import contradiction, remarks
+from ndb_server.cli import main as cli
+from ndb_server.cli.combinations import contradiction, remarks
 
 from tests.conftest import StartServer
 from tests.e2e.test_server_operation import activated, listening

@@ -7,14 +7,14 @@ from subprocess import PIPE
 
 import pytest
 from ndb_protocol.commands import Role
-from ndb_server.credentials import (
+from ndb_server.access.credentials import (
     Credentials,
     CredentialsError,
     add_entry,
     read_entries,
     remove_entry,
 )
-from ndb_server.handshake import Offer
+from ndb_server.access.request_checks import Offer
 
 
 @pytest.fixture

@@ -17,15 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
-from ndb_server.batches import Load
-from ndb_server.data_commands import _stored
+from ndb_server.cli.data import _stored
+from ndb_server.engine.batch import Load
+from ndb_server.engine.record import log_checksum
 from ndb_server.errors import StoreError
-from ndb_server.importing import bring_in
-from ndb_server.lines import read_lines
-from ndb_server.looking import looking
-from ndb_server.records import IN_LOG, Record
-from ndb_server.rows import log_checksum
-from ndb_server.schema import FILE
+from ndb_server.maintenance.importer import bring_in
+from ndb_server.maintenance.jsonl import read_lines
+from ndb_server.maintenance.snapshot import looking
+from ndb_server.storage.log import IN_LOG, Record
+from ndb_server.storage.schema import FILE
 
 from tests.conftest import Server, StartServer
 from tests.e2e.wire import BOUND, Wire, opened

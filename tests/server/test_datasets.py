@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 from ndb_protocol import Status
-from ndb_server.datasets import Datasets
-from ndb_server.dispatch import Dispatcher
-from ndb_server.engine import Engine
+from ndb_server.dispatch.dispatcher import Dispatcher
+from ndb_server.engine.engine import Engine
+from ndb_server.engine.session import Session
 from ndb_server.errors import RefusedError
 from ndb_server.limits import UNLIMITED, Limits
-from ndb_server.sessions import Session
+from ndb_server.storage.datasets import Datasets
 
 NAMES = ["evening", "a", "A.b_c-9", "0", "-", "_", "a.", "a..b", "x" * 64, "CON", "a.sqlite"]
 NO_NAMES = [

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ndb_protocol import NO_TOKEN
-from ndb_server.deadlines import BUCKET_MS, HORIZON_MS, Deadlines
+from ndb_server.engine.expiry import BUCKET_MS, HORIZON_MS, Deadlines
 
 START = 1_700_000_000_000
 SECOND = 1000

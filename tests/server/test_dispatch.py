@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from ndb_protocol import COMMANDS, Status
 from ndb_protocol.messages import CountReply, Reply, TokenReply
-from ndb_server.dispatch import MUCH, NOT_TEXT, Dispatcher, Handler
-from ndb_server.engine import Engine
+from ndb_server.dispatch.dispatcher import MUCH, NOT_TEXT, Dispatcher, Handler
+from ndb_server.engine.engine import Engine
 from ndb_server.errors import RefusedError
 from ndb_server.limits import Limits
 

@@ -9,9 +9,9 @@ from ndb_protocol import NDB_V1_TEXT
 from ndb_protocol.conformance.conversation import Conversation
 from ndb_protocol.conformance.scenarios import Scenario, load_scenarios
 from ndb_protocol.vectors import Advance, Vector, load_vectors
-from ndb_server.datasets import Datasets
-from ndb_server.dispatch import Dispatcher
-from ndb_server.engine import Engine
+from ndb_server.dispatch.dispatcher import Dispatcher
+from ndb_server.engine.engine import Engine
+from ndb_server.storage.datasets import Datasets
 
 # What the server says of itself is neither the engine's nor the datasets': a live server has it.
 VECTORS = [vector for vector in load_vectors() if vector.file != "SV_INFO"]

@@ -30,11 +30,11 @@ from hypothesis.stateful import (
 )
 from ndb_protocol import COMMANDS, NO_TOKEN, Scope
 from ndb_protocol.messages import Expiry
-from ndb_server.batches import Batch, Changed, Hold
-from ndb_server.memory import SESSION_BYTES, of_keys
-from ndb_server.packing import pack, unpack
-from ndb_server.sessions import NEVER, Session
-from ndb_server.store import Store
+from ndb_server.engine.batch import Batch, Changed, Hold
+from ndb_server.engine.keymap import pack, unpack
+from ndb_server.engine.session import NEVER, Session
+from ndb_server.engine.size_estimate import SESSION_BYTES, of_keys
+from ndb_server.storage.store import Store
 
 from tests.server.durable import START, Durable, body, content, raw
 from tests.server.loads import coming
@@ -532,8 +532,8 @@ def test_what_was_acknowledged_is_there_and_what_was_refused_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Each session and each map of keys is a step of a fold.
-    monkeypatch.setattr("ndb_server.folding._SLICE", 1)
-    monkeypatch.setattr("ndb_server.records.RECORD_SIZE", 4096)
+    monkeypatch.setattr("ndb_server.storage.folding._SLICE", 1)
+    monkeypatch.setattr("ndb_server.storage.log.RECORD_SIZE", 4096)
     run_state_machine_as_test(
         DurableMachine,
         settings=settings(max_examples=150, stateful_step_count=50),

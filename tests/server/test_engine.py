@@ -12,10 +12,10 @@ from msgspec import UNSET, Raw
 from ndb_protocol import COMMANDS, Extends, Status
 from ndb_protocol import messages as m
 from ndb_protocol.messages import Expiry
-from ndb_server.engine import Engine
+from ndb_server.engine.engine import Engine
+from ndb_server.engine.keymap import unpack
+from ndb_server.engine.session import Session
 from ndb_server.errors import RefusedError
-from ndb_server.packing import unpack
-from ndb_server.sessions import Session
 
 from tests.server.loads import load_session
 

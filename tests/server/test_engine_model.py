@@ -24,11 +24,11 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import asdict
 from ndb_protocol import COMMANDS, NO_TOKEN, TOKEN_MAX
 from ndb_protocol.messages import Expiry, ValuesReply
-from ndb_server.engine import Engine
+from ndb_server.engine.engine import Engine
+from ndb_server.engine.keymap import pack, unpack
+from ndb_server.engine.session import NEVER
+from ndb_server.engine.size_estimate import SESSION_BYTES, of_keys
 from ndb_server.errors import RefusedError
-from ndb_server.memory import SESSION_BYTES, of_keys
-from ndb_server.packing import pack, unpack
-from ndb_server.sessions import NEVER
 
 from tests.server.loads import coming, load_session
 from tests.server.model import (

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from ndb_server import cli
-from ndb_server.environment import set_aside
+from ndb_server.cli import main as cli
+from ndb_server.cli.environment import set_aside
 
 from tests.conftest import StartServer
 from tests.e2e.wire import BOUND

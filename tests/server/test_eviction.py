@@ -3,7 +3,7 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from ndb_server.eviction import Nearest
+from ndb_server.engine.eviction import Nearest
 
 
 class Sessions(RuleBasedStateMachine):

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 
 import pytest
-from ndb_server import guesses
-from ndb_server.batches import Batch, Hold
-from ndb_server.guesses import Guesses
-from ndb_server.transport import Respond
+from ndb_server.access import token_guessing as guesses
+from ndb_server.access.token_guessing import Guesses
+from ndb_server.engine.batch import Batch, Hold
+from ndb_server.websocket.connection import Respond
 
 from tests.e2e.wire import BOUND
 

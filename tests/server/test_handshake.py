@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ndb_protocol.authority import parse_host
-from ndb_server.handshake import (
+from ndb_server.access.request_checks import (
     Offer,
     check_host,
     check_origin,

@@ -10,7 +10,7 @@ import regex
 from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from iregexp_check import check
-from ndb_server.iregexp import LONGEST, TooLargeError, compile_pattern, translated
+from ndb_server.engine.iregexp import LONGEST, TooLargeError, compile_pattern, translated
 
 
 def matches(pattern: str, text: str) -> bool:
@@ -170,7 +170,7 @@ def test_of_what_is_spelled_out_every_code_point_is_as_in_unicode(category: str)
 def test_a_pattern_that_is_too_large_is_refused_and_ends_no_process(pattern: str) -> None:
     # In a process of its own: what must not happen would end this one.
     program = (
-        "import sys; from ndb_server.iregexp import compile_pattern, TooLargeError\n"
+        "import sys; from ndb_server.engine.iregexp import compile_pattern, TooLargeError\n"
         "try: compile_pattern(sys.stdin.read())\n"
         "except TooLargeError: print('refused')"
     )

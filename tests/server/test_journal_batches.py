@@ -9,15 +9,15 @@ import pytest
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN, Status
 from ndb_protocol.messages import SaveSessions
-from ndb_server.batches import Changed, Hold
-from ndb_server.datasets import Datasets, Folder
-from ndb_server.edits import Edit
-from ndb_server.engine import Engine
+from ndb_server.engine.batch import Changed, Hold
+from ndb_server.engine.edits import Edit
+from ndb_server.engine.engine import Engine
+from ndb_server.engine.record import unsigned
+from ndb_server.engine.session import NEVER, Session
 from ndb_server.errors import RefusedError
 from ndb_server.limits import Limits
-from ndb_server.rows import unsigned
-from ndb_server.sessions import NEVER, Session
-from ndb_server.store import Store
+from ndb_server.storage.datasets import Datasets, Folder
+from ndb_server.storage.store import Store
 
 from tests.server.durable import START, Durable, body
 from tests.server.loads import coming

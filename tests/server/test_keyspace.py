@@ -6,9 +6,9 @@ import pytest
 from msgspec import UNSET, Raw
 from ndb_protocol import COMMANDS, Status
 from ndb_protocol import messages as m
-from ndb_server.edits import Edit
+from ndb_server.engine.edits import Edit
+from ndb_server.engine.key_commands import READS, WRITES, TooDeepError, update
 from ndb_server.errors import RefusedError
-from ndb_server.keyspace import READS, WRITES, TooDeepError, update
 
 ONE, TWO = b"1", b'{"a": [1.50]}'
 

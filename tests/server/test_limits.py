@@ -8,7 +8,8 @@ from msgspec import UNSET, Raw
 from ndb_protocol import COMMANDS, Status
 from ndb_protocol.messages import Expiry
 from ndb_server import limits as limits_module
-from ndb_server.engine import Engine
+from ndb_server.engine.engine import Engine
+from ndb_server.engine.size_estimate import SESSION_BYTES
 from ndb_server.errors import RefusedError
 from ndb_server.limits import (
     DESCRIPTORS_KEPT,
@@ -20,7 +21,6 @@ from ndb_server.limits import (
     for_operators,
     raise_file_limit,
 )
-from ndb_server.memory import SESSION_BYTES
 
 NOW = 1_700_000_000_000
 

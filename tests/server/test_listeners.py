@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from ndb_server import listeners
-from ndb_server.listeners import Address, ListenError, listen, listen_unix, resolve
+from ndb_server.server import listeners
+from ndb_server.server.listeners import Address, ListenError, listen, listen_unix, resolve
 
 TCP = socket.IPPROTO_TCP
 

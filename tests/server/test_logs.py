@@ -4,7 +4,7 @@ import json
 import logging
 from typing import Any
 
-from ndb_server.logs import JsonFormatter
+from ndb_server.server.logs import JsonFormatter
 
 
 def formatted(message: str, *arguments: object, **more: Any) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from collections.abc import Awaitable
 from hypothesis import given
 from hypothesis import strategies as st
 from ndb_protocol.messages import CountReply, Reply
-from ndb_server.dispatch import Dispatcher
-from ndb_server.metrics import Histogram, Metrics, Requests
+from ndb_server.dispatch.dispatcher import Dispatcher
+from ndb_server.server.metrics import Histogram, Metrics, Requests
 
 BOUNDS = (0.5, 1.0, 4.0)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ndb_server.nesting import nests_deeper
+from ndb_server.json_depth import nests_deeper
 
 values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.text('[]{}"\\a'),

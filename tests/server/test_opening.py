@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from ndb_server.handshake import NO_HOST, Refusal
-from ndb_server.opening import MAX_HEAD_SIZE, Opening
+from ndb_server.access.request_checks import NO_HOST, Refusal
+from ndb_server.websocket.opening import MAX_HEAD_SIZE, Opening
 from websockets.http11 import Request
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Awaitable
 
 import pytest
-from ndb_server.handshake import Refusal
-from ndb_server.ops import Operations
+from ndb_server.access.request_checks import Refusal
+from ndb_server.http.routes import Operations
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from ndb_protocol import COMMANDS, decode_request
 from ndb_protocol.messages import SessionKeyValues
-from ndb_server.edits import Edit
-from ndb_server.engine import Engine
-from ndb_server.packing import (
+from ndb_server.engine.edits import Edit
+from ndb_server.engine.engine import Engine
+from ndb_server.engine.keymap import (
     EMPTY,
     PACKED_SIZE,
     SELECTIONS,

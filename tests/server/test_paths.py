@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 from ndb_protocol import Status
-from ndb_server import paths, splicing
+from ndb_server.engine import paths, splicing
+from ndb_server.engine.steps import Steps
 from ndb_server.errors import RefusedError
-from ndb_server.steps import Steps
 
 from tests.server import model
 from tests.server.model import Location, Tree

@@ -5,7 +5,7 @@ import os
 import socket
 
 import pytest
-from ndb_server.peers import Peer, peer_of
+from ndb_server.websocket.peer import Peer, peer_of
 
 
 async def at_the_other_end_of(one: socket.socket) -> Peer:

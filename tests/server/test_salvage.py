@@ -11,11 +11,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ndb_server.checking import check_store
-from ndb_server.data_commands import _stored
+from ndb_server.cli.data import _stored
 from ndb_server.errors import StoreError
-from ndb_server.salvage import salvage
-from ndb_server.schema import FILE
+from ndb_server.maintenance.check import check_store
+from ndb_server.maintenance.salvage import salvage
+from ndb_server.storage.schema import FILE
 
 from tests.conftest import StartServer
 from tests.e2e.wire import BOUND, opened

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from ndb_protocol import Status
 from ndb_protocol.messages import Reply
-from ndb_server.dispatch import Handler
+from ndb_server.dispatch.dispatcher import Handler
 from ndb_server.errors import RefusedError
-from ndb_server.slow import watched
+from ndb_server.server.slowlog import watched
 
 
 class Work:

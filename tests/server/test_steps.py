@@ -10,11 +10,12 @@ import pytest
 from msgspec import Raw
 from ndb_protocol import Status
 from ndb_protocol.messages import ArrAppend, Find, KeyValues, Params, Update
-from ndb_server import keyspace, paths
-from ndb_server.engine import Engine
+from ndb_server.engine import key_commands as keyspace
+from ndb_server.engine import paths
+from ndb_server.engine.engine import Engine
+from ndb_server.engine.steps import Steps
 from ndb_server.errors import RefusedError
 from ndb_server.limits import Limits
-from ndb_server.steps import Steps
 
 MOST = 100_000
 

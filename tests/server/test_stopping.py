@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ndb_server.files import lock
-from ndb_server.server import Options, Server
-from ndb_server.store import LOCK
+from ndb_server.server.server import Options, Server
+from ndb_server.storage.files import lock
+from ndb_server.storage.store import LOCK
 
 from tests.e2e.wire import BOUND
 from tests.server.test_transport import turns

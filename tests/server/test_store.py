@@ -14,18 +14,18 @@ import pytest
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN, TOKEN_MAX
 from ndb_protocol.messages import Expiry
-from ndb_server.batches import Changed
-from ndb_server.checking import check_store
 from ndb_server.clock import Anchor
-from ndb_server.edits import MapChange
+from ndb_server.engine.batch import Changed
+from ndb_server.engine.edits import MapChange
+from ndb_server.engine.record import Row, row_of
+from ndb_server.engine.session import NEVER, Session
 from ndb_server.errors import StoreError
-from ndb_server.files import lock
-from ndb_server.records import records_of
-from ndb_server.rows import Row, row_of
-from ndb_server.schema import FILE, read_anchor, write_complete
-from ndb_server.sessions import NEVER, Session
-from ndb_server.store import LOCK, Store
-from ndb_server.walog import WriteAheadLog
+from ndb_server.maintenance.check import check_store
+from ndb_server.storage.files import lock
+from ndb_server.storage.log import records_of
+from ndb_server.storage.schema import FILE, read_anchor, write_complete
+from ndb_server.storage.store import LOCK, Store
+from ndb_server.storage.wal_size import WriteAheadLog
 
 from tests.e2e.wire import BOUND, until
 from tests.server.durable import START, OnDisk, content, on_disk, raw, write
@@ -256,9 +256,9 @@ def test_a_crash_between_the_steps_of_a_fold_loses_nothing(
     folder: Path, steps: int, split: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And neither do batches that come while the log is being folded."""
-    monkeypatch.setattr("ndb_server.folding._SLICE", 1)
+    monkeypatch.setattr("ndb_server.storage.folding._SLICE", 1)
     # Each map is a step of its own.
-    monkeypatch.setattr("ndb_server.records.RECORD_SIZE", 4096)
+    monkeypatch.setattr("ndb_server.storage.log.RECORD_SIZE", 4096)
     # Without its thread: the steps are taken here.
     store = Store(folder, "relaxed")
     for batch in MIX[:split]:
@@ -427,7 +427,7 @@ def test_a_file_that_can_not_be_opened_is_not_called_damaged(folder: Path) -> No
 
 def test_the_second_to_open_a_folder_is_told_which_process_has_it(folder: Path) -> None:
     opened = Opened(folder)
-    opening = "import sys, pathlib; from ndb_server.store import Store\n"
+    opening = "import sys, pathlib; from ndb_server.storage.store import Store\n"
     opening += "from ndb_server.errors import StoreError\n"
     opening += "try: Store(pathlib.Path(sys.argv[1]))\nexcept StoreError as error: print(error)"
     command = [sys.executable, "-c", opening, str(folder)]
@@ -495,7 +495,7 @@ def test_a_batch_that_there_is_no_memory_for_is_refused_and_the_next_is_written(
     def no_memory(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("ndb_server.store.encode_into", no_memory)
+    monkeypatch.setattr("ndb_server.storage.store.encode_into", no_memory)
     assert write(opened.store, changed(packed(1))) == "out of memory"
     monkeypatch.undo()
     opened.write(changed(packed(2)))
@@ -523,7 +523,7 @@ def test_the_files_stay_small_while_sessions_come_and_go(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However much is written: the log and its fold, and some free pages, beside what lives."""
-    monkeypatch.setattr("ndb_server.store._WAL_SIZE", 2**20)
+    monkeypatch.setattr("ndb_server.storage.store._WAL_SIZE", 2**20)
     opened = Opened(folder)
     largest = 0
     for begin in range(1, 2001, 20):
@@ -546,8 +546,8 @@ def test_a_steady_small_change_does_not_make_the_write_ahead_log_grow(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is a page of it: two thousand are eight times what it is folded after."""
-    monkeypatch.setattr("ndb_server.store._WAL_SIZE", 2**20)
-    monkeypatch.setattr("ndb_server.walog.LOOK", 2**18)
+    monkeypatch.setattr("ndb_server.storage.store._WAL_SIZE", 2**20)
+    monkeypatch.setattr("ndb_server.storage.wal_size.LOOK", 2**18)
     opened = Opened(folder)
     largest = 0
     for number in range(2000):
@@ -586,7 +586,7 @@ def test_a_write_ahead_log_that_begins_anew_may_be_shorter_than_it_was(folder: P
 def test_a_store_that_was_written_anew_is_synced_from_its_first_batch_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ndb_server.store._IDLE", 0.05)
+    monkeypatch.setattr("ndb_server.storage.store._IDLE", 0.05)
     opened = Opened(folder)
     opened.write(*MIX)
     folder.rename(folder.with_name("elsewhere"))
@@ -628,14 +628,14 @@ def test_an_anchor_that_comes_while_another_is_written_is_on_disk_before_the_nex
 def test_an_anchor_that_comes_while_the_store_is_written_anew_is_on_disk_before_the_next_batch(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ndb_server.store._IDLE", 0.05)
+    monkeypatch.setattr("ndb_server.storage.store._IDLE", 0.05)
     opened = Opened(folder)
 
     def step(path: Path, complete: Changed, anchor: Anchor) -> None:
         write_complete(path, complete, anchor)
         opened.store.tie(SECOND)
 
-    monkeypatch.setattr("ndb_server.store.write_complete", step)
+    monkeypatch.setattr("ndb_server.storage.store.write_complete", step)
     with closing(opened.store):
         opened.store.tie(FIRST)
         opened.write(*MIX)

@@ -11,9 +11,8 @@ import pytest
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN, TOKEN_MAX
 from ndb_protocol.messages import Expiry
-from ndb_server import tables
-from ndb_server.packing import unpack
-from ndb_server.rows import (
+from ndb_server.engine.keymap import unpack
+from ndb_server.engine.record import (
     deadline_of,
     key_checksum,
     row_of,
@@ -22,8 +21,9 @@ from ndb_server.rows import (
     signed,
     unsigned,
 )
-from ndb_server.sessions import NEVER, Session
-from ndb_server.tables import (
+from ndb_server.engine.session import NEVER, Session
+from ndb_server.storage import tables
+from ndb_server.storage.tables import (
     END_SESSIONS,
     TABLES,
     DamageError,

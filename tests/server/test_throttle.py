@@ -1,8 +1,8 @@
 """Who has to wait for how long."""
 
 import pytest
-from ndb_server import throttle
-from ndb_server.throttle import Allowance, Reminder
+from ndb_server.access import rate_limits as throttle
+from ndb_server.access.rate_limits import Allowance, Reminder
 
 
 def test_who_was_quiet_the_longest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

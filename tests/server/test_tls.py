@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import trustme
-from ndb_server import server as server_module
-from ndb_server.server import Options, Server
-from ndb_server.tls import Certificates
+from ndb_server.access.tls import Certificates
+from ndb_server.server import server as server_module
+from ndb_server.server.server import Options, Server
 
 from tests.e2e.wire import BOUND
 from tests.server.test_transport import turns

@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 from ndb_protocol.messages import Reply
-from ndb_server.admission import Door, Policy
-from ndb_server.dispatch import NOT_TEXT, Dispatcher
-from ndb_server.engine import Engine
-from ndb_server.handshake import Refusal
+from ndb_server.access.admission import Door, Policy
+from ndb_server.access.request_checks import Refusal
+from ndb_server.dispatch.dispatcher import NOT_TEXT, Dispatcher
+from ndb_server.engine.engine import Engine
 from ndb_server.limits import UNLIMITED
-from ndb_server.transport import (
+from ndb_server.websocket.connection import (
     MAX_MESSAGE_SIZE,
     Connection,
     HeldBack,

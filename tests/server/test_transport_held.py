@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import pytest
-from ndb_server.batches import Batch, Hold
+from ndb_server.engine.batch import Batch, Hold
 from websockets.frames import Opcode
 
 from tests.e2e.wire import close, frame, text

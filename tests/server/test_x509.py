@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 import trustme
-from ndb_server.x509 import Validity, validities
+from ndb_server.access.x509 import Validity, validities
 
 BEGIN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

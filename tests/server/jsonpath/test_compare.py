@@ -7,9 +7,9 @@ from itertools import product
 import pytest
 from msgspec import Raw
 from ndb_protocol import messages as m
-from ndb_server import paths
-from ndb_server.keyspace import WRITES
-from ndb_server.steps import Steps
+from ndb_server.engine import paths
+from ndb_server.engine.key_commands import WRITES
+from ndb_server.engine.steps import Steps
 
 NUMBERS = [
     ["-1e1000000000000000000000"],

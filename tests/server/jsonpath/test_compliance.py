@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ndb_protocol import Status
-from ndb_server import paths
+from ndb_server.engine import paths
 from ndb_server.errors import RefusedError
 
 from tests.server.jsonpath.grammar import recognizes

@@ -5,7 +5,7 @@ Each is tried where it stands in a path. The grammar that other tests trust is h
 
 import pytest
 from ndb_protocol import Status
-from ndb_server import paths
+from ndb_server.engine import paths
 from ndb_server.errors import RefusedError
 
 from tests.server.jsonpath.grammar import SAFE, recognizes

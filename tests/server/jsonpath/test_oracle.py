@@ -5,7 +5,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ndb_protocol import Status
-from ndb_server import paths
+from ndb_server.engine import paths
 from ndb_server.errors import RefusedError
 
 from tests.server import model
