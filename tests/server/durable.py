@@ -10,11 +10,12 @@ from msgspec import Raw
 from ndb_protocol import new_token
 from ndb_protocol.messages import Expiry
 from ndb_server.dispatch.dispatcher import Dispatcher
-from ndb_server.engine.batch import Changed, Hold
+from ndb_server.engine.batch import Changed
 from ndb_server.engine.engine import Engine
 from ndb_server.engine.journal import Journal
 from ndb_server.engine.keymap import unpack
 from ndb_server.engine.record import deadline_of, settings_of, unsigned
+from ndb_server.interfaces import Hold
 from ndb_server.limits import UNLIMITED, Limits
 from ndb_server.storage.store import Store
 

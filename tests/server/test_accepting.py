@@ -13,7 +13,7 @@ from typing import cast
 
 import pytest
 from ndb_server.server import acceptor as accepting
-from ndb_server.server.acceptor import Acceptor, Pause
+from ndb_server.server.acceptor import Acceptor, AcceptPause
 
 from tests.e2e.wire import BOUND
 from tests.server.test_transport import turns
@@ -45,7 +45,7 @@ class Listening:
 
     def __init__(self, most: int | None = None) -> None:
         self.accepted: list[Here] = []
-        self.pause = Pause()
+        self.pause = AcceptPause()
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.bind(("127.0.0.1", 0))
         listening.listen(100)
@@ -198,7 +198,7 @@ async def test_a_client_that_has_gone_is_no_reason_to_pause(
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         accepted: list[Here] = []
-        acceptor = Acceptor(listening, lambda: Here(accepted), Pause())
+        acceptor = Acceptor(listening, lambda: Here(accepted), AcceptPause())
         client.connect(listening.getsockname())
         async with asyncio.timeout(BOUND):
             while not accepted:

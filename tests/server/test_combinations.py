@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from ndb_server.cli import main as cli
-from ndb_server.cli.combinations import contradiction, remarks
+from ndb_server.cli.combinations import contradiction, options_without_effect
 
 from tests.conftest import StartServer
 from tests.e2e.test_server_operation import activated, listening
@@ -87,7 +87,7 @@ def test_what_is_not_asked_for_contradicts_nothing() -> None:
 def test_an_option_that_does_nothing_and_no_harm_is_remarked_on(
     given: dict[str, object], said: str | None
 ) -> None:
-    found = remarks(given)
+    found = options_without_effect(given)
     if said is None:
         assert found == []
     else:
@@ -128,7 +128,7 @@ UNIX_AND_PORT = {"unix": "s", "port": 5}
 def test_where_sockets_are_passed_other_places_have_no_effect(
     given: dict[str, object], passed: list[str], idle: list[str]
 ) -> None:
-    said = remarks(given, passed)
+    said = options_without_effect(given, passed)
     assert [
         line.partition(" has no effect: the service manager has passed")[0] for line in said
     ] == idle

@@ -14,7 +14,7 @@ from ndb_server.access.credentials import (
     read_entries,
     remove_entry,
 )
-from ndb_server.access.request_checks import Offer
+from ndb_server.access.request_checks import SentCredentials
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def file(tmp_path: Path) -> Path:
 def test_the_secret_of_an_entry_is_recognized_with_its_name_and_without(file: Path) -> None:
     secret = add_entry(file, "web", [Role.APP, Role.APP, Role.KV])
     known = Credentials(read_entries(file).values())
-    for offer in (Offer("web", secret), Offer(None, secret)):
+    for offer in (SentCredentials("web", secret), SentCredentials(None, secret)):
         entry = known.verify(offer)
         assert entry is not None
         assert (entry.name, entry.roles) == ("web", (Role.APP, Role.KV))
@@ -35,12 +35,11 @@ def test_the_secret_of_an_entry_is_recognized_with_its_name_and_without(file: Pa
 def test_other_secrets_and_names_are_not(file: Path) -> None:
     secret, other = add_entry(file, "web", [Role.APP]), add_entry(file, "jobs", [Role.KV])
     known = Credentials(read_entries(file).values())
-    for offer in (
-        Offer("web", other), Offer("web", secret[:-1]), Offer("web", secret + "x"), Offer("", ""),
-        Offer("nobody", secret), Offer(None, secret[:-1]), Offer(None, ""), Offer(None, "x" * 9999),
-        Offer("web", ""), Offer("web", "\0é"),
+    for name, sent in (
+        ("web", other), ("web", secret[:-1]), ("web", secret + "x"), ("", ""), ("nobody", secret),
+        (None, secret[:-1]), (None, ""), (None, "x" * 9999), ("web", ""), ("web", "\0é"),
     ):  # fmt: skip
-        assert known.verify(offer) is None
+        assert known.verify(SentCredentials(name, sent)) is None
 
 
 def test_what_is_kept_is_the_digest_of_the_secret_alone(file: Path) -> None:
@@ -57,14 +56,14 @@ def test_what_is_kept_is_the_digest_of_the_secret_alone(file: Path) -> None:
 def test_an_entry_that_was_made_anew_is_another(file: Path) -> None:
     first = add_entry(file, "web", [Role.APP])
     before = Credentials(read_entries(file).values())
-    entry = before.verify(Offer("web", first))
+    entry = before.verify(SentCredentials("web", first))
     remove_entry(file, "web")
     add_entry(file, "web", [Role.APP])
     after = Credentials(read_entries(file).values())
     assert entry is not None
     assert entry in before
     assert entry not in after
-    assert after.verify(Offer("web", first)) is None
+    assert after.verify(SentCredentials("web", first)) is None
 
 
 GOOD = "0" * 64

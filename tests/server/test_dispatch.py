@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from ndb_protocol import COMMANDS, Status
 from ndb_protocol.messages import CountReply, Reply, TokenReply
-from ndb_server.dispatch.dispatcher import MUCH, NOT_TEXT, Dispatcher, Handler
+from ndb_server.dispatch.dispatcher import MAX_STEPS, NOT_TEXT, Dispatcher
 from ndb_server.engine.engine import Engine
 from ndb_server.errors import RefusedError
+from ndb_server.interfaces import Handler
 from ndb_server.limits import Limits
 
 from tests.e2e.test_server_admission import PARAMS
@@ -193,7 +194,7 @@ def test_requests_that_go_through_much_are_not_all_run_at_once() -> None:
     filling, find = (
         json.dumps(message).encode()
         for message in (
-            {"KV_SET": {"keys": {"a": [0] * (MUCH // 10)}}},
+            {"KV_SET": {"keys": {"a": [0] * (MAX_STEPS // 10)}}},
             {"KV_FIND": {"path": "$[*]", "rsp": "keys"}},
         )
     )

@@ -30,10 +30,11 @@ from hypothesis.stateful import (
 )
 from ndb_protocol import COMMANDS, NO_TOKEN, Scope
 from ndb_protocol.messages import Expiry
-from ndb_server.engine.batch import Batch, Changed, Hold
+from ndb_server.engine.batch import Batch, Changed
 from ndb_server.engine.keymap import pack, unpack
 from ndb_server.engine.session import NEVER, Session
 from ndb_server.engine.size_estimate import SESSION_BYTES, of_keys
+from ndb_server.interfaces import Hold
 from ndb_server.storage.store import Store
 
 from tests.server.durable import START, Durable, body, content, raw

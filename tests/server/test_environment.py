@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from ndb_server.cli import main as cli
-from ndb_server.cli.environment import set_aside
+from ndb_server.cli.environment import remove_unknown_variables
 
 from tests.conftest import StartServer
 from tests.e2e.wire import BOUND
@@ -49,7 +49,7 @@ def test_what_is_made_for_a_service_or_a_link_is_set_aside() -> None:
     for name in ("NDB", *OPTIONS):
         for made in (of_a_service(name), of_a_link(name)):
             environment = {**made, "PATH": "/bin", "NDB_LOOP": "asyncio"}
-            found = set_aside(environment, OPTIONS)
+            found = remove_unknown_variables(environment, OPTIONS)
             assert environment == {"PATH": "/bin", "NDB_LOOP": "asyncio"}
             assert set(found.of_services) == set(made)
             assert set(found.hidden) == set(made) & OPTIONS
@@ -72,7 +72,7 @@ def test_a_variable_that_is_no_option_is_named_with_the_one_that_is_near(
     name: str, near: str | None
 ) -> None:
     environment = {name: "1"}
-    [line] = set_aside(environment, OPTIONS).unknown
+    [line] = remove_unknown_variables(environment, OPTIONS).unknown
     meant = "" if near is None else f"; did you mean {near}?"
     assert line == f"the variable {name} has no effect: it is not an option{meant}"
     assert environment == {name: "1"}
@@ -80,7 +80,7 @@ def test_a_variable_that_is_no_option_is_named_with_the_one_that_is_near(
 
 def test_options_are_left_alone() -> None:
     environment = dict.fromkeys(OPTIONS, "1")
-    assert set_aside(environment, OPTIONS) == ([], [], [])
+    assert remove_unknown_variables(environment, OPTIONS) == ([], [], [])
     assert set(environment) == OPTIONS
     assert {"NDB_PORT", "NDB_OPS_PORT", "NDB_CONFIG", "NDB_DATASET", "NDB_ROLE"} <= OPTIONS
 

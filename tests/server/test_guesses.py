@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Sequence
 
 import pytest
 from ndb_server.access import token_guessing as guesses
-from ndb_server.access.token_guessing import Guesses
-from ndb_server.engine.batch import Batch, Hold
-from ndb_server.websocket.connection import Respond
+from ndb_server.access.token_guessing import TokenThrottle
+from ndb_server.engine.batch import Batch
+from ndb_server.interfaces import Hold, Respond
 
 from tests.e2e.wire import BOUND
 
@@ -38,11 +38,11 @@ class Bench:
     def __init__(self) -> None:
         self.now = 0.0
         self.engine = Engine()
-        self.guesses = Guesses(self.engine, lambda: self.now, lambda: 77)
+        self.guesses = TokenThrottle(self.engine, lambda: self.now, lambda: 77)
         self.gone = asyncio.get_running_loop().create_future()
 
     def client(self, name: str) -> Respond:
-        return self.guesses.slowing(name, self.gone, self.engine.respond)
+        return self.guesses.throttled(name, self.gone, self.engine.respond)
 
 
 async def test_only_who_asks_for_many_unknown_tokens_waits(
@@ -57,7 +57,7 @@ async def test_only_who_asks_for_many_unknown_tokens_waits(
     assert caplog.messages == [
         "192.0.2.1 asks for many unknown tokens; its replies are delayed by 0.5 s"
     ]
-    assert bench.guesses.slowed == 1
+    assert bench.guesses.delayed == 1
     # Neither who asks for what is there, nor another client.
     assert guessing([b"0"], 0, False) == ([b"reply to 0"], None)
     assert honest([b"1"], 0, False) == ([b"reply to 1"], None)
@@ -69,10 +69,10 @@ async def test_only_who_asks_for_many_unknown_tokens_waits(
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return for how many seconds replies are held back, one after the other."""
     found: list[float] = []
-    real = Guesses._later
+    real = TokenThrottle._later
 
     def noted(
-        self: Guesses,
+        self: TokenThrottle,
         reply: Awaitable[bytes],
         client: str,
         wait: float,
@@ -81,7 +81,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         found.append(wait)
         return real(self, reply, client, wait, gone)
 
-    monkeypatch.setattr(Guesses, "_later", noted)
+    monkeypatch.setattr(TokenThrottle, "_later", noted)
     return found
 
 
@@ -95,7 +95,7 @@ async def test_the_log_says_once_a_minute_who_asks_for_many(
         for name in names:
             held += bench.client(name)([b"200000"], 0, False)[0]
     assert [message.partition(" asks ")[0] for message in caplog.messages] == ["a", "b", "a", "b"]
-    assert bench.guesses.slowed == len(held) == 9
+    assert bench.guesses.delayed == len(held) == 9
     bench.guesses.close()
     await asyncio.gather(*map(_awaited, held))
 
@@ -135,7 +135,7 @@ async def test_sessions_that_expired_now_and_then_slow_nobody() -> None:
 
 
 async def test_the_reply_comes_when_its_time_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guesses, "PER_SECOND", 1_000_000)
+    monkeypatch.setattr(guesses, "RATE", 1_000_000)
     bench = Bench()
     [reply], _ = bench.client("192.0.2.1")([b"20000"], 0, False)
     assert not isinstance(reply, bytes)
@@ -154,7 +154,7 @@ async def test_a_reply_that_comes_later_anyway_comes_later_still() -> None:
         bench.engine.respond(messages, now, text_tokens)
         return [later()], None
 
-    [reply], _ = bench.guesses.slowing("192.0.2.1", bench.gone, respond)([b"20000"], 0, False)
+    [reply], _ = bench.guesses.throttled("192.0.2.1", bench.gone, respond)([b"20000"], 0, False)
     assert not isinstance(reply, bytes)
     bench.guesses.close()
     assert await reply == b"later"

@@ -7,15 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ndb_protocol.authority import parse_host
 from ndb_server.access.request_checks import (
-    Offer,
+    SentCredentials,
     check_host,
     check_origin,
-    client_key,
     forwarded_for,
-    is_loopback,
-    offered,
     parse_origin,
+    sent_credentials,
 )
+from ndb_server.addresses import client_key, is_loopback
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
@@ -84,19 +83,21 @@ def test_a_program_has_no_origin() -> None:
 
 @given(header_values | header_values.map("Basic ".__add__))
 def test_any_authorization_is_an_offer_or_nothing(text: str) -> None:
-    found = offered(request(Authorization=text))
-    assert found is None or isinstance(found, Offer)
+    found = sent_credentials(request(Authorization=text))
+    assert found is None or isinstance(found, SentCredentials)
 
 
 @given(st.text(max_size=10).filter(lambda name: ":" not in name), st.text(max_size=10))
 def test_names_and_secrets_come_as_they_were_sent(name: str, secret: str) -> None:
     encoded = base64.b64encode(f"{name}:{secret}".encode()).decode()
-    assert offered(request(Authorization=f"Basic {encoded}")) == Offer(name, secret)
+    assert sent_credentials(request(Authorization=f"Basic {encoded}")) == SentCredentials(
+        name, secret
+    )
 
 
 def test_a_secret_is_not_shown() -> None:
-    assert "s3cret" not in repr(Offer("web", "s3cret"))
-    assert "s3cret" not in f"{Offer(None, 's3cret')}"
+    assert "s3cret" not in repr(SentCredentials("web", "s3cret"))
+    assert "s3cret" not in f"{SentCredentials(None, 's3cret')}"
 
 
 @pytest.mark.parametrize(

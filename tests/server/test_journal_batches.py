@@ -9,12 +9,13 @@ import pytest
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN, Status
 from ndb_protocol.messages import SaveSessions
-from ndb_server.engine.batch import Changed, Hold
+from ndb_server.engine.batch import Changed
 from ndb_server.engine.edits import Edit
 from ndb_server.engine.engine import Engine
 from ndb_server.engine.record import unsigned
 from ndb_server.engine.session import NEVER, Session
 from ndb_server.errors import RefusedError
+from ndb_server.interfaces import Hold
 from ndb_server.limits import Limits
 from ndb_server.storage.datasets import Datasets, Folder
 from ndb_server.storage.store import Store

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ndb_protocol.messages import CountReply, Reply
 from ndb_server.dispatch.dispatcher import Dispatcher
-from ndb_server.server.metrics import Histogram, Metrics, Requests
+from ndb_server.server.metrics import Histogram, Metrics, RequestMetrics
 
 BOUNDS = (0.5, 1.0, 4.0)
 
@@ -31,7 +31,7 @@ class Store:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.requests = Requests(lambda: 3, list, lambda: self.now)
+        self.requests = RequestMetrics(lambda: 3, list, lambda: self.now)
         dispatcher = Dispatcher(
             {"KV_COUNT": self._count, "KV_KEYS": self._keys}, note=self.requests.note
         )

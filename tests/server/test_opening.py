@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from ndb_server.access.request_checks import NO_HOST, Refusal
+from ndb_server.http.responses import NO_HOST, Refusal
 from ndb_server.websocket.opening import MAX_HEAD_SIZE, Opening
 from websockets.http11 import Request
 

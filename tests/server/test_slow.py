@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from ndb_protocol import Status
 from ndb_protocol.messages import Reply
-from ndb_server.dispatch.dispatcher import Handler
 from ndb_server.errors import RefusedError
-from ndb_server.server.slowlog import watched
+from ndb_server.interfaces import Handler
+from ndb_server.server.slowlog import with_slow_log
 
 
 class Work:
@@ -56,7 +56,7 @@ async def test_what_takes_as_long_as_the_threshold_is_logged(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     work = Work()
-    handlers = watched(work.handlers, 100, work.clock)
+    handlers = with_slow_log(work.handlers, 100, work.clock)
     for takes in (99, 100.5, 3000):
         await run(handlers[name], takes)
     assert caplog.messages == [

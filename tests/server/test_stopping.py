@@ -85,7 +85,7 @@ async def test_a_server_whose_connections_cannot_be_ended_closes_its_files_still
     server = Server(Options(port=0, data_dir=tmp_path))
     await server.start()
     # What was closed already can't be closed.
-    server._guesses.close()
+    server._token_throttle.close()
     with pytest.raises(asyncio.InvalidStateError):
         await server.stop()
     os.close(lock(tmp_path / LOCK))

@@ -18,18 +18,17 @@ from typing import Any
 
 import pytest
 from ndb_protocol.messages import Reply
-from ndb_server.access.admission import Door, Policy
-from ndb_server.access.request_checks import Refusal
+from ndb_server.access.admission import AdmissionControl, Policy
 from ndb_server.dispatch.dispatcher import NOT_TEXT, Dispatcher
 from ndb_server.engine.engine import Engine
+from ndb_server.http.responses import Refusal
+from ndb_server.interfaces import Respond, ThrottledReply
 from ndb_server.limits import UNLIMITED
 from ndb_server.websocket.connection import (
     MAX_MESSAGE_SIZE,
+    Admission,
     Connection,
-    HeldBack,
-    Respond,
     Timeouts,
-    Visit,
     text_header,
 )
 from websockets.frames import Frame, Opcode
@@ -205,7 +204,7 @@ def echo(messages: Sequence[bytes], _: int, __: bool) -> tuple[Sequence[bytes], 
 async def connected(
     respond: Respond = echo,
     connections: set[Connection] | None = None,
-    arrive: Callable[[str], Visit | None] | None = None,
+    admit_client: Callable[[str], Admission | None] | None = None,
 ) -> AsyncIterator[Peer]:
     """Yield the client's end of a TCP connection that has sent nothing yet."""
     listed = set() if connections is None else connections
@@ -216,7 +215,10 @@ async def connected(
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
     ours, theirs = ends
     transport, connection = await asyncio.get_running_loop().connect_accepted_socket(
-        lambda: Connection(respond, lambda: 0, NOT_TEXT, listed, TIMEOUTS, arrive=arrive), theirs
+        lambda: Connection(
+            respond, lambda: 0, NOT_TEXT, listed, TIMEOUTS, admit_client=admit_client
+        ),
+        theirs,
     )
     peer = Peer(connection, transport, ours, theirs)
     assert connection in listed
@@ -231,10 +233,10 @@ async def connected(
 async def opened(
     respond: Respond = echo,
     connections: set[Connection] | None = None,
-    arrive: Callable[[str], Visit | None] | None = None,
+    admit_client: Callable[[str], Admission | None] | None = None,
 ) -> AsyncIterator[Peer]:
     """Yield the client's end of a connection that is open."""
-    async with connected(respond, connections, arrive) as peer:
+    async with connected(respond, connections, admit_client) as peer:
         await peer.send(handshake())
         assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
         yield peer
@@ -469,7 +471,7 @@ async def test_who_ends_its_side_is_not_kept_for_long_for_a_reply_that_is_held_b
     clock: Clock,
 ) -> None:
     coming: list[asyncio.Future[bytes]] = [asyncio.Future() for _ in range(4)]
-    left = iter([*map(HeldBack, coming[:2]), coming[2], HeldBack(coming[3])])
+    left = iter([*map(ThrottledReply, coming[:2]), coming[2], ThrottledReply(coming[3])])
 
     def later(
         messages: Sequence[bytes], _: int, __: bool
@@ -632,19 +634,19 @@ async def test_a_client_that_takes_nothing_is_cut_off_after_the_time_to_write(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    door = Door(Policy(), UNLIMITED, lambda *_: echo)
-    async with opened(arrive=door.arrive) as peer:
+    control = AdmissionControl(Policy(), UNLIMITED, lambda *_: echo)
+    async with opened(admit_client=control.admit_client) as peer:
         sending = asyncio.ensure_future(peer.send(text(LARGE) * 20))
         await until(lambda: not peer.transport.is_reading())
         await clock.advance(TIMEOUTS.write - 0.1)
         assert not peer.connection.closed.done()
-        assert door.reached == {}
+        assert control.reached == {}
         await clock.advance(0.2)
         assert peer.connection.closed.done()
         with pytest.raises(ConnectionError):
             await sending
     assert "the client does not read its replies" in caplog.text
-    assert door.reached == {"write": 1}
+    assert control.reached == {"write": 1}
 
 
 async def test_a_client_that_takes_a_little_at_a_time_loses_nothing(clock: Clock) -> None:

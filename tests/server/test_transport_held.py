@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import pytest
-from ndb_server.engine.batch import Batch, Hold
+from ndb_server.engine.batch import Batch
+from ndb_server.interfaces import Hold
 from websockets.frames import Opcode
 
 from tests.e2e.wire import close, frame, text

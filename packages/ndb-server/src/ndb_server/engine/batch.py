@@ -4,13 +4,14 @@ The independent keys are those of `ndb_protocol.NO_TOKEN`, which is no session's
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from msgspec import Raw, Struct
 from ndb_protocol import NO_TOKEN
 
+from ..interfaces import Hold, Waiting
 from .edits import Edit, MapChange
 from .record import Row, row_of
 from .session import Session
@@ -58,18 +59,6 @@ class Changed(Struct, gc=False):
     moved: Mapping[int, Iterable[str]] = MappingProxyType({})
     load: Load | None = None
     complete: bool = False
-
-
-class Waiting(Protocol):
-    """Who waits for batches."""
-
-    @property
-    def holds(self) -> "Iterable[Hold]":
-        """What its replies wait for."""
-        ...
-
-    def settled(self) -> None:
-        """A batch has become durable, or was undone."""
 
 
 class _Waiter:
@@ -214,23 +203,6 @@ def complete(sessions: Mapping[int, Session], keys: dict[str, Raw]) -> Changed:
     }
     maps[NO_TOKEN] = MapChange.whole(keys)
     return Changed(True, [], [*map(row_of, sessions, sessions.values())], maps, complete=True)
-
-
-class Hold(Struct, gc=False):
-    """What replies of one read wait for.
-
-    Attributes:
-        first: the number of the first of them.
-        batch: what has to be done before they leave.
-        instead: returns what to answer to a message if it was undone, given its number and the time
-            in ms; to be asked once for each that is answered so.
-        notes: what was noted of the requests of that read, if anything is.
-    """
-
-    first: int
-    batch: Batch[Any]
-    instead: Callable[[int, int], bytes]
-    notes: list[Any] | None = None
 
 
 class _MapHistory:

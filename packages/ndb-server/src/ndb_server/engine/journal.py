@@ -19,7 +19,8 @@ from msgspec import Raw
 from ndb_protocol import NO_TOKEN, Scope
 from ndb_protocol.messages import Params
 
-from .batch import Batch, Changed, Hold, Load, complete
+from ..interfaces import Hold
+from .batch import Batch, Changed, Load, complete
 from .edits import Edit
 from .session import NEVER, Session
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from ..engine.engine import Engine
-from ..http.routes import Page
+from ..http.routes import MetricsPage
 from ..websocket.connection import Connection, Traffic
-from .metrics import Histogram, Metrics, Requests
+from .metrics import Histogram, Metrics, RequestMetrics
 
 
 def resident_bytes() -> int:
@@ -25,9 +25,9 @@ def count_open(connections: Collection[Connection]) -> int:
     return sum(connection.is_open for connection in connections)
 
 
-def page_of(
+def metrics_page(
     engine: Engine,
-    requests: Requests,
+    requests: RequestMetrics,
     reached: Callable[[], Mapping[str, int]],
     refused: Mapping[str, int],
     traffic: Traffic,
@@ -37,7 +37,7 @@ def page_of(
     batch_sizes: Histogram,
     paused: Callable[[], float],
     ends: Callable[[], Mapping[str, float]],
-) -> Page:
+) -> MetricsPage:
     """Return what makes the page of a server's metrics.
 
     Args:

@@ -10,14 +10,14 @@ import threading
 from contextlib import suppress
 from typing import cast
 
-Place = tuple[str, int] | tuple[str, int, int, int]
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 """An address as a socket of its family takes it; one of IPv6 has its scope."""
 
-Found = tuple[int, int, Place]
+AddressInfo = tuple[int, int, SocketAddress]
 """A family, the number of the protocol, and where; its port is 0."""
 
 
-async def look_up(host: str) -> list[Found]:
+async def resolve_host(host: str) -> list[AddressInfo]:
     """Return the addresses of `host`, which may be one.
 
     Nobody waits for a look-up that is not asked for any more.
@@ -31,9 +31,9 @@ async def look_up(host: str) -> list[Found]:
         # Nobody has to be asked for an address, so this takes no time.
         return _resolve(host, socket.AI_NUMERICHOST)
     loop = asyncio.get_running_loop()
-    found: asyncio.Future[list[Found]] = loop.create_future()
+    found: asyncio.Future[list[AddressInfo]] = loop.create_future()
 
-    def tell(addresses: list[Found], error: Exception | None) -> None:
+    def tell(addresses: list[AddressInfo], error: Exception | None) -> None:
         if not found.done():
             if error is None:
                 found.set_result(addresses)
@@ -41,7 +41,7 @@ async def look_up(host: str) -> list[Found]:
                 found.set_exception(error)
 
     def ask() -> None:
-        addresses: list[Found] = []
+        addresses: list[AddressInfo] = []
         failure: Exception | None = None
         try:
             addresses = _resolve(host)
@@ -55,10 +55,11 @@ async def look_up(host: str) -> list[Found]:
     return await found
 
 
-def _resolve(host: str, flags: int = 0) -> list[Found]:
+def _resolve(host: str, flags: int = 0) -> list[AddressInfo]:
     infos = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=flags)
     return list(
         dict.fromkeys(
-            (family, protocol, cast(Place, place)) for family, _, protocol, _, place in infos
+            (family, protocol, cast(SocketAddress, place))
+            for family, _, protocol, _, place in infos
         )
     )
