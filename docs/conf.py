@@ -18,6 +18,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "ndb_reference",
     "ndb_requirements",
+    "ndb_rooms",
 ]
 exclude_patterns = ["_build", "_ext", "examples"]
 # In docstrings, `name` is code.
