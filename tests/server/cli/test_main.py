@@ -402,7 +402,7 @@ OPTIONS = [
 
 
 def test_version_and_help_are_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    project = Path(__file__).parents[2] / "packages" / "ndb-server" / "pyproject.toml"
+    project = Path(__file__).parents[3] / "packages" / "ndb-server" / "pyproject.toml"
     version = tomllib.loads(project.read_text())["project"]["version"]
     run_to_success("--version")
     assert capfd.readouterr() == (f"{version}\n", "")

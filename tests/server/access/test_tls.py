@@ -12,7 +12,7 @@ from ndb_server.server import server as server_module
 from ndb_server.server.server import Options, Server
 
 from tests.e2e.wire import BOUND
-from tests.server.test_transport import turns
+from tests.server.websocket.test_connection import turns
 
 
 def issued(folder: Path, end: timedelta) -> Certificates:

@@ -16,7 +16,7 @@ from ndb_server.server import acceptor as accepting
 from ndb_server.server.acceptor import Acceptor, Pause
 
 from tests.e2e.wire import BOUND
-from tests.server.test_transport import turns
+from tests.server.websocket.test_connection import turns
 
 PAUSED = "not accepting connections"
 AGAIN = "accepting connections again"

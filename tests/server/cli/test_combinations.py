@@ -9,7 +9,7 @@ from ndb_server.cli.combinations import contradiction, remarks
 
 from tests.conftest import StartServer
 from tests.e2e.test_server_operation import activated, listening
-from tests.server.test_cli import error_of, nothing_configured, signals_as_before
+from tests.server.cli.test_main import error_of, nothing_configured, signals_as_before
 
 __all__ = ["nothing_configured", "signals_as_before"]
 

@@ -13,7 +13,7 @@ from ndb_server.storage.files import lock
 from ndb_server.storage.store import LOCK
 
 from tests.e2e.wire import BOUND
-from tests.server.test_transport import turns
+from tests.server.websocket.test_connection import turns
 
 
 async def stop_after(count: int, server: Server) -> bool:

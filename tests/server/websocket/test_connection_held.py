@@ -10,7 +10,7 @@ from ndb_server.engine.batch import Batch, Hold
 from websockets.frames import Opcode
 
 from tests.e2e.wire import close, frame, text
-from tests.server.test_transport import Peer, opened, turns, until
+from tests.server.websocket.test_connection import Peer, opened, turns, until
 
 
 class Held:
