@@ -10,8 +10,8 @@ import pytest
 import uvloop
 from ndb import ConnectError, KvClient
 
-from tests.client.peers import BOUND, HOST
 from tests.conftest import Server, StartServer
+from tests.support.misbehaving_servers import BOUND, HOST
 
 NAME = "ndb.example"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from ndb import ConnectionPolicy, NdbException, SessionClient
 
-from tests.client.loops import BOTH_LOOPS, Factory, run
-from tests.client.peers import BOUND, NDB, NEMESISDB, RawPeer, raw_peer, reply, text
+from tests.support.event_loops import BOTH_LOOPS, Factory, run
+from tests.support.misbehaving_servers import BOUND, NDB, NEMESISDB, RawPeer, raw_peer, reply, text
 
 WORKERS = 30
 CALLS = 30

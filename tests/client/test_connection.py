@@ -32,11 +32,22 @@ from ndb.servers import parse_servers
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode, Opcode
 
-from tests.client.peers import BOUND, HOST, NDB, RawPeer, frame, peer, raw_peer, reply, text, until
+from tests.support.misbehaving_servers import (
+    BOUND,
+    HOST,
+    NDB,
+    RawPeer,
+    frame,
+    peer,
+    raw_peer,
+    reply,
+    text,
+    until,
+)
 
 T = TypeVar("T")
 
-CERTIFICATE = Path(__file__).parent / "certificates" / "localhost.pem"
+CERTIFICATE = Path(__file__).parents[1] / "support" / "localhost.pem"
 COUNT = reply("KV_COUNT", cnt=1)
 ONE_CONNECTION = ConnectionPolicy(reconnect_timeout=0)
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from ndb import InvalidState, KvClient
 
-from tests.client.loops import BOTH_LOOPS, FACTORIES, Factory, run
 from tests.conftest import StartServer
+from tests.support.event_loops import BOTH_LOOPS, FACTORIES, Factory, run
 
 Use = Callable[[KvClient], Any]
 USES: dict[str, Use] = {

@@ -31,9 +31,19 @@ from ndb.policy import Backoff
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode, Frame, Opcode
 
-from tests.client.peers import BOUND, HOST, RawPeer, frame, peer, raw_peer, reply, text, until
+from tests.support.misbehaving_servers import (
+    BOUND,
+    HOST,
+    RawPeer,
+    frame,
+    peer,
+    raw_peer,
+    reply,
+    text,
+    until,
+)
 
-CERTIFICATE = Path(__file__).parent / "certificates" / "localhost.pem"
+CERTIFICATE = Path(__file__).parents[1] / "support" / "localhost.pem"
 SECRET = "hunter2-marked"
 QUICK = ConnectionPolicy(initial_backoff=0.001, max_backoff=0.01)
 WATCHFUL = ConnectionPolicy(

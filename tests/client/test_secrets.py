@@ -20,8 +20,8 @@ from ndb import (
 )
 from websockets.asyncio.server import ServerConnection
 
-from tests.client.peers import peer, reply
 from tests.conftest import StartServer
+from tests.support.misbehaving_servers import peer, reply
 
 TKN = 0x1234_5678_90AB_CDEF
 SESSION = Session(TKN)

@@ -14,7 +14,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-from .programs import chromium
+from tests.support.client_runtimes import chromium
 
 CLIENT = Path(__file__).parents[2] / "docs" / "clients" / "javascript"
 

@@ -8,9 +8,10 @@ from ndb_protocol.conformance.scenarios import load_scenarios
 from ndb_protocol.conformance.servers import check_server
 from ndb_server.server.server import Options
 
-from .breaking import Break
+from tests.support.break_registry import Break
+from tests.support.in_process_server import running
+
 from .breaks import BREAKS, table
-from .running import running
 
 ROOT = Path(__file__).parents[2]
 SCENARIOS = {scenario.id: scenario for scenario in load_scenarios()}

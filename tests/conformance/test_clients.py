@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from ndb_protocol.conformance.scenarios import load_client_scenarios, matches
 
+from tests.support.client_runtimes import chromium, node, perl
+from tests.support.conformance_kit import run_kit
+
 from .broken_client import BREAKS
-from .kit import run_kit
-from .programs import chromium, node, perl
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "docs" / "clients"

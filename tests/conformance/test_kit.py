@@ -14,10 +14,9 @@ from ndb_server.websocket.connection import Timeouts
 
 from tests.conftest import Server, StartServer
 from tests.e2e.test_server_admission import Authority, added
-from tests.e2e.wire import BOUND
-
-from .kit import run_kit
-from .running import running
+from tests.support.conformance_kit import run_kit
+from tests.support.in_process_server import running
+from tests.support.raw_client import BOUND
 
 SERVERS: dict[str, Callable[[Path], list[str]]] = {
     "in memory": lambda _: [],

@@ -26,7 +26,7 @@ import pytest
 import trustme
 
 from tests.conftest import Server, StartServer
-from tests.docs.pages import DEFAULT_URI, Block, blocks, name, pages_with
+from tests.support.documentation_pages import DEFAULT_URI, Block, blocks, name, pages_with
 
 SERVER = "ndb-server"
 PRINTS_AND_EXITS = {"--help", "--version"}

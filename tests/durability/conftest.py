@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Server
-from tests.durability.files import compiled
-from tests.durability.killing import Forking
-from tests.e2e.wire import BOUND
+from tests.support.file_calls import compiled
+from tests.support.killed_servers import Forking
+from tests.support.raw_client import BOUND
 
 
 def run(*command: str) -> str:

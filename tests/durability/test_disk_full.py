@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.durability.conftest import faults, run
 from tests.e2e.test_server_admission import added, admitted
-from tests.e2e.wire import BOUND, Wire, opened, text, until
+from tests.support.raw_client import BOUND, Wire, opened, text, until
 
 REFUSED = "changes can't be made durable and are refused"
 AGAIN = "changes are durable again"

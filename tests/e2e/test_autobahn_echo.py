@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from websockets.frames import Opcode
 
-from tests.docs.pages import ROOT
-from tests.e2e.wire import BOUND, Wire, close, frame, handshake, opened
+from tests.support.documentation_pages import ROOT
+from tests.support.raw_client import BOUND, Wire, close, frame, handshake, opened
 
 
 @pytest.fixture(params=[(), ("--plain",)], ids=["ours", "plain"])

@@ -15,7 +15,7 @@ from ndb import SessionClient
 from ndb.bench import OPERATIONS
 
 from tests.conftest import Server
-from tests.docs.pages import ROOT, blocks
+from tests.support.documentation_pages import ROOT, blocks
 
 NDB = (sys.executable, "-m", "ndb")
 SMALL = ("--clients", "3", "--in-flight", "4", "--sessions", "20", "--seconds", "0.3")

@@ -11,11 +11,11 @@ from socket import create_server
 import pytest
 from ndb import ConnectError, KvClient
 
-from tests.client.loops import BOTH_LOOPS, Factory, run
 from tests.conftest import StartServer
-from tests.e2e.wire import BOUND
+from tests.support.event_loops import BOTH_LOOPS, Factory, run
+from tests.support.raw_client import BOUND
 
-CERTIFICATE = str(Path(__file__).parents[1] / "client" / "certificates" / "localhost.pem")
+CERTIFICATE = str(Path(__file__).parents[1] / "support" / "localhost.pem")
 TLS = (f"--tls-cert={CERTIFICATE}", f"--tls-key={CERTIFICATE}")
 
 

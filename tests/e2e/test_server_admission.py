@@ -19,8 +19,8 @@ from ndb_protocol import COMMANDS
 from ndb_protocol.commands import Role
 
 from tests.conftest import Server, StartServer
-from tests.e2e.http import get, labelled, ops_port
-from tests.e2e.wire import BOUND, Wire, close, handshake, opened, text, until
+from tests.support.http_client import get, labelled, ops_port
+from tests.support.raw_client import BOUND, Wire, close, handshake, opened, text, until
 
 ENDED = (ConnectionError, ssl.SSLError, AssertionError)
 """What `Wire` raises where the server ends the connection."""

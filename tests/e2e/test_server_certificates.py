@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Server, StartServer
-from tests.e2e.http import get, labelled, ops_port
 from tests.e2e.test_server_admission import Authority
-from tests.e2e.wire import until
+from tests.support.http_client import get, labelled, ops_port
+from tests.support.raw_client import until
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 METRIC = "ndb_certificate_expiration_timestamp_seconds"

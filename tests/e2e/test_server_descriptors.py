@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Server, StartServer
-from tests.e2e.http import ops_port, scrape
 from tests.e2e.test_server_admission import added
-from tests.e2e.wire import Wire, handshake, opened, until
+from tests.support.http_client import ops_port, scrape
+from tests.support.raw_client import Wire, handshake, opened, until
 
 MOST = 100
 """How many descriptors the servers here may have."""

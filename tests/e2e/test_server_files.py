@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartServer
-from tests.e2e.wire import BOUND, opened
+from tests.support.raw_client import BOUND, opened
 
 LARGE = {f"key{number}": "x" * 500 for number in range(8)}
 

@@ -13,9 +13,9 @@ from ndb_protocol import COMMANDS
 from websockets.frames import Opcode
 
 from tests.conftest import Server, StartServer
-from tests.e2e.http import labelled, scrape
 from tests.e2e.test_server_admission import PARAMS
-from tests.e2e.wire import (
+from tests.support.http_client import labelled, scrape
+from tests.support.raw_client import (
     BOUND,
     Wire,
     all_opened,

@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.conftest import Server, StartServer
-from tests.e2e.http import get, ops_port
 from tests.e2e.test_server_admission import Authority, added, admitted, answer
 from tests.e2e.test_server_operation import activated
-from tests.e2e.wire import BOUND, Wire, handshake, needs_ipv6, opened
+from tests.support.http_client import get, ops_port
+from tests.support.raw_client import BOUND, Wire, handshake, needs_ipv6, opened
 
 LOOPS = ["uvloop", "asyncio"]
 

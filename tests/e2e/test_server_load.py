@@ -8,7 +8,16 @@ from contextlib import suppress
 import pytest
 
 from tests.conftest import Server, StartServer
-from tests.e2e.wire import BOUND, Wire, all_opened, close, handshake, opened, resident_bytes, text
+from tests.support.raw_client import (
+    BOUND,
+    Wire,
+    all_opened,
+    close,
+    handshake,
+    opened,
+    resident_bytes,
+    text,
+)
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])

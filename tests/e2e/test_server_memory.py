@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import StartServer
-from tests.e2e.wire import Wire, opened, resident_bytes, text
+from tests.support.raw_client import Wire, opened, resident_bytes, text
 
 LIMIT = 16 * 2**20
 TOLERANCE = 0.3

@@ -17,8 +17,8 @@ from websockets.frames import Opcode
 
 from tests.conftest import Server, StartServer
 from tests.durability.conftest import faults
-from tests.e2e.http import Samples, get, labelled, ops_port, scrape
-from tests.e2e.wire import Wire, close, frame, handshake, text, until
+from tests.support.http_client import Samples, get, labelled, ops_port, scrape
+from tests.support.raw_client import Wire, close, frame, handshake, text, until
 
 
 @dataclass

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server, StartServer
-from tests.e2e.http import get, ops_port, scrape
-from tests.e2e.wire import BOUND, Wire, close, handshake, opened, text, until
-from tests.server.filled import fill
+from tests.support.data_folders import fill
+from tests.support.http_client import get, ops_port, scrape
+from tests.support.raw_client import BOUND, Wire, close, handshake, opened, text, until
 
 GOING_AWAY = (1001, "server is shutting down")
 

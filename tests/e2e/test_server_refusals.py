@@ -10,7 +10,6 @@ from typing import NamedTuple
 import pytest
 
 from tests.conftest import Server, StartServer
-from tests.e2e.http import get, labelled, ops_port
 from tests.e2e.test_server_admission import (
     ENDED,
     Answer,
@@ -21,7 +20,8 @@ from tests.e2e.test_server_admission import (
     basic,
     encrypted,
 )
-from tests.e2e.wire import Wire, handshake, opened, until
+from tests.support.http_client import get, labelled, ops_port
+from tests.support.raw_client import Wire, handshake, opened, until
 
 
 def counted(port: int, **headers: str) -> dict[str, float]:

@@ -11,7 +11,7 @@ from ndb_server.storage.files import lock
 from ndb_server.storage.store import LOCK
 
 from tests.conftest import Server, StartServer
-from tests.e2e.wire import BOUND, Wire, handshake, opened, text
+from tests.support.raw_client import BOUND, Wire, handshake, opened, text
 
 LOOPS = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 

@@ -7,8 +7,18 @@ import pytest
 from websockets.frames import Opcode
 
 from tests.conftest import Server
-from tests.e2e.exchanges import ANSWERED, BROKEN, COUNT, COUNTED
-from tests.e2e.wire import BOUND, Wire, close, frame, handshake, header, opened, text, until
+from tests.support.raw_client import (
+    BOUND,
+    Wire,
+    close,
+    frame,
+    handshake,
+    header,
+    opened,
+    text,
+    until,
+)
+from tests.support.websocket_exchanges import ANSWERED, BROKEN, COUNT, COUNTED
 
 LIMIT = 4 * 2**20
 REASON = f"frame with {LIMIT + 1} bytes exceeds limit of {LIMIT} bytes"

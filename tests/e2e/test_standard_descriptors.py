@@ -15,7 +15,7 @@ from ndb_server.storage.files import lock
 from ndb_server.storage.store import LOCK
 
 from tests.conftest import StartServer
-from tests.e2e.wire import BOUND, opened, until
+from tests.support.raw_client import BOUND, opened, until
 
 COMBINATIONS = list(chain.from_iterable(combinations((0, 1, 2), count) for count in range(4)))
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from ndb_protocol import COMMANDS
 
-from tests.project.sources import imports, source_folder
+from tests.support.project_sources import imports, source_folder
 
 SERVER = source_folder("ndb-server")
 IO = {"asyncio", "socket", "ssl", "threading", "sqlite3", "websockets"}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.project.sources import PACKAGES, ROOT, metadata
+from tests.support.project_sources import PACKAGES, ROOT, metadata
 
 PAGE = (ROOT / "docs" / "reference" / "support.md").read_text()
 CLASSIFIER = "Programming Language :: Python :: "

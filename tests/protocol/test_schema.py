@@ -23,8 +23,8 @@ from ndb_protocol import (
 from ndb_protocol.schema import json_schema
 from ndb_protocol.vectors import Exchange, load_vectors
 
-from .messages import requests
-from .schemas import DEFINITIONS, is_valid, parse, validator
+from tests.support.message_strategies import requests
+from tests.support.schema_validators import DEFINITIONS, is_valid, parse, validator
 
 
 @runtime_checkable

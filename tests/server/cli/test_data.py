@@ -28,8 +28,8 @@ from ndb_server.storage.log import IN_LOG, Record
 from ndb_server.storage.schema import FILE
 
 from tests.conftest import Server, StartServer
-from tests.e2e.wire import BOUND, Wire, opened
-from tests.server.filled import FAR, exported, fill, run
+from tests.support.data_folders import FAR, exported, fill, run
+from tests.support.raw_client import BOUND, Wire, opened
 
 SESSION = (
     '{"tkn":"18446744073709551615","expiry":{"duration":60,"deleteSession":true,'

@@ -18,7 +18,7 @@ from ndb_server.cli import main as cli
 from websockets.sync.client import connect
 
 from tests.conftest import Server, StartServer
-from tests.e2e.wire import BOUND, Wire, needs_ipv6, opened
+from tests.support.raw_client import BOUND, Wire, needs_ipv6, opened
 
 NOT_OURS = "192.0.2.1"
 """An address that no machine has (RFC 5737)."""

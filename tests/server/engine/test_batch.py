@@ -10,7 +10,7 @@ from ndb_server.engine.edits import Edit, MapChange
 from ndb_server.engine.keymap import edited, unpack
 from ndb_server.engine.session import NEVER, Session
 
-from tests.server.durable import raw, values
+from tests.support.journaled_engine import raw, values
 
 TOKEN = 2**63
 

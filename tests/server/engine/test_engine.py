@@ -17,7 +17,7 @@ from ndb_server.engine.keymap import unpack
 from ndb_server.engine.session import Session
 from ndb_server.errors import RefusedError
 
-from tests.server.loads import load_session
+from tests.support.engine_loads import load_session
 
 START = 1_700_000_000_000
 SECOND = 1000

@@ -15,7 +15,7 @@ from ndb_server.engine.journal import Journal
 from ndb_server.errors import RefusedError
 
 from tests.e2e.test_server_admission import PARAMS
-from tests.server.durable import START, Disk
+from tests.support.journaled_engine import START, Disk
 
 MANY = 2000
 

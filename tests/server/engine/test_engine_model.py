@@ -30,8 +30,9 @@ from ndb_server.engine.session import NEVER
 from ndb_server.engine.size_estimate import SESSION_BYTES, of_keys
 from ndb_server.errors import RefusedError
 
-from tests.server.loads import coming, load_session
-from tests.server.model import (
+from tests.support.engine_loads import coming, load_session
+from tests.support.journal_replica import Replica
+from tests.support.reference_model import (
     UNUSABLE,
     Keys,
     Model,
@@ -43,7 +44,6 @@ from tests.server.model import (
     spelled,
     text,
 )
-from tests.server.replica import Replica
 
 START = 1_700_000_000_001
 UNKNOWN_TOKEN = TOKEN_MAX

@@ -19,9 +19,9 @@ from ndb_server.limits import Limits
 from ndb_server.storage.datasets import Datasets, Folder
 from ndb_server.storage.store import Store
 
-from tests.server.durable import START, Durable, body
-from tests.server.loads import coming
-from tests.server.replica import Replica
+from tests.support.engine_loads import coming
+from tests.support.journal_replica import Replica
+from tests.support.journaled_engine import START, Durable, body
 
 LARGE = {f"key{number}": "x" * 100 for number in range(8)}
 """Keys beyond what is packed."""

@@ -13,8 +13,8 @@ from ndb_server.engine import paths, splicing
 from ndb_server.engine.steps import Steps
 from ndb_server.errors import RefusedError
 
-from tests.server import model
-from tests.server.model import Location, Tree
+from tests.support import reference_model as model
+from tests.support.reference_model import Location, Tree
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartServer
-from tests.e2e.wire import opened
-from tests.server.filled import exported, run
+from tests.support.data_folders import exported, run
+from tests.support.raw_client import opened
 
 SESSION_FILE = (
     '[{"keys":{"big":"123456789012345678901234567890","cart":{"a":[1,2.50],"b":null},"ü":"\\u0000"},'

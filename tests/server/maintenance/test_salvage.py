@@ -18,8 +18,8 @@ from ndb_server.maintenance.salvage import salvage
 from ndb_server.storage.schema import FILE
 
 from tests.conftest import StartServer
-from tests.e2e.wire import BOUND, opened
-from tests.server.filled import fill, run
+from tests.support.data_folders import fill, run
+from tests.support.raw_client import BOUND, opened
 
 PAGE = 4096
 Damage = Callable[[bytearray], None]

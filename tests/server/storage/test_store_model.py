@@ -36,9 +36,9 @@ from ndb_server.engine.session import NEVER, Session
 from ndb_server.engine.size_estimate import SESSION_BYTES, of_keys
 from ndb_server.storage.store import Store
 
-from tests.server.durable import START, Durable, body, content, raw
-from tests.server.loads import coming
-from tests.server.model import Keys, Model, RefusedByModel, Settings, text
+from tests.support.engine_loads import coming
+from tests.support.journaled_engine import START, Durable, body, content, raw
+from tests.support.reference_model import Keys, Model, RefusedByModel, Settings, text
 
 EVERYTHING = -1
 """What stands for all sessions, where tokens do."""

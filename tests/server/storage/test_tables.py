@@ -34,7 +34,7 @@ from ndb_server.storage.tables import (
     read_sessions,
 )
 
-from tests.server.durable import raw
+from tests.support.journaled_engine import raw
 
 
 @pytest.fixture

@@ -34,7 +34,8 @@ from ndb_server.websocket.connection import (
 )
 from websockets.frames import Frame, Opcode
 
-from tests.e2e.exchanges import (
+from tests.support.raw_client import BOUND, Frames, close, frame, handshake, header, said, text
+from tests.support.websocket_exchanges import (
     ANSWERED,
     BROKEN,
     COUNT,
@@ -44,7 +45,6 @@ from tests.e2e.exchanges import (
     Exchange,
     Said,
 )
-from tests.e2e.wire import BOUND, Frames, close, frame, handshake, header, said, text
 
 TIMEOUTS = Timeouts()
 

@@ -9,8 +9,8 @@ import pytest
 from ndb_server.engine.batch import Batch, Hold
 from websockets.frames import Opcode
 
-from tests.e2e.wire import close, frame, text
 from tests.server.websocket.test_connection import Peer, opened, turns, until
+from tests.support.raw_client import close, frame, text
 
 
 class Held:

@@ -8,7 +8,7 @@ from ndb_protocol import Status
 from ndb_server.engine import paths
 from ndb_server.errors import RefusedError
 
-from tests.server.jsonpath.grammar import SAFE, recognizes
+from tests.support.jsonpath_grammar import SAFE, recognizes
 
 UNICODE = ["é", "\ue000", "\ud7ff", "🙂", "\U0010ffff", "\x80"]
 BLANKS = [" ", "\t", "\n", "\r", " \t\n\r "]

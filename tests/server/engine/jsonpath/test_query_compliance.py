@@ -14,7 +14,7 @@ from ndb_protocol import Status
 from ndb_server.engine import paths
 from ndb_server.errors import RefusedError
 
-from tests.server.jsonpath.grammar import recognizes
+from tests.support.jsonpath_grammar import recognizes
 
 TESTS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "cts.json").read_text())
 
@@ -28,7 +28,7 @@ def passes(test: dict[str, Any]) -> bool:
     path = test["selector"]
     valid = not test.get("invalid_selector", False)
     if recognizes(path) != valid:
-        pytest.fail(f"the grammar beside this is wrong on {path!r}")
+        pytest.fail(f"the grammar of the tests is wrong on {path!r}")
     if not valid:
         with pytest.raises(RefusedError) as caught:
             paths.check_path(path)

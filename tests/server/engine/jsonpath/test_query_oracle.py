@@ -8,10 +8,10 @@ from ndb_protocol import Status
 from ndb_server.engine import paths
 from ndb_server.errors import RefusedError
 
-from tests.server import model
-from tests.server.jsonpath import oracle
-from tests.server.jsonpath.generated import Generator
-from tests.server.jsonpath.grammar import recognizes
+from tests.support import jsonpath_oracle as oracle
+from tests.support import reference_model as model
+from tests.support.jsonpath_generator import Generator
+from tests.support.jsonpath_grammar import recognizes
 
 
 @settings(max_examples=150)

@@ -1,4 +1,4 @@
-"""Servers that are killed at a certain system call: see forking.py."""
+"""Servers that are killed at a certain system call: see fork_server.py."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 from ndb_server.storage.log import RECORD_SIZE
 
-from tests.e2e.wire import opened
+from tests.support.raw_client import opened
 
 
 class Forking:
@@ -18,7 +18,7 @@ class Forking:
 
     def __init__(self, library: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.durability.forking"],
+            [sys.executable, "-m", "tests.support.fork_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

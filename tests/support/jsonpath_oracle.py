@@ -1,8 +1,8 @@
 """RFC 9535 in the simplest way there is: what a query selects, from its parts, without a parser.
 
 A query is `(root, segments)`, where root is "$" or "@"; a segment is `(descends, selectors)`. A
-selector, a condition and a comparable are tuples that begin with what they are; `paths.py` beside
-this makes them, and spells them. Numbers of a document are fractions.
+selector, a condition and a comparable are tuples that begin with what they are;
+`jsonpath_generator` makes them, and spells them. Numbers of a document are fractions.
 """
 
 import re

@@ -15,9 +15,9 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.e2e.wire import Wire, opened, text
-from tests.server.model import Keys, Model, RefusedByModel, Settings
-from tests.server.model import text as value_text
+from tests.support.raw_client import Wire, opened, text
+from tests.support.reference_model import Keys, Model, RefusedByModel, Settings
+from tests.support.reference_model import text as value_text
 
 AHEAD = 32
 """Requests that a writer sends before it reads a reply."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .programs import Missing, chromium, perl
+from tests.support.client_runtimes import Missing, chromium, perl
 
 
 @pytest.mark.parametrize(

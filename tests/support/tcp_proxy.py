@@ -8,7 +8,7 @@ from random import Random
 
 from ndb.frames import frame_bounds
 
-from tests.client.peers import BOUND, HOST, listening
+from tests.support.misbehaving_servers import BOUND, HOST, listening
 
 SIZE = 2**16
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-from tests.docs.pages import ROOT
+from tests.support.documentation_pages import ROOT
 
 PROTOCOL = ROOT / "docs" / "reference" / "protocol"
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 from random import Random
 from typing import Any, TypeVar
 
-from tests.server.jsonpath.oracle import Part
+from tests.support.jsonpath_oracle import Part
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ SECTOR = 512
 _HEAD = re.compile(rb"([a-z]+) (\d+) (\d+) (.+)\n")
 
 
-def compiled(folder: Path, source: str = "files.c") -> Path:
+def compiled(folder: Path, source: str = "file_calls.c") -> Path:
     """Return what is to be loaded with LD_PRELOAD: see the source."""
     compiler = shutil.which("cc")
     if compiler is None:

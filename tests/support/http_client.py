@@ -6,7 +6,7 @@ from contextlib import closing
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.wire import BOUND
+from tests.support.raw_client import BOUND
 
 
 def get(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from websockets.frames import Frame, Opcode
 
-from tests.e2e.wire import close, frame, header, text
+from tests.support.raw_client import close, frame, header, text
 
 Said = str | tuple[int, str] | bytes
 """A message, a close frame's code and reason, or a pong's payload."""
