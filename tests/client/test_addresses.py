@@ -11,7 +11,8 @@ import uvloop
 from ndb import ConnectError, KvClient
 
 from tests.conftest import Server, StartServer
-from tests.support.misbehaving_servers import BOUND, HOST
+from tests.support.misbehaving_servers import HOST
+from tests.support.waiting import BOUND
 
 NAME = "ndb.example"
 

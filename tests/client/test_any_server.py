@@ -7,7 +7,8 @@ from typing import Any
 from ndb import ConnectionPolicy, NdbException, SessionClient
 
 from tests.support.event_loops import BOTH_LOOPS, Factory, run
-from tests.support.misbehaving_servers import BOUND, NDB, NEMESISDB, RawPeer, raw_peer, reply, text
+from tests.support.misbehaving_servers import NDB, NEMESISDB, RawPeer, raw_peer, reply, text
+from tests.support.waiting import BOUND
 
 WORKERS = 30
 CALLS = 30

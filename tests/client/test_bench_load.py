@@ -14,7 +14,8 @@ from ndb.figures import total
 from websockets.asyncio.server import ServerConnection
 
 from tests.conftest import Server
-from tests.support.misbehaving_servers import BOUND, HOST, peer, reply
+from tests.support.misbehaving_servers import HOST, peer, reply
+from tests.support.waiting import BOUND
 
 IN_FLIGHT = 4
 CLIENTS = 3

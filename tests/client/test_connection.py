@@ -32,18 +32,9 @@ from ndb.servers import parse_servers
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode, Opcode
 
-from tests.support.misbehaving_servers import (
-    BOUND,
-    HOST,
-    NDB,
-    RawPeer,
-    frame,
-    peer,
-    raw_peer,
-    reply,
-    text,
-    until,
-)
+from tests.support.event_loop_turns import until
+from tests.support.misbehaving_servers import HOST, NDB, RawPeer, frame, peer, raw_peer, reply, text
+from tests.support.waiting import BOUND
 
 T = TypeVar("T")
 

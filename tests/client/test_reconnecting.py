@@ -31,17 +31,9 @@ from ndb.policy import Backoff
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode, Frame, Opcode
 
-from tests.support.misbehaving_servers import (
-    BOUND,
-    HOST,
-    RawPeer,
-    frame,
-    peer,
-    raw_peer,
-    reply,
-    text,
-    until,
-)
+from tests.support.event_loop_turns import until
+from tests.support.misbehaving_servers import HOST, RawPeer, frame, peer, raw_peer, reply, text
+from tests.support.waiting import BOUND
 
 CERTIFICATE = Path(__file__).parents[1] / "support" / "localhost.pem"
 SECRET = "hunter2-marked"

@@ -14,7 +14,7 @@ from ndb_protocol.conformance.scenarios import (
     matches,
 )
 
-from tests.support.raw_client import BOUND
+from tests.support.waiting import BOUND
 
 SERVED = [
     scenario

@@ -16,7 +16,7 @@ from tests.conftest import Server, StartServer
 from tests.e2e.test_server_admission import Authority, added
 from tests.support.conformance_kit import run_kit
 from tests.support.in_process_server import running
-from tests.support.raw_client import BOUND
+from tests.support.waiting import BOUND
 
 SERVERS: dict[str, Callable[[Path], list[str]]] = {
     "in memory": lambda _: [],

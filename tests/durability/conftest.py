@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Server
 from tests.support.file_calls import compiled
 from tests.support.killed_servers import Forking
-from tests.support.raw_client import BOUND
+from tests.support.waiting import BOUND
 
 
 def run(*command: str) -> str:

@@ -16,7 +16,8 @@ import pytest
 
 from tests.conftest import Server, StartServer
 from tests.support.file_calls import compiled
-from tests.support.raw_client import Wire, opened, until
+from tests.support.raw_client import Wire, opened
+from tests.support.waiting import until
 
 HOUR = 3600
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Server, StartServer
-from tests.support.raw_client import BOUND, opened
+from tests.support.raw_client import opened
 from tests.support.recorded_traffic import Seen, Written, check, read, write
 from tests.support.reference_model import Model
+from tests.support.waiting import BOUND
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "20"))
 """How often the server is killed, half of the times at each level of durability."""

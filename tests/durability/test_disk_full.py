@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,9 @@ import pytest
 from tests.conftest import StartServer
 from tests.durability.conftest import faults, run
 from tests.e2e.test_server_admission import added, admitted
-from tests.support.raw_client import BOUND, Wire, opened, text, until
+from tests.support.process_memory import peak_bytes
+from tests.support.raw_client import Wire, opened, text
+from tests.support.waiting import BOUND, until
 
 REFUSED = "changes can't be made durable and are refused"
 AGAIN = "changes are durable again"
@@ -255,9 +256,7 @@ def test_a_slow_disk_does_not_make_replies_pile_up(
             assert wire.reply() == {"KV_SET_RSP": {"st": 1}}
             for _ in range(100):
                 assert wire.reply()["KV_GET_RSP"]["keys"] == {"large": large}
-        peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())
-        assert peak is not None
-        assert int(peak[1]) < 250_000
+        assert peak_bytes(server.pid) < 250_000 * 1024
 
 
 def test_the_second_server_on_a_folder_is_told_which_process_has_it(

@@ -14,7 +14,8 @@ from ndb_server.storage.store import LOCK
 from tests.conftest import Server, StartServer
 from tests.durability.test_disk_full import AGAIN, REFUSED, everything
 from tests.support.http_client import get
-from tests.support.raw_client import Wire, opened, until
+from tests.support.raw_client import Wire, opened
+from tests.support.waiting import until
 
 LOST = f"{REFUSED}: the data folder or a file of the store was removed or replaced"
 

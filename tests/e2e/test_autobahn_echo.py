@@ -8,7 +8,8 @@ import pytest
 from websockets.frames import Opcode
 
 from tests.support.documentation_pages import ROOT
-from tests.support.raw_client import BOUND, Wire, close, frame, handshake, opened
+from tests.support.raw_client import Wire, close, frame, handshake, opened
+from tests.support.waiting import BOUND
 
 
 @pytest.fixture(params=[(), ("--plain",)], ids=["ours", "plain"])

@@ -35,8 +35,9 @@ from ndb.core import Request
 from ndb_protocol import COMMANDS
 
 from tests.conftest import Server, StartServer
-from tests.support.misbehaving_servers import BOUND, until
+from tests.support.event_loop_turns import until
 from tests.support.tcp_proxy import Fault, Proxy, Way, proxied
+from tests.support.waiting import BOUND
 
 FAULTS = int(os.environ.get("NDB_FAULTS", "400"))
 SEED = os.environ.get("NDB_FAULTS_SEED", "1")

@@ -13,7 +13,7 @@ from ndb import ConnectError, KvClient
 
 from tests.conftest import StartServer
 from tests.support.event_loops import BOTH_LOOPS, Factory, run
-from tests.support.raw_client import BOUND
+from tests.support.waiting import BOUND
 
 CERTIFICATE = str(Path(__file__).parents[1] / "support" / "localhost.pem")
 TLS = (f"--tls-cert={CERTIFICATE}", f"--tls-key={CERTIFICATE}")

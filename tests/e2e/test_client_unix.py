@@ -14,7 +14,7 @@ from ndb import ConnectError, KvClient, SessionClient
 
 from tests.conftest import StartServer
 from tests.e2e.test_server_admission import added
-from tests.support.raw_client import BOUND
+from tests.support.waiting import BOUND
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from ndb_protocol.commands import Role
 
 from tests.conftest import Server, StartServer
 from tests.support.http_client import get, labelled, ops_port
-from tests.support.raw_client import BOUND, Wire, close, handshake, opened, text, until
+from tests.support.raw_client import Wire, close, handshake, opened, text
+from tests.support.waiting import BOUND, until
 
 ENDED = (ConnectionError, ssl.SSLError, AssertionError)
 """What `Wire` raises where the server ends the connection."""

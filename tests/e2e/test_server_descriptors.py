@@ -13,7 +13,8 @@ import pytest
 from tests.conftest import Server, StartServer
 from tests.e2e.test_server_admission import added
 from tests.support.http_client import ops_port, scrape
-from tests.support.raw_client import Wire, handshake, opened, until
+from tests.support.raw_client import Wire, handshake, opened
+from tests.support.waiting import until
 
 MOST = 100
 """How many descriptors the servers here may have."""

@@ -15,19 +15,9 @@ from websockets.frames import Opcode
 from tests.conftest import Server, StartServer
 from tests.e2e.test_server_admission import PARAMS
 from tests.support.http_client import labelled, scrape
-from tests.support.raw_client import (
-    BOUND,
-    Wire,
-    all_opened,
-    close,
-    frame,
-    handshake,
-    header,
-    opened,
-    resident_bytes,
-    text,
-    until,
-)
+from tests.support.process_memory import resident_bytes
+from tests.support.raw_client import Wire, all_opened, close, frame, handshake, header, opened, text
+from tests.support.waiting import BOUND, until
 
 LIMITS = {
     "--max-message-size": "64k",

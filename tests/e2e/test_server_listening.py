@@ -18,7 +18,9 @@ from tests.conftest import Server, StartServer
 from tests.e2e.test_server_admission import Authority, added, admitted, answer
 from tests.e2e.test_server_operation import activated
 from tests.support.http_client import get, ops_port
-from tests.support.raw_client import BOUND, Wire, handshake, needs_ipv6, opened
+from tests.support.ipv6 import needs_ipv6
+from tests.support.raw_client import Wire, handshake, opened
+from tests.support.waiting import BOUND
 
 LOOPS = ["uvloop", "asyncio"]
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import StartServer
-from tests.support.raw_client import Wire, opened, resident_bytes, text
+from tests.support.process_memory import resident_bytes
+from tests.support.raw_client import Wire, opened, text
 
 LIMIT = 16 * 2**20
 TOLERANCE = 0.3

@@ -18,7 +18,8 @@ from websockets.frames import Opcode
 from tests.conftest import Server, StartServer
 from tests.durability.conftest import faults
 from tests.support.http_client import Samples, get, labelled, ops_port, scrape
-from tests.support.raw_client import Wire, close, frame, handshake, text, until
+from tests.support.raw_client import Wire, close, frame, handshake, text
+from tests.support.waiting import until
 
 
 @dataclass

@@ -20,7 +20,8 @@ import pytest
 from tests.conftest import Server, StartServer
 from tests.support.data_folders import fill
 from tests.support.http_client import get, ops_port, scrape
-from tests.support.raw_client import BOUND, Wire, close, handshake, opened, text, until
+from tests.support.raw_client import Wire, close, handshake, opened, text
+from tests.support.waiting import BOUND, until
 
 GOING_AWAY = (1001, "server is shutting down")
 

@@ -21,7 +21,8 @@ from tests.e2e.test_server_admission import (
     encrypted,
 )
 from tests.support.http_client import get, labelled, ops_port
-from tests.support.raw_client import Wire, handshake, opened, until
+from tests.support.raw_client import Wire, handshake, opened
+from tests.support.waiting import until
 
 
 def counted(port: int, **headers: str) -> dict[str, float]:

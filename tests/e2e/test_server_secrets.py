@@ -11,7 +11,8 @@ from websockets.frames import Opcode
 
 from tests.conftest import StartServer
 from tests.e2e.test_server_admission import added
-from tests.support.raw_client import BOUND, Wire, close, frame, handshake, text
+from tests.support.raw_client import Wire, close, frame, handshake, text
+from tests.support.waiting import BOUND
 
 MARK = "5ecre7"
 

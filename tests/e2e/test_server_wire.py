@@ -7,17 +7,8 @@ import pytest
 from websockets.frames import Opcode
 
 from tests.conftest import Server
-from tests.support.raw_client import (
-    BOUND,
-    Wire,
-    close,
-    frame,
-    handshake,
-    header,
-    opened,
-    text,
-    until,
-)
+from tests.support.raw_client import Wire, close, frame, handshake, header, opened, text
+from tests.support.waiting import BOUND, until
 from tests.support.websocket_exchanges import ANSWERED, BROKEN, COUNT, COUNTED
 
 LIMIT = 4 * 2**20

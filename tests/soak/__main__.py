@@ -25,7 +25,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.support.http_client import ops_port, scrape
-from tests.support.raw_client import resident_bytes
+from tests.support.process_memory import resident_bytes
 
 from .load import CLIENTS, Load
 

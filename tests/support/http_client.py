@@ -6,7 +6,7 @@ from contextlib import closing
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.raw_client import BOUND
+from tests.support.waiting import BOUND
 
 
 def get(

@@ -18,7 +18,7 @@ from ndb_server.engine.record import deadline_of, settings_of, unsigned
 from ndb_server.limits import UNLIMITED, Limits
 from ndb_server.storage.store import Store
 
-from tests.support.raw_client import BOUND
+from tests.support.waiting import BOUND
 
 START = 1_700_000_000_000
 

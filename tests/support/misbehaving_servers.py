@@ -12,12 +12,12 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from tests.support.waiting import BOUND
+
 HOST = "127.0.0.1"
 NDB = {"serverVersion": "1", "persistEnabled": False, "protocol": 1}
 """What a server tells of itself that keeps the promises of the protocol."""
 NEMESISDB = {"serverVersion": "0.7.4", "persistEnabled": False}
-BOUND = 60
-"""The most that a test waits for something, in seconds."""
 
 
 @asynccontextmanager
@@ -146,10 +146,3 @@ def text(message: str) -> bytes:
 def reply(name: str, **body: Any) -> str:
     """Return the reply to command `name`."""
     return msgspec.json.encode({f"{name}_RSP": {"st": 1, **body}}).decode()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the event loop run until `condition` holds."""
-    async with asyncio.timeout(BOUND):
-        while not condition():  # noqa: ASYNC110 (nobody sets an event)
-            await asyncio.sleep(0)

@@ -7,32 +7,16 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-import pytest
 from ndb_protocol.conformance.wire import most_kept
 from websockets.frames import Close, Frame, Opcode
 from websockets.streams import StreamReader
 
-BOUND = 60
-"""The most that a test waits for something, in seconds."""
-
-T = TypeVar("T")
-
-
-def _has_ipv6() -> bool:
-    try:
-        with socket.create_server(("::1", 0), family=socket.AF_INET6):
-            return True
-    except OSError:
-        return False
-
-
-# Some containers have no IPv6 at all: there is nothing to listen to, and nothing to be tested.
-needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no ::1")
+from tests.support.waiting import BOUND
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -45,14 +29,6 @@ UPGRADE = {
     "Sec-WebSocket-Key": KEY,
     "Sec-WebSocket-Version": "13",
 }
-
-
-def until(condition: Callable[[], T]) -> T:
-    """Ask `condition` again and again until what it returns is true; return that."""
-    deadline = time.monotonic() + BOUND
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came to that"
-    return found
 
 
 def handshake(subprotocols: str | None = None, start: str = "GET / HTTP/1.1", **more: str) -> bytes:
@@ -297,9 +273,3 @@ def all_opened(port: int, count: int) -> Iterator[list[Wire]]:
 def set_requests(numbers: Iterable[int]) -> bytes:
     """Return a request to store key "n", for each of the numbers."""
     return b"".join(text({"KV_SET": {"keys": {"n": number}}}) for number in numbers)
-
-
-def resident_bytes(pid: int) -> int:
-    """Return how much memory of a process is resident."""
-    pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")

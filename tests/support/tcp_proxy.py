@@ -8,7 +8,8 @@ from random import Random
 
 from ndb.frames import frame_bounds
 
-from tests.support.misbehaving_servers import BOUND, HOST, listening
+from tests.support.misbehaving_servers import HOST, listening
+from tests.support.waiting import BOUND
 
 SIZE = 2**16
 

@@ -11,8 +11,8 @@ from ndb_server.access.tls import Certificates
 from ndb_server.server import server as server_module
 from ndb_server.server.server import Options, Server
 
-from tests.server.websocket.test_connection import turns
-from tests.support.raw_client import BOUND
+from tests.support.event_loop_turns import turns
+from tests.support.waiting import BOUND
 
 
 def issued(folder: Path, end: timedelta) -> Certificates:

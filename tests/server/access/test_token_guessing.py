@@ -9,7 +9,7 @@ from ndb_server.access.token_guessing import Guesses
 from ndb_server.engine.batch import Batch, Hold
 from ndb_server.websocket.connection import Respond
 
-from tests.support.raw_client import BOUND
+from tests.support.waiting import BOUND
 
 
 class Engine:

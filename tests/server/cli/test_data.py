@@ -29,7 +29,8 @@ from ndb_server.storage.schema import FILE
 
 from tests.conftest import Server, StartServer
 from tests.support.data_folders import FAR, exported, fill, run
-from tests.support.raw_client import BOUND, Wire, opened
+from tests.support.raw_client import Wire, opened
+from tests.support.waiting import BOUND
 
 SESSION = (
     '{"tkn":"18446744073709551615","expiry":{"duration":60,"deleteSession":true,'

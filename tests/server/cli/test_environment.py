@@ -9,7 +9,7 @@ from ndb_server.cli import main as cli
 from ndb_server.cli.environment import set_aside
 
 from tests.conftest import StartServer
-from tests.support.raw_client import BOUND
+from tests.support.waiting import BOUND
 
 OPTIONS = cli._variables()
 

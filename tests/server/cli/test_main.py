@@ -18,7 +18,9 @@ from ndb_server.cli import main as cli
 from websockets.sync.client import connect
 
 from tests.conftest import Server, StartServer
-from tests.support.raw_client import BOUND, Wire, needs_ipv6, opened
+from tests.support.ipv6 import needs_ipv6
+from tests.support.raw_client import Wire, opened
+from tests.support.waiting import BOUND
 
 NOT_OURS = "192.0.2.1"
 """An address that no machine has (RFC 5737)."""

@@ -19,7 +19,8 @@ from ndb_server.storage.schema import FILE
 
 from tests.conftest import StartServer
 from tests.support.data_folders import fill, run
-from tests.support.raw_client import BOUND, opened
+from tests.support.raw_client import opened
+from tests.support.waiting import BOUND
 
 PAGE = 4096
 Damage = Callable[[bytearray], None]

@@ -15,8 +15,8 @@ import pytest
 from ndb_server.server import acceptor as accepting
 from ndb_server.server.acceptor import Acceptor, Pause
 
-from tests.server.websocket.test_connection import turns
-from tests.support.raw_client import BOUND
+from tests.support.event_loop_turns import turns
+from tests.support.waiting import BOUND
 
 PAUSED = "not accepting connections"
 AGAIN = "accepting connections again"

@@ -12,8 +12,8 @@ from ndb_server.server.server import Options, Server
 from ndb_server.storage.files import lock
 from ndb_server.storage.store import LOCK
 
-from tests.server.websocket.test_connection import turns
-from tests.support.raw_client import BOUND
+from tests.support.event_loop_turns import turns
+from tests.support.waiting import BOUND
 
 
 async def stop_after(count: int, server: Server) -> bool:

@@ -29,7 +29,7 @@ from ndb_server.storage.wal_size import WriteAheadLog
 
 from tests.support.engine_loads import coming
 from tests.support.journaled_engine import START, OnDisk, content, on_disk, raw, write
-from tests.support.raw_client import BOUND, until
+from tests.support.waiting import BOUND, until
 
 SLIDING = Expiry(duration=60, deleteSession=True, extendOnSetAdd=True, extendOnGet=True)
 LARGE = {f"key{number:02}": Raw(b'"%b"' % (b"x" * 100)) for number in range(8)}

@@ -9,7 +9,6 @@ import select
 import socket
 import struct
 import termios
-import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -34,7 +33,9 @@ from ndb_server.websocket.connection import (
 )
 from websockets.frames import Frame, Opcode
 
-from tests.support.raw_client import BOUND, Frames, close, frame, handshake, header, said, text
+from tests.support.event_loop_turns import turns, until
+from tests.support.raw_client import Frames, close, frame, handshake, header, said, text
+from tests.support.waiting import BOUND
 from tests.support.websocket_exchanges import (
     ANSWERED,
     BROKEN,
@@ -129,21 +130,6 @@ class Peer:
 def dateless(head: bytes) -> bytes:
     lines = head.split(b"\r\n")
     return b"\r\n".join(line for line in lines if not line.startswith(b"Date: "))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the event loop run until `condition` holds."""
-    # The event loop's own clock may stand still.
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to that"
-        await asyncio.sleep(0)
-
-
-async def turns(count: int = 10) -> None:
-    """Let the event loop do what it can do by now, and what follows from that."""
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 async def test_where_not_all_was_run_at_once_the_others_have_their_turn_first() -> None:

@@ -9,7 +9,8 @@ import pytest
 from ndb_server.engine.batch import Batch, Hold
 from websockets.frames import Opcode
 
-from tests.server.websocket.test_connection import Peer, opened, turns, until
+from tests.server.websocket.test_connection import Peer, opened
+from tests.support.event_loop_turns import turns, until
 from tests.support.raw_client import close, frame, text
 
 
