@@ -10,8 +10,8 @@ import pytest
 import uvloop
 from ndb import ConnectError, KvClient
 
-from tests.conftest import Server, StartServer
 from tests.support.misbehaving_servers import HOST
+from tests.support.server_process import Server, StartServer
 from tests.support.waiting import BOUND
 
 NAME = "ndb.example"

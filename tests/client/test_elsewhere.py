@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from ndb import InvalidState, KvClient
 
-from tests.conftest import StartServer
 from tests.support.event_loops import BOTH_LOOPS, FACTORIES, Factory, run
+from tests.support.server_process import StartServer
 
 Use = Callable[[KvClient], Any]
 USES: dict[str, Use] = {

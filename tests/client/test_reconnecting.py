@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,11 +30,11 @@ from ndb.policy import Backoff
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode, Frame, Opcode
 
+from tests.support.certificates import SELF_SIGNED
 from tests.support.event_loop_turns import until
 from tests.support.misbehaving_servers import HOST, RawPeer, frame, peer, raw_peer, reply, text
 from tests.support.waiting import BOUND
 
-CERTIFICATE = Path(__file__).parents[1] / "support" / "localhost.pem"
 SECRET = "hunter2-marked"
 QUICK = ConnectionPolicy(initial_backoff=0.001, max_backoff=0.01)
 WATCHFUL = ConnectionPolicy(
@@ -723,14 +722,14 @@ async def test_a_context_says_whom_to_trust_and_what_certificate_to_show() -> No
         async for _ in server:
             await server.send(reply("KV_COUNT", cnt=1))
 
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=CERTIFICATE)
-    context.load_cert_chain(CERTIFICATE)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=SELF_SIGNED)
+    context.load_cert_chain(SELF_SIGNED)
     context.verify_mode = ssl.CERT_REQUIRED
-    trusting = ssl.create_default_context(cafile=CERTIFICATE)
+    trusting = ssl.create_default_context(cafile=SELF_SIGNED)
     async with peer(handler, context) as url:
         # The server tells that it wants a certificate after the client's side of the handshake.
         with pytest.raises(ConnectError, match=r"can't connect to localhost:\d+: "):
             await KvClient(url, ssl=trusting).open()
-        trusting.load_cert_chain(CERTIFICATE)
+        trusting.load_cert_chain(SELF_SIGNED)
         async with KvClient(url, ssl=trusting) as client:
             assert await client.count() == 1

@@ -20,8 +20,8 @@ from ndb import (
 )
 from websockets.asyncio.server import ServerConnection
 
-from tests.conftest import StartServer
 from tests.support.misbehaving_servers import peer, reply
+from tests.support.server_process import StartServer
 
 TKN = 0x1234_5678_90AB_CDEF
 SESSION = Session(TKN)

@@ -12,10 +12,11 @@ from ndb_protocol.conformance.servers import check_server
 from ndb_server.server.server import Options
 from ndb_server.websocket.connection import Timeouts
 
-from tests.conftest import Server, StartServer
-from tests.e2e.test_server_admission import Authority, added
+from tests.support.certificates import Authority
 from tests.support.conformance_kit import run_kit
+from tests.support.credentials import added
 from tests.support.in_process_server import running
+from tests.support.server_process import Server, StartServer
 from tests.support.waiting import BOUND
 
 SERVERS: dict[str, Callable[[Path], list[str]]] = {

@@ -17,9 +17,9 @@ from ndb_protocol.conformance.scenarios import (
     matches,
 )
 
-from tests.protocol.test_vectors import NOT_BY_TEXT
 from tests.support.documentation_pages import ROOT
 from tests.support.protocol_requirements import requirements
+from tests.support.unprovoked_statuses import NOT_BY_TEXT
 
 MANIFEST = json.loads((files("ndb_protocol.conformance") / "manifest.json").read_text())
 TIED: dict[str, list[str]] = MANIFEST["must"]

@@ -25,8 +25,8 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from tests.conftest import Server, StartServer
 from tests.support.documentation_pages import DEFAULT_URI, Block, blocks, name, pages_with
+from tests.support.server_process import Server, StartServer
 
 SERVER = "ndb-server"
 PRINTS_AND_EXITS = {"--help", "--version"}

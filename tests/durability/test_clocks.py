@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.conftest import Server, StartServer
-from tests.support.file_calls import compiled
+from tests.support.preloaded_libraries import compiled
 from tests.support.raw_client import Wire, opened
+from tests.support.server_process import Server, StartServer
 from tests.support.waiting import until
 
 HOUR = 3600

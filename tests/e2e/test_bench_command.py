@@ -14,8 +14,8 @@ import pytest
 from ndb import SessionClient
 from ndb.bench import OPERATIONS
 
-from tests.conftest import Server
 from tests.support.documentation_pages import ROOT, blocks
+from tests.support.server_process import Server
 from tests.support.waiting import BOUND
 
 NDB = (sys.executable, "-m", "ndb")

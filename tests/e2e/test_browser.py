@@ -12,8 +12,8 @@ from threading import Thread
 
 import pytest
 
-from tests.conftest import StartServer
 from tests.support.client_runtimes import chromium
+from tests.support.server_process import StartServer
 from tests.support.waiting import BOUND
 
 PAGE = """<!doctype html><script type="module">

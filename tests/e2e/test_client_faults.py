@@ -34,8 +34,8 @@ from ndb.baseclient import BaseClient
 from ndb.core import Request
 from ndb_protocol import COMMANDS
 
-from tests.conftest import Server, StartServer
 from tests.support.event_loop_turns import until
+from tests.support.server_process import Server, StartServer
 from tests.support.tcp_proxy import Fault, Proxy, Way, proxied
 from tests.support.waiting import BOUND
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Server, StartServer
-from tests.e2e.test_server_admission import Authority
+from tests.support.certificates import Authority
 from tests.support.http_client import get, labelled, ops_port
+from tests.support.server_process import Server, StartServer
 from tests.support.waiting import until
 
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from websockets.frames import Opcode
 
-from tests.conftest import Server, StartServer
 from tests.support.raw_client import Wire, close, frame, opened, text
+from tests.support.server_process import Server, StartServer
 from tests.support.waiting import BOUND, until
 
 LARGE = "x" * 4_000_000

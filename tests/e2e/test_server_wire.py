@@ -6,8 +6,8 @@ import ssl
 import pytest
 from websockets.frames import Opcode
 
-from tests.conftest import Server
 from tests.support.raw_client import Wire, close, frame, handshake, header, opened, text
+from tests.support.server_process import Server
 from tests.support.waiting import BOUND, until
 from tests.support.websocket_exchanges import ANSWERED, BROKEN, COUNT, COUNTED
 

@@ -1,13 +1,10 @@
 """Data folders with something in them, for the tests of the commands around them."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from msgspec import Raw
 from ndb_protocol.messages import Expiry
-from ndb_server.cli import main as cli
 from ndb_server.engine.keymap import pack
 from ndb_server.engine.session import NEVER, Session, settings
 from ndb_server.maintenance.importer import KeyEntry, SessionEntry, bring_in
@@ -35,23 +32,3 @@ def fill(folder: Path, count: int = 1000) -> Path:
     folder.mkdir()
     bring_in(folder, entries(count))
     return folder / FILE
-
-
-def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Run the program; return its status and what it said."""
-    capfd.readouterr()
-    status = 0
-    try:
-        cli.main([str(argument) for argument in arguments])
-    except SystemExit as exit:
-        status = int(exit.code or 0)
-    sys.stdout.flush()
-    said = capfd.readouterr()
-    return status, said.out, said.err
-
-
-def exported(capfd: pytest.CaptureFixture[str], folder: Path, *more: str) -> list[str]:
-    """Return the lines of an export that succeeds."""
-    status, out, err = run(capfd, "export", "--data-dir", folder, *more)
-    assert (status, err) == (0, "")
-    return out.splitlines()

@@ -7,30 +7,15 @@ number of its sectors, whatever the order; a file's name only once its folder wa
 import random
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 SECTOR = 512
 """What a disk writes whole, in bytes."""
 
 _HEAD = re.compile(rb"([a-z]+) (\d+) (\d+) (.+)\n")
-
-
-def compiled(folder: Path, source: str = "file_calls.c") -> Path:
-    """Return what is to be loaded with LD_PRELOAD: see the source."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("a C compiler is not installed")
-    library = folder / f"{source}.so"
-    path = Path(__file__).with_name(source)
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(path), "-ldl"]
-    subprocess.run(command, check=True)
-    return library
 
 
 class Call(NamedTuple):

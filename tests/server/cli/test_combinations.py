@@ -7,11 +7,11 @@ import pytest
 from ndb_server.cli import main as cli
 from ndb_server.cli.combinations import contradiction, remarks
 
-from tests.conftest import StartServer
-from tests.e2e.test_server_operation import activated, listening
-from tests.server.cli.test_main import error_of, nothing_configured, signals_as_before
+from tests.support.command_line import error_of
+from tests.support.server_process import StartServer
+from tests.support.socket_activation import activated, listening
 
-__all__ = ["nothing_configured", "signals_as_before"]
+pytestmark = pytest.mark.usefixtures("nothing_configured", "signals_as_before")
 
 ALONE = {
     *("host", "port", "unix", "log-level", "log-format", "data-dir", "loop", "metrics", "ops-port"),

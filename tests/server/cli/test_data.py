@@ -27,9 +27,11 @@ from ndb_server.maintenance.snapshot import looking
 from ndb_server.storage.log import IN_LOG, Record
 from ndb_server.storage.schema import FILE
 
-from tests.conftest import Server, StartServer
-from tests.support.data_folders import FAR, exported, fill, run
+from tests.support.command_line import exported, run
+from tests.support.data_folders import FAR, fill
+from tests.support.mounted_disks import mounted
 from tests.support.raw_client import Wire, opened
+from tests.support.server_process import Server, StartServer
 from tests.support.waiting import BOUND
 
 SESSION = (
@@ -649,15 +651,10 @@ def test_a_store_that_was_not_closed_in_order_cannot_be_read_on_a_disk_that_is_r
         client.request("KV_SET", keys={"motd": "hello"})
     server.kill()
     (folder / f"{FILE}-shm").unlink()
-    mounted = ["mount", "--bind", "-o", "ro", str(folder), str(folder)]
-    if subprocess.run(mounted, capture_output=True, check=False).returncode:
-        pytest.skip("nothing can be mounted here")
-    try:
+    with mounted(folder, "--bind", "-o", "ro", str(folder)):
         for command in ("check", "export"):
             status, _, err = run(capfd, command, "--data-dir", folder)
             assert status == 2
             assert "copy the folder to a place where it is writable" in err
         shutil.copytree(folder, tmp_path / "copy")
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
     assert len(exported(capfd, tmp_path / "copy")) == 1

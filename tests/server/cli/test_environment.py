@@ -8,7 +8,7 @@ import pytest
 from ndb_server.cli import main as cli
 from ndb_server.cli.environment import set_aside
 
-from tests.conftest import StartServer
+from tests.support.server_process import StartServer
 from tests.support.waiting import BOUND
 
 OPTIONS = cli._variables()

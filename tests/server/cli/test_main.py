@@ -3,11 +3,9 @@
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,52 +15,16 @@ import pytest
 from ndb_server.cli import main as cli
 from websockets.sync.client import connect
 
-from tests.conftest import Server, StartServer
+from tests.support.command_line import error_of
 from tests.support.ipv6 import needs_ipv6
 from tests.support.raw_client import Wire, opened
+from tests.support.server_process import Server, StartServer
 from tests.support.waiting import BOUND
+
+pytestmark = pytest.mark.usefixtures("nothing_configured", "signals_as_before")
 
 NOT_OURS = "192.0.2.1"
 """An address that no machine has (RFC 5737)."""
-
-
-@pytest.fixture(autouse=True)
-def nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin each test as a process begins."""
-    for name in [name for name in os.environ if name.startswith("NDB_")]:
-        monkeypatch.delenv(name)
-    # Where it is not what is tested, a server may listen on any address.
-    monkeypatch.setenv("NDB_INSECURE", "true")
-    monkeypatch.setattr(cli.app, "config", cli.app.config)
-
-
-@pytest.fixture(autouse=True)
-def signals_as_before() -> Iterator[None]:
-    """Undo what is done to signals in a process that is about to end."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-
-
-def error_of(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run the program, which must not start; return the one line it says."""
-    # A server that starts where it should not would run on.
-    stop = threading.Timer(BOUND, os.kill, (os.getpid(), signal.SIGTERM))
-    stop.start()
-    try:
-        with pytest.raises(SystemExit) as caught:
-            cli.main([*arguments])
-    finally:
-        stop.cancel()
-    assert caught.value.code == 2
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert err.endswith("\n")
-    [line] = err.splitlines()
-    assert line.startswith("ndb-server: ")
-    return line
 
 
 def process_that_fails(*arguments: str, **environment: str) -> str:

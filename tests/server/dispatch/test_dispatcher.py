@@ -15,7 +15,7 @@ from ndb_server.engine.engine import Engine
 from ndb_server.errors import RefusedError
 from ndb_server.limits import Limits
 
-from tests.e2e.test_server_admission import PARAMS
+from tests.support.valid_params import PARAMS
 
 TOKEN = 1234567890123456789
 SECRET = "a value that is nobody's business"

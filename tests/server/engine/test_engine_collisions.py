@@ -14,8 +14,8 @@ from ndb_server.engine.engine import Engine
 from ndb_server.engine.journal import Journal
 from ndb_server.errors import RefusedError
 
-from tests.e2e.test_server_admission import PARAMS
 from tests.support.journaled_engine import START, Disk
+from tests.support.valid_params import PARAMS
 
 MANY = 2000
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import StartServer
-from tests.support.data_folders import exported, run
+from tests.support.command_line import exported, run
 from tests.support.raw_client import opened
+from tests.support.server_process import StartServer
 
 SESSION_FILE = (
     '[{"keys":{"big":"123456789012345678901234567890","cart":{"a":[1,2.50],"b":null},"ü":"\\u0000"},'

@@ -17,9 +17,10 @@ from ndb_server.maintenance.check import check_store
 from ndb_server.maintenance.salvage import salvage
 from ndb_server.storage.schema import FILE
 
-from tests.conftest import StartServer
-from tests.support.data_folders import fill, run
+from tests.support.command_line import run
+from tests.support.data_folders import fill
 from tests.support.raw_client import opened
+from tests.support.server_process import StartServer
 from tests.support.waiting import BOUND
 
 PAGE = 4096

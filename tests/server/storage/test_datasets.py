@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import resource
-import shutil
 import sqlite3
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,6 +19,8 @@ from ndb_server.engine.session import Session
 from ndb_server.errors import RefusedError
 from ndb_server.limits import UNLIMITED, Limits
 from ndb_server.storage.datasets import Datasets
+
+from tests.support.mounted_disks import mounted
 
 NAMES = ["evening", "a", "A.b_c-9", "0", "-", "_", "a.", "a..b", "x" * 64, "CON", "a.sqlite"]
 NO_NAMES = [
@@ -494,15 +495,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, of one megabyte."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    mount = shutil.which("mount")
-    mounted = mount and subprocess.run(command, capture_output=True, text=True, check=False)
-    if not mounted or mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted and mounted.stderr}")
-    try:
+    with mounted(disk, "-t", "tmpfs", "-o", "size=1m", "tmpfs"):
         yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def make_read_only(disk: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from ndb_server.engine.batch import Batch, Hold
 from websockets.frames import Opcode
 
-from tests.server.websocket.test_connection import Peer, opened
 from tests.support.event_loop_turns import turns, until
+from tests.support.in_process_connections import Peer, opened
 from tests.support.raw_client import close, frame, text
 
 
