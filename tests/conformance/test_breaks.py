@@ -10,10 +10,10 @@ from ndb_server.server.server import Options
 
 from tests.support.break_registry import Break
 from tests.support.in_process_server import running
+from tests.support.project_sources import ROOT
 
 from .breaks import BREAKS, table
 
-ROOT = Path(__file__).parents[2]
 SCENARIOS = {scenario.id: scenario for scenario in load_scenarios()}
 SOON = 1.0
 """Seconds after which a broken server's silence is taken for what it is."""

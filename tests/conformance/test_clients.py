@@ -2,17 +2,16 @@
 
 import shlex
 import sys
-from pathlib import Path
 
 import pytest
 from ndb_protocol.conformance.scenarios import load_client_scenarios, matches
 
 from tests.support.client_runtimes import chromium, node, perl
 from tests.support.conformance_kit import run_kit
+from tests.support.project_sources import ROOT
 
 from .broken_client import BREAKS
 
-ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "docs" / "clients"
 PYTHON = shlex.quote(sys.executable)
 

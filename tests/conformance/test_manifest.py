@@ -17,7 +17,7 @@ from ndb_protocol.conformance.scenarios import (
     matches,
 )
 
-from tests.support.documentation_pages import ROOT
+from tests.support.project_sources import ROOT
 from tests.support.protocol_requirements import requirements
 from tests.support.unprovoked_statuses import NOT_BY_TEXT
 

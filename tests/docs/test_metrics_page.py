@@ -4,8 +4,8 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.documentation_pages import ROOT
 from tests.support.http_client import get
+from tests.support.project_sources import ROOT
 from tests.support.server_process import Server
 
 ROW = re.compile(r"^\| `(ndb_\w+)` \| (\w+) \| ", re.M)

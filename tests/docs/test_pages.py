@@ -26,6 +26,7 @@ import pytest
 import trustme
 
 from tests.support.documentation_pages import DEFAULT_URI, Block, blocks, name, pages_with
+from tests.support.project_sources import ROOT
 from tests.support.server_process import Server, StartServer
 
 SERVER = "ndb-server"
@@ -140,7 +141,7 @@ async def test_a_page_does_what_it_says(
 
 
 async def test_the_demo_ends_well() -> None:
-    demo = Path(__file__).parents[2] / "docs" / "examples" / "demo.py"
+    demo = ROOT / "docs" / "examples" / "demo.py"
     printed = await run_program(demo.read_text())
     assert "{'cart': ['tea', 'cup']}" in printed
     assert "exits with status 0" in printed

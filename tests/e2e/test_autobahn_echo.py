@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from websockets.frames import Opcode
 
-from tests.support.documentation_pages import ROOT
+from tests.support.project_sources import ROOT
 from tests.support.raw_client import Wire, close, frame, handshake, opened
 from tests.support.waiting import BOUND
 

@@ -14,7 +14,8 @@ import pytest
 from ndb import SessionClient
 from ndb.bench import OPERATIONS
 
-from tests.support.documentation_pages import ROOT, blocks
+from tests.support.documentation_pages import blocks
+from tests.support.project_sources import ROOT
 from tests.support.server_process import Server
 from tests.support.waiting import BOUND
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-ROOT = Path(__file__).parents[2]
+from tests.support.project_sources import ROOT
+
 PAGES = sorted(
     [
         *ROOT.glob("*.md"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-from tests.support.documentation_pages import ROOT
+from tests.support.project_sources import ROOT
 
 PROTOCOL = ROOT / "docs" / "reference" / "protocol"
 

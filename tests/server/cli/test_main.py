@@ -17,6 +17,7 @@ from websockets.sync.client import connect
 
 from tests.support.command_line import error_of
 from tests.support.ipv6 import needs_ipv6
+from tests.support.project_sources import ROOT
 from tests.support.raw_client import Wire, opened
 from tests.support.server_process import Server, StartServer
 from tests.support.waiting import BOUND
@@ -366,7 +367,7 @@ OPTIONS = [
 
 
 def test_version_and_help_are_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    project = Path(__file__).parents[3] / "packages" / "ndb-server" / "pyproject.toml"
+    project = ROOT / "packages" / "ndb-server" / "pyproject.toml"
     version = tomllib.loads(project.read_text())["project"]["version"]
     run_to_success("--version")
     assert capfd.readouterr() == (f"{version}\n", "")
