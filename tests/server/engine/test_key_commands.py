@@ -1,4 +1,4 @@
-"""The commands on keys, and the edits by which they change a map."""
+"""The commands on keys."""
 
 from typing import Any
 
@@ -48,26 +48,6 @@ def test_every_command_is_there_for_sessions_and_for_independent_keys() -> None:
     }
     assert all(COMMANDS[f"KV_{name}"].changes for name in WRITES)
     assert not any(COMMANDS[f"KV_{name}"].changes for name in READS)
-
-
-# Edits
-
-
-def test_an_edit_clears_then_removes_then_puts() -> None:
-    one, two = Raw(ONE), Raw(TWO)
-    values = {"a": one, "b": one}
-    Edit({"b": two, "c": one}, remove=("a",)).apply(values)
-    assert list(values.items()) == [("b", two), ("c", one)]
-    Edit({"a": two}, clear=True).apply(values)
-    assert values == {"a": two}
-    Edit().apply(values)
-    assert values == {"a": two}
-
-
-def test_an_empty_edit_shares_nothing_that_can_be_changed() -> None:
-    Edit().apply(values := {"a": Raw(ONE)})
-    values["b"] = Raw(ONE)
-    assert (dict(Edit().put), Edit().remove, Edit().clear) == ({}, (), False)
 
 
 # Reading
