@@ -19,7 +19,7 @@ from ndb_protocol.conformance.scenarios import (
 
 from tests.support.project_sources import ROOT
 from tests.support.protocol_requirements import requirements
-from tests.support.unprovoked_statuses import NOT_BY_TEXT
+from tests.support.vector_messages import NOT_BY_TEXT
 
 MANIFEST = json.loads((files("ndb_protocol.conformance") / "manifest.json").read_text())
 TIED: dict[str, list[str]] = MANIFEST["must"]

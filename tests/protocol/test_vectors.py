@@ -11,7 +11,7 @@ from ndb_protocol.conformance.conversation import Conversation, Mismatch, compac
 from ndb_protocol.messages import EXPIRY, KEY_NAMES, KEY_VALUES, TOKEN, VALUE, Rule, rules_of
 from ndb_protocol.vectors import Advance, Exchange, Vector, load_vectors
 
-from tests.support.unprovoked_statuses import NOT_BY_TEXT
+from tests.support.vector_messages import NOT_BY_TEXT
 
 VECTORS = load_vectors()
 

@@ -50,3 +50,12 @@ def parse(text: str) -> Any:
 def is_valid(name: str, text: str) -> bool:
     """Tell whether JSON `text` is valid by a definition."""
     return validator(name).is_valid(parse(text))
+
+
+def parts(schema: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(schema, dict):
+        yield schema
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            yield from parts(part)
