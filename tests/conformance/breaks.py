@@ -33,7 +33,7 @@ from ndb_server.websocket import connection as transport
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol
 
-from .breaking import Breaks, Patch
+from tests.support.break_registry import Breaks, Patch
 
 BREAKS = Breaks()
 breaks = BREAKS.enter

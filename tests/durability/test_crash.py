@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Server, StartServer
-from tests.durability.traffic import Seen, Written, check, read, write
-from tests.e2e.wire import BOUND, opened
-from tests.server.model import Model
+from tests.support.raw_client import opened
+from tests.support.recorded_traffic import Seen, Written, check, read, write
+from tests.support.reference_model import Model
+from tests.support.server_process import Server, StartServer
+from tests.support.waiting import BOUND
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "20"))
 """How often the server is killed, half of the times at each level of durability."""

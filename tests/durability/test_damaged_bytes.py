@@ -28,8 +28,8 @@ from ndb_server.storage.schema import FILE
 from ndb_server.storage.store import Store
 from ndb_server.storage.tables import READ_ERRORS, DamageError
 
-from tests.server.durable import START, OnDisk, content, raw, write
-from tests.server.loads import coming
+from tests.support.engine_loads import coming
+from tests.support.journaled_engine import START, OnDisk, content, raw, write
 
 DAMAGES = int(os.environ.get("NDB_DAMAGES", "150"))
 

@@ -11,10 +11,11 @@ import pytest
 from ndb_server.storage.files import lock
 from ndb_server.storage.store import LOCK
 
-from tests.conftest import Server, StartServer
-from tests.durability.test_disk_full import AGAIN, REFUSED, everything
-from tests.e2e.http import get
-from tests.e2e.wire import Wire, opened, until
+from tests.support.http_client import get
+from tests.support.raw_client import Wire, opened
+from tests.support.refused_changes import AGAIN, REFUSED, everything
+from tests.support.server_process import Server, StartServer
+from tests.support.waiting import until
 
 LOST = f"{REFUSED}: the data folder or a file of the store was removed or replaced"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import StartServer
-from tests.durability.killing import Forking
-from tests.e2e.wire import Wire, opened
-from tests.server.durable import on_disk
+from tests.support.journaled_engine import on_disk
+from tests.support.killed_servers import Forking
+from tests.support.raw_client import Wire, opened
+from tests.support.server_process import StartServer
 
 LARGE = {f"key{number}": "x" * 100 for number in range(8)}
 

@@ -18,13 +18,14 @@ from pathlib import Path
 import pytest
 from ndb_protocol.messages import Expiry
 
-from tests.conftest import StartServer
-from tests.durability.files import Disk, calls, compiled
-from tests.durability.traffic import Operation, Writer, Written, message, states
-from tests.e2e.wire import opened, text
-from tests.server.durable import OnDisk, on_disk
-from tests.server.model import Keys, Model, Settings
-from tests.server.model import text as value_text
+from tests.support.file_calls import Disk, calls
+from tests.support.journaled_engine import OnDisk, on_disk
+from tests.support.preloaded_libraries import compiled
+from tests.support.raw_client import opened, text
+from tests.support.recorded_traffic import Operation, Writer, Written, message, states
+from tests.support.reference_model import Keys, Model, Settings
+from tests.support.reference_model import text as value_text
+from tests.support.server_process import StartServer
 
 CUTS = int(os.environ.get("POWER_CUTS", "150"))
 OPERATIONS = 600

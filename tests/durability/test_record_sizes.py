@@ -12,8 +12,8 @@ from ndb_server.engine.edits import MapChange
 from ndb_server.storage.log import RECORD_SIZE
 from ndb_server.storage.store import Store
 
-from tests.server.durable import START, Durable, content, on_disk, write
-from tests.server.loads import coming
+from tests.support.engine_loads import coming
+from tests.support.journaled_engine import START, Durable, content, on_disk, write
 
 ONE = 100_000
 """Characters of a value."""

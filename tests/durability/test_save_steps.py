@@ -11,10 +11,10 @@ import pytest
 from ndb_server.limits import UNLIMITED
 from ndb_server.storage.datasets import KEYS, SESSIONS, Folder, read
 
-from tests.conftest import StartServer
-from tests.durability.killing import Forking
-from tests.e2e.wire import Wire, opened
-from tests.server.durable import on_disk, values
+from tests.support.journaled_engine import on_disk, values
+from tests.support.killed_servers import Forking
+from tests.support.raw_client import Wire, opened
+from tests.support.server_process import StartServer
 
 LARGE = {f"key{number}": "x" * 100 for number in range(8)}
 

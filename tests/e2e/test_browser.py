@@ -1,7 +1,6 @@
 """Pages in a real browser: which of them can open a connection."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +12,9 @@ from threading import Thread
 
 import pytest
 
-from tests.conftest import StartServer
-
-BOUND = 60
-"""The most that a browser is waited for, in seconds."""
+from tests.support.client_runtimes import chromium
+from tests.support.server_process import StartServer
+from tests.support.waiting import BOUND
 
 PAGE = """<!doctype html><script type="module">
 const tried = (url) => new Promise((resolve) => {
@@ -71,12 +69,6 @@ class Page(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
-
-
-def chromium() -> str:
-    found = shutil.which("chromium")
-    assert found, "chromium is not installed; on Debian: apt-get install chromium"
-    return found
 
 
 @contextmanager

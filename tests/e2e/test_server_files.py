@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import StartServer
-from tests.e2e.wire import BOUND, opened
+from tests.support.raw_client import opened
+from tests.support.server_process import StartServer
+from tests.support.waiting import BOUND
 
 LARGE = {f"key{number}": "x" * 500 for number in range(8)}
 

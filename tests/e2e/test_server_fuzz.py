@@ -16,8 +16,10 @@ from ndb_protocol import COMMANDS, Status
 from ndb_protocol.vectors import Exchange, load_vectors
 from websockets.frames import Close, Opcode
 
-from tests.conftest import Server, StartServer
-from tests.e2e.wire import BOUND, Frames, frame, handshake, opened, resident_bytes, text
+from tests.support.process_memory import resident_bytes
+from tests.support.raw_client import Frames, frame, handshake, opened, text
+from tests.support.server_process import Server, StartServer
+from tests.support.waiting import BOUND
 
 MESSAGES = int(os.environ.get("NDB_FUZZ", "6000"))
 SEED = int(os.environ.get("NDB_FUZZ_SEED", "1"))

@@ -10,8 +10,9 @@ import pytest
 from ndb_server.storage.files import lock
 from ndb_server.storage.store import LOCK
 
-from tests.conftest import Server, StartServer
-from tests.e2e.wire import BOUND, Wire, handshake, opened, text
+from tests.support.raw_client import Wire, handshake, opened, text
+from tests.support.server_process import Server, StartServer
+from tests.support.waiting import BOUND
 
 LOOPS = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 

@@ -14,8 +14,9 @@ import pytest
 from ndb_server.storage.files import lock
 from ndb_server.storage.store import LOCK
 
-from tests.conftest import StartServer
-from tests.e2e.wire import BOUND, opened, until
+from tests.support.raw_client import opened
+from tests.support.server_process import StartServer
+from tests.support.waiting import BOUND, until
 
 COMBINATIONS = list(chain.from_iterable(combinations((0, 1, 2), count) for count in range(4)))
 

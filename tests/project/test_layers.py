@@ -8,7 +8,7 @@ import pytest
 from ndb_protocol import COMMANDS
 
 from docs._ext import ndb_rooms
-from tests.project.sources import source_folder
+from tests.support.project_sources import source_folder
 
 SERVER = source_folder("ndb-server")
 SVG = "{http://www.w3.org/2000/svg}"
