@@ -234,7 +234,7 @@ def test_an_import_that_does_not_fit_on_the_disk_changes_nothing(
     limited = (
         "import resource, sys\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({path.stat().st_size},) * 2)\n"
-        "from ndb_server.cli import main\n"
+        "from ndb_server.cli.main import main\n"
         "main(sys.argv[1:])"
     )
     (tmp_path / "lines").write_text(json.dumps({"key": "a", "value": "x" * 3_000_000}))
