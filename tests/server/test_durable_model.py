@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 )
 from ndb_protocol import COMMANDS, NO_TOKEN, Scope
 from ndb_protocol.messages import Expiry
-from ndb_server.engine.batch import Batch, Changed, Hold
+from ndb_server.engine.batch import Batch, ChangeSet, CommitGate
 from ndb_server.engine.keymap import pack, unpack
 from ndb_server.engine.session import NEVER, Session
 from ndb_server.engine.size_estimate import SESSION_BYTES, of_keys
@@ -84,14 +84,14 @@ class Held:
 
     machine: "DurableMachine"
     name: str
-    hold: Hold
+    hold: CommitGate
     ask: Callable[[Model], dict[str, Any]]
 
     @property
-    def holds(self) -> tuple[Hold]:
+    def gates(self) -> tuple[CommitGate]:
         return (self.hold,)
 
-    def settled(self) -> None:
+    def batch_done(self) -> None:
         self.machine.settled(self)
 
 
@@ -101,7 +101,7 @@ class Stepped(Store):
     def start(self) -> None:
         pass
 
-    def write(self, changed: Changed, written: Callable[[str | None], object]) -> None:
+    def write(self, changed: ChangeSet, written: Callable[[str | None], object]) -> None:
         written(self._commit(changed))
 
     def _do(self, work: Callable[[], object]) -> None:
@@ -188,7 +188,7 @@ class DurableMachine(RuleBasedStateMachine):
             self.since.append(Event(asked, token, changed, batch))
         self.check(hold, batch if changed else self.awaited(command.scope, token))
         if hold is not None:
-            hold.batch.waiting[Held(self, name, hold, asked)] = None
+            hold.batch.waiters[Held(self, name, hold, asked)] = None
 
     def awaited(self, scope: Scope, token: int) -> Batch[Any] | None:
         """Return the newest batch that a reply tells of."""
@@ -205,13 +205,13 @@ class DurableMachine(RuleBasedStateMachine):
         batches = [journal.open_batch(), *(sealed for sealed, _ in reversed(journal._sealed))]
         return batches if journal._writing is None else [*batches, journal._writing]
 
-    def check(self, hold: Hold | None, awaited: Batch[Any] | None) -> None:
+    def check(self, hold: CommitGate | None, awaited: Batch[Any] | None) -> None:
         assert (hold and hold.batch) is awaited
 
     def settled(self, held: Held) -> None:
-        if held.hold.batch.done:
+        if held.hold.batch.committed:
             return
-        reply = body(held.hold.instead(0, self.model.now))
+        reply = body(held.hold.reply_if_undone(0, self.model.now))
         if COMMANDS[held.name].changes:
             assert reply["st"] == 202
             return
@@ -250,7 +250,7 @@ class DurableMachine(RuleBasedStateMachine):
 
         self.run("SH_NEW", token, ask, **({} if period is None else {"expiry": vars(period)}))
 
-    @precondition(lambda self: self.loading is None or self.loading.done is not None)
+    @precondition(lambda self: self.loading is None or self.loading.committed is not None)
     @rule(place=places, period=period_settings, keys=key_values)
     def load(self, place: int, period: Settings, keys: Keys) -> None:
         token = self.token(place)

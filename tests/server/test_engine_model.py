@@ -150,7 +150,7 @@ class Subject:
         self.replica = Replica()
         journal = self.replica.journal
         self.engine = Engine(make_token=lambda: self.random_tokens.pop(0), journal=journal)
-        journal.memory = self.engine
+        journal.engine = self.engine
 
     def run(self, name: str, params: dict[str, Any], now: int) -> ModelReply:
         try:
@@ -387,7 +387,7 @@ class EngineMachine(RuleBasedStateMachine):
     def everything_is_on_disk(self) -> None:
         for subject in self.subjects:
             subject.replica.settle()
-            assert not subject.replica.journal.unsettled
+            assert not subject.replica.journal.pending
             self.agrees(subject.replica)
 
     def agrees(self, replica: Replica) -> None:

@@ -9,7 +9,7 @@ import pytest
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN, Status
 from ndb_protocol.messages import SaveSessions
-from ndb_server.engine.batch import Changed, Hold
+from ndb_server.engine.batch import ChangeSet, CommitGate
 from ndb_server.engine.edits import Edit
 from ndb_server.engine.engine import Engine
 from ndb_server.engine.record import unsigned
@@ -42,10 +42,10 @@ def token(durable: Durable) -> int:
     return token
 
 
-def instead(durable: Durable, hold: Hold | None, number: int = 0) -> dict[str, Any]:
+def instead(durable: Durable, hold: CommitGate | None, number: int = 0) -> dict[str, Any]:
     assert hold is not None
-    assert hold.batch.done is False
-    return body(hold.instead(number, durable.now))
+    assert hold.batch.committed is False
+    return body(hold.reply_if_undone(number, durable.now))
 
 
 def test_a_change_and_who_sees_it_wait_and_nobody_else_does(durable: Durable, token: int) -> None:
@@ -56,12 +56,12 @@ def test_a_change_and_who_sees_it_wait_and_nobody_else_does(durable: Durable, to
     assert reply["keys"] == {"a": 1}
     for hold in (changed, seen, durable.ask_held("SH_INFO_ALL")[1]):
         assert hold is not None
-        assert hold.batch.done is None
+        assert hold.batch.committed is None
     assert durable.ask_held("SH_GET", tkn=other, keys=["a"])[1] is None
     assert durable.ask_held("KV_COUNT")[1] is None
     durable.settle()
     assert changed is not None
-    assert changed.batch.done
+    assert changed.batch.committed
     assert durable.ask_held("SH_GET", tkn=token, keys=["a"])[1] is None
 
 
@@ -74,9 +74,9 @@ def test_what_changes_while_a_batch_is_written_waits_for_the_next(
     assert first is not None
     assert second is not None
     durable.disk.done()
-    assert (first.batch.done, second.batch.done) == (True, None)
+    assert (first.batch.committed, second.batch.committed) == (True, None)
     durable.disk.done()
-    assert second.batch.done
+    assert second.batch.committed
 
 
 def test_after_the_end_of_all_a_session_waits_for_that_and_not_for_what_it_was_before(
@@ -211,7 +211,7 @@ def test_changes_that_there_is_no_memory_to_write_are_undone_and_nobody_waits(
         short.setattr(durable.engine, "everything", no_memory)
         durable.disk.end_turn()
     assert instead(durable, hold)["st"] == 202
-    assert durable.journal.trouble == "out of memory"
+    assert durable.journal.last_error == "out of memory"
     durable.disk.retry()
     durable.settle()
     assert durable.ask("SH_GET", tkn=token, keys=["a"])["keys"] == {}
@@ -280,7 +280,7 @@ def test_a_deadline_that_a_read_moved_is_waited_for_by_nobody_and_not_undone(
     assert (unsigned(row[0]), row[3]) == (token, durable.now + 80_000)
 
 
-def settled(durable: Durable) -> Changed:
+def settled(durable: Durable) -> ChangeSet:
     """Let what has changed be written, and return what that was."""
     durable.disk.end_turn()
     return durable.disk.done()
@@ -332,7 +332,7 @@ def test_a_load_that_is_undone_leaves_what_was_there_and_what_came_behind_it_is_
 ):
     replica = Replica()
     engine = Engine(journal=replica.journal)
-    replica.journal.memory = engine
+    replica.journal.engine = engine
     engine.edit_keys(Edit({"a": Raw(b"1"), "c": Raw(b"1")}))
     replica.settle()
     for _ in range(2):
@@ -362,7 +362,7 @@ def test_a_load_is_a_batch_of_its_own_between_what_came_before_it_and_what_came_
         (False, [NO_TOKEN]),
     ]
     assert batch is not None
-    assert batch.done
+    assert batch.committed
 
 
 class Full(dict[int, Session]):
@@ -380,7 +380,7 @@ def test_a_load_that_there_is_no_memory_for_leaves_what_others_change_in_that_tu
         durable.engine.load(coming({5: (None, b"{}")}, {"b": Raw(b"2")}), START, (1, 0))
     assert durable.engine.everything() == ({}, {"a": Raw(b"1")})
     durable.ask("KV_SET", keys={"c": 3})
-    assert len(durable.journal.unsettled) == 2
+    assert len(durable.journal.pending) == 2
     written = []
     durable.disk.end_turn()
     while durable.disk.writing is not None:

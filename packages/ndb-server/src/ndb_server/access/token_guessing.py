@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from ..dispatch.dispatcher import Counting
-from ..engine.batch import Hold
+from ..engine.batch import CommitGate
 from ..websocket.connection import HeldBack, Respond
 from .rate_limits import Allowance, Reminder
 
@@ -69,7 +69,7 @@ class Guesses:
 
         def watched(
             messages: Sequence[bytes], now: int, text_tokens: bool
-        ) -> tuple[Sequence[bytes | Awaitable[bytes]], Hold | None]:
+        ) -> tuple[Sequence[bytes | Awaitable[bytes]], CommitGate | None]:
             before = counting.unknown_tokens
             replies, hold = respond(messages, now, text_tokens)
             if counting.unknown_tokens == before:
@@ -95,13 +95,15 @@ class Guesses:
 
         return watched
 
-    async def _held(self, reply: bytes | Awaitable[bytes], number: int, hold: Hold | None) -> bytes:
+    async def _held(
+        self, reply: bytes | Awaitable[bytes], number: int, hold: CommitGate | None
+    ) -> bytes:
         """Return the reply of this number, which may come later or have to wait for a batch."""
         if not isinstance(reply, bytes):
             return await reply
         if hold is None or number < hold.first or await hold.batch.wait():
             return reply
-        return hold.instead(number, self._now())
+        return hold.reply_if_undone(number, self._now())
 
     def _later(
         self, reply: Awaitable[bytes], client: str, wait: float, gone: asyncio.Future[None]

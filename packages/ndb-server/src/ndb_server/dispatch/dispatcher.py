@@ -26,7 +26,7 @@ from ndb_protocol.messages import DONE, Reply
 from ndb_protocol.replies import encode_body_into, reply_opening
 from ndb_protocol.requests import BEGINNING, NO_COMMAND, SHORT_WAY, UNREADABLE
 
-from ..engine.batch import Batch, Hold
+from ..engine.batch import Batch, CommitGate
 from ..engine.journal import Journal
 from ..engine.jsonpath import TooLargeError, check_size
 from ..engine.steps import Steps
@@ -128,8 +128,8 @@ class Dispatcher:
         steps: Steps | None = None,
         counting: Counting | None = None,
     ) -> None:
-        self._unsettled: Sequence[object] = () if journal is None else journal.unsettled
-        self._awaited = _nothing if journal is None else journal.awaited
+        self._unsettled: Sequence[object] = () if journal is None else journal.pending
+        self._awaited = _nothing if journal is None else journal.pending_batch
         self._newest = _nothing if journal is None else journal.open_batch
         self._note = note
         self._amend = amend
@@ -177,7 +177,7 @@ class Dispatcher:
         now: int,
         text_tokens: bool = False,
         notes: list[Any] | None = None,
-    ) -> tuple[list[bytes | Awaitable[bytes]], Hold | None]:
+    ) -> tuple[list[bytes | Awaitable[bytes]], CommitGate | None]:
         """Run the requests that `messages` (valid UTF-8) are, in their order.
 
         Stops behind one that is answered later, as those that follow have to wait for it; behind
@@ -259,7 +259,7 @@ class Dispatcher:
         if batch is None:
             return replies, None
         instead = partial(self._instead, messages, text_tokens, notes)
-        return replies, Hold(first, batch, instead, notes)
+        return replies, CommitGate(first, batch, instead, notes)
 
     def _instead(
         self,

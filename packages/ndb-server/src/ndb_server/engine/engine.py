@@ -142,7 +142,7 @@ class Engine:
         assert expiry is not None
         self.expirations += 1
         if self._journal is not None:
-            self._journal.timed(token)
+            self._journal.record_deadline(token)
         if expiry.deleteSession:
             self._remove(token, session)
             return None
@@ -162,7 +162,7 @@ class Engine:
         if self._journal is not None and session.deadline * _STEPS // period > (
             before * _STEPS // period
         ):
-            self._journal.timed(token)
+            self._journal.record_deadline(token)
 
     def _no_nearest(self) -> Nearest | None:
         if not self._limits.memory or not self._limits.evict:
@@ -202,7 +202,7 @@ class Engine:
 
     def _insert(self, token: int, session: Session, now: int) -> None:
         if self._journal is not None:
-            self._journal.changing(token, None)
+            self._journal.record_change(token, None)
         self._put_in(token, session, now)
 
     def _put_in(self, token: int, session: Session, now: int) -> None:
@@ -235,7 +235,7 @@ class Engine:
         grown = of_keys(after) - of_keys(packed)
         self._check_memory(grown, token)
         if self._journal is not None:
-            self._journal.changing(token, session)
+            self._journal.record_change(token, session)
         session.packed = after
         self._session_memory += grown
         self._session_keys += kept - count
@@ -248,9 +248,9 @@ class Engine:
             self._check_count(len(edit.put.keys() | values.keys()))
         grown = growth(values, edit)
         self._check_memory(grown, token)
-        edit = edit.owned()
+        edit = edit.copy_values()
         if self._journal is not None:
-            self._journal.changing(token, session, edit)
+            self._journal.record_change(token, session, edit)
         edited(values, values, edit)
         self._session_memory += grown
         self._session_keys += len(values) - count
@@ -342,14 +342,14 @@ class Engine:
 
     def _end_one(self, token: int, session: Session) -> None:
         if self._journal is not None:
-            self._journal.changing(token, session)
+            self._journal.record_change(token, session)
         self._remove(token, session)
 
     def _end_all(self, _: m.Empty, now: int) -> m.CountReply:
         self.reap(now)
         count = len(self._sessions)
         if self._journal is not None:
-            self._journal.ending_all(
+            self._journal.record_end_all(
                 (
                     self._sessions,
                     self._session_keys,
@@ -569,7 +569,7 @@ class Engine:
         grown = growth(self._keys, edit)
         if self._journal is not None:
             load = None if staged is None else coming.counts(*staged, now, known, self._keys)
-            self._journal.loading(load, sessions, edit, self._keys)
+            self._journal.begin_load(load, sessions, edit, self._keys)
         try:
             # Each makes room first, and then can't fail.
             self._sessions.update(sessions)
@@ -578,18 +578,18 @@ class Engine:
             for token in sessions:
                 self._sessions.pop(token, None)
             if self._journal is not None:
-                self._journal.not_loading()
+                self._journal.cancel_load()
             raise
         self._session_keys += coming.session_keys
         self._session_memory += coming.memory
         self._key_memory += grown
-        return None if self._journal is None else self._journal.loaded()
+        return None if self._journal is None else self._journal.finish_load()
 
     def edit_keys(self, edit: Edit) -> None:
         """Change the independent keys."""
-        edit = edit.owned()
+        edit = edit.copy_values()
         if self._journal is not None:
-            self._journal.changing(NO_TOKEN, Session(None, NEVER, self._keys), edit)
+            self._journal.record_change(NO_TOKEN, Session(None, NEVER, self._keys), edit)
         self._key_memory += self._key_growth(edit)
         if edit.clear:
             self._keys = dict(edit.put)
@@ -616,16 +616,16 @@ class Engine:
 
     def undo(self, batch: Batch[Any]) -> None:
         """Put back what `batch` found. What time has done to it meanwhile, it does again."""
-        self._put_back(batch, batch.before)
-        if batch.all_before is not None:
+        self._put_back(batch, batch.before_images)
+        if batch.all_sessions_image is not None:
             (
                 self._sessions,
                 self._session_keys,
                 self._session_memory,
                 self._deadlines,
                 self._nearest,
-            ) = batch.all_before
-            self._put_back(batch, batch.before_all)
+            ) = batch.all_sessions_image
+            self._put_back(batch, batch.images_before_end_all)
 
     def _put_back(self, batch: Batch[Any], before: Mapping[int, Session | None]) -> None:
         # Out first, all of them: a map that is put back is the one that is counted out.
@@ -635,7 +635,7 @@ class Engine:
             if session is not None:
                 deadlines[token] = session.deadline
                 self._remove(token, session)
-        for token, image in batch.images(before):
+        for token, image in batch.restored_images(before):
             if token == NO_TOKEN:
                 assert image is not None
                 self.resume_keys(image.packed)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from ndb_protocol import NO_TOKEN
 
 from ..json_depth import nests_deeper
 from ..limits import Limits
-from .batch import Changed, Load
+from .batch import ChangeSet, LoadCommit
 from .edits import MapChange
 from .keymap import Packed, unpack
 from .record import Row, row_of, settings_of, signed, unsigned
@@ -74,7 +74,7 @@ class Coming:
     def _note(self, limit: str, sentence: str) -> None:
         self.beyond = self.beyond or (limit, sentence)
 
-    def stage(self, there: Mapping[str, Raw]) -> Callable[[], Changed]:
+    def stage(self, there: Mapping[str, Raw]) -> Callable[[], ChangeSet]:
         """Return what makes it all as it is to be staged, given the independent keys there are.
 
         It has no deadlines, which are not known yet.
@@ -82,9 +82,9 @@ class Coming:
         self._new = {key for key in self.keys if key not in there}
         return self._changed
 
-    def _changed(self) -> Changed:
+    def _changed(self) -> ChangeSet:
         maps = {
-            token: MapChange.whole(session.packed)
+            token: MapChange.replace_all(session.packed)
             for token, session in self.sessions.items()
             if isinstance(session.packed, dict)
         }
@@ -92,18 +92,18 @@ class Coming:
         if self.keys:
             # Done again, the change leaves the same order: what is new is put at the end each time.
             maps[NO_TOKEN] = MapChange(dict.fromkeys(self._new), self.keys)
-        return Changed(False, [], rows, maps)
+        return ChangeSet(False, [], rows, maps)
 
     def counts(
         self, number: int, parts: int, now: int, known: Iterable[int], there: Mapping[str, Raw]
-    ) -> Load:
+    ) -> LoadCommit:
         """Return that it counts from `now` on, as it was staged, without the sessions `known`."""
         changed = [key for key in self.keys if (key in self._new) == (key in there)]
-        return Load(
+        return LoadCommit(
             number,
             parts,
             now,
             [*map(signed, known)],
-            there=[key for key in changed if key in there],
-            gone=[key for key in changed if key not in there],
+            keys_set=[key for key in changed if key in there],
+            keys_removed=[key for key in changed if key not in there],
         )

@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ..dispatch.dispatcher import Dispatcher
-from ..engine.batch import Hold
+from ..engine.batch import CommitGate
 from ..websocket.connection import Respond
 
 _LATENCIES = (
@@ -138,7 +138,7 @@ class Requests(Collector):
 
         def respond(
             messages: Sequence[bytes], now: int, text_tokens: bool
-        ) -> tuple[Sequence[bytes | Awaitable[bytes]], Hold | None]:
+        ) -> tuple[Sequence[bytes | Awaitable[bytes]], CommitGate | None]:
             begin = clock()
             notes: list[Histogram] = []
             replies, hold = dispatch(messages, now, text_tokens, notes)

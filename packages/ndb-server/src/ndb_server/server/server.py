@@ -32,7 +32,7 @@ from ..clock import Clock
 from ..dispatch.dispatcher import NOT_TEXT, Dispatcher, Handler
 from ..dispatch.permissions import permitted
 from ..engine import jsonpath
-from ..engine.batch import Changed
+from ..engine.batch import ChangeSet
 from ..engine.engine import Engine
 from ..engine.journal import Journal
 from ..engine.record import deadline_of, settings_of, unsigned
@@ -179,7 +179,7 @@ class Server:
         self._clock = Clock(None if self._store is None else self._store.anchor)
         self._engine = Engine(journal=self._journal, limits=options.limits)
         if self._journal is not None:
-            self._journal.memory = self._engine
+            self._journal.engine = self._engine
         self._datasets = Datasets(
             self._engine,
             options.data_dir,
@@ -239,8 +239,12 @@ class Server:
         self._limit: asyncio.Timeout | None = None
 
     def _why_not_ready(self) -> str | None:
-        if self._state is None and self._journal is not None and self._journal.trouble is not None:
-            return f"changes can't be made durable: {self._journal.trouble}"
+        if (
+            self._state is None
+            and self._journal is not None
+            and self._journal.last_error is not None
+        ):
+            return f"changes can't be made durable: {self._journal.last_error}"
         return self._state
 
     def _info(self, _: m.Empty, __: int) -> m.ServerInfoReply:
@@ -265,7 +269,7 @@ class Server:
             **self._engine.totals._asdict(),
         )
 
-    def _write(self, changed: Changed, written: Callable[[str | None], None]) -> None:
+    def _write(self, changed: ChangeSet, written: Callable[[str | None], None]) -> None:
         assert self._store is not None
 
         self._follow_wall_clock()
@@ -285,7 +289,9 @@ class Server:
         assert self._journal is not None
         # A loop that is closed has nobody left to answer.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._step, partial(self._journal.distrust, reason))
+            self._loop.call_soon_threadsafe(
+                self._step, partial(self._journal.report_store_lost, reason)
+            )
 
     def _follow_wall_clock(self) -> None:
         moved = self._clock.follow()
@@ -306,7 +312,7 @@ class Server:
     def _held(self) -> Iterator[Histogram]:
         """Yield what was noted of requests whose replies wait until a change is durable."""
         if self._journal is not None:
-            for hold in self._journal.holds():
+            for hold in self._journal.gates():
                 assert hold.notes is not None
                 yield from hold.notes[hold.first :]
 

@@ -386,11 +386,11 @@ class Datasets:
     ) -> m.Reply:
         begin = time.monotonic()
         if self._journal is not None:
-            before = self._journal.undone
+            before = self._journal.undone_batches
             await self._journal.flush()
-            if self._journal.undone != before:
+            if self._journal.undone_batches != before:
                 # What is to be saved may be what was undone.
-                raise RefusedError(Status.SAVE_ERROR, f"not durable: {self._journal.trouble}")
+                raise RefusedError(Status.SAVE_ERROR, f"not durable: {self._journal.last_error}")
         counts = await self._run(Status.SAVE_ERROR, work, *args)
         return reply(
             st=Status.SAVE_COMPLETE, name=name, **counts, duration=_milliseconds_since(begin)
@@ -455,7 +455,7 @@ class Datasets:
             counts = batch is not None
             if batch is not None and not await batch.wait():
                 counts = False
-                raise RefusedError(Status.LOAD_ERROR, f"not durable: {self._journal.trouble}")
+                raise RefusedError(Status.LOAD_ERROR, f"not durable: {self._journal.last_error}")
         except (OSError, sqlite3.Error) as error:
             reason = reason_of(error, store.path.parent)
             raise RefusedError(Status.LOAD_ERROR, f"not durable: {reason}") from error

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw, Struct
 from ndb_protocol import NO_TOKEN
 
-from ..engine.batch import Changed, Load
+from ..engine.batch import ChangeSet, LoadCommit
 from ..engine.edits import MapChange
 from ..engine.keymap import PACKED_SIZE
 from ..engine.record import Row, log_checksum, signed
@@ -73,7 +73,7 @@ class Record(Struct, omit_defaults=True, gc=False):
     ended: list[int] = []
     rows: list[tuple[int, int, int, int | None, Raw]] = []
     maps: list[MapRecord] = []
-    load: Load | None = None
+    load: LoadCommit | None = None
 
 
 _NULL = Raw(b"null")
@@ -92,7 +92,7 @@ class Part(NamedTuple):
     rows: Sequence[Row]
 
 
-def records_of(changed: Changed) -> Iterator[tuple[Record, Sequence[Row]]]:
+def records_of(changed: ChangeSet) -> Iterator[tuple[Record, Sequence[Row]]]:
     """Yield a batch as records, each with its rows."""
     first = Record(
         moved=[(signed(token), list(keys)) for token, keys in changed.moved.items()],
@@ -225,7 +225,7 @@ class Unfolded:
         _, size, record, rows = part
         self.size += size
         for number, keys in record.moved:
-            self.maps.setdefault(number, MapChange({}, {})).move(keys)
+            self.maps.setdefault(number, MapChange({}, {})).move_to_end(keys)
         if record.all_ended:
             self.all_ended = True
             self.ended.clear()
@@ -247,15 +247,15 @@ class Unfolded:
                     dict.fromkeys(each.removed), dict(each.put), each.clear
                 )
             else:
-                known.then(each.removed, each.put)
+                known.add(each.removed, each.put)
 
 
-def _started(part: Part, load: Load) -> Part:
+def _started(part: Part, load: LoadCommit) -> Part:
     """Return a part of a load as it is once it counts."""
     seq, size, record, rows = part
-    without, there, gone = set(load.without), set(load.there), set(load.gone)
+    without, there, gone = set(load.skipped), set(load.keys_set), set(load.keys_removed)
     started = [
-        (number, duration, flags, load.now + duration * 1000 if duration else None, keys)
+        (number, duration, flags, load.period_start + duration * 1000 if duration else None, keys)
         for number, duration, flags, _, keys in rows
         if number not in without
     ]
@@ -291,7 +291,7 @@ def read_log(database: sqlite3.Connection) -> Unfolded:
     return unfolded
 
 
-def read_load(database: sqlite3.Connection, load: Load) -> Iterator[Part]:
+def read_load(database: sqlite3.Connection, load: LoadCommit) -> Iterator[Part]:
     """Yield the parts of a load.
 
     Raises:

@@ -27,7 +27,7 @@ from typing import Literal
 from msgspec import Raw
 
 from ..clock import Anchor, wall_ms
-from ..engine.batch import Changed, Load
+from ..engine.batch import ChangeSet, LoadCommit
 from ..engine.keymap import Packed
 from ..engine.record import Row, log_checksum
 from ..errors import StoreError, trace_of
@@ -193,7 +193,7 @@ class Store:
 
     # For the event loop
 
-    def write(self, changed: Changed, written: Callable[[str | None], object]) -> None:
+    def write(self, changed: ChangeSet, written: Callable[[str | None], object]) -> None:
         """Begin to write a batch.
 
         Args:
@@ -225,7 +225,7 @@ class Store:
 
         self._do(fold_and_work)
 
-    def stage(self, load: int, staged: Callable[[], Changed]) -> int:
+    def stage(self, load: int, staged: Callable[[], ChangeSet]) -> int:
         """Write what a load consists of; it counts once a batch says so (`Changed.load`).
 
         What was staged for another load, and never counted, goes.
@@ -390,10 +390,10 @@ class Store:
 
     # Writing
 
-    def _report(self, changed: Changed, written: Callable[[str | None], object]) -> None:
+    def _report(self, changed: ChangeSet, written: Callable[[str | None], object]) -> None:
         written(self._commit(changed))
 
-    def _commit(self, changed: Changed) -> str | None:
+    def _commit(self, changed: ChangeSet) -> str | None:
         """Write a batch; return why it could not be written, if so."""
         try:
             if self._lost:
@@ -406,7 +406,7 @@ class Store:
         self._took(parts, staged)
         return None
 
-    def _staged_for(self, load: Load | None) -> Sequence[Part]:
+    def _staged_for(self, load: LoadCommit | None) -> Sequence[Part]:
         """Return the parts of a load that counts from now on."""
         if load is None:
             return ()
@@ -584,7 +584,7 @@ class Store:
             self._lock = taken
         self.incomplete = True
 
-    def _rebuild(self, changed: Changed) -> None:
+    def _rebuild(self, changed: ChangeSet) -> None:
         """Make another file of all there is.
 
         Raises:
