@@ -24,7 +24,7 @@ from ndb_server.engine import key_commands as keyspace
 from ndb_server.engine.edits import Edit
 from ndb_server.engine.engine import Engine
 from ndb_server.engine.jsonpath import compare, parser, query
-from ndb_server.engine.keymap import Packed, unpack
+from ndb_server.engine.keymap import KeyMap, unpack
 from ndb_server.engine.loading import Coming
 from ndb_server.engine.session import Session, deadline_after
 from ndb_server.errors import RefusedError
@@ -101,7 +101,7 @@ def breaks_values(name: str, caught_by: str, rewrite: Callable[[str], str]) -> N
     breaks(name, caught_by)(lambda patch: rewrite_values(patch, rewrite))
 
 
-def read_differently(patch: Patch, name: str, read: Callable[[Packed, Any], m.Reply]) -> None:
+def read_differently(patch: Patch, name: str, read: Callable[[KeyMap, Any], m.Reply]) -> None:
     patch.setitem(keyspace.READS, name, read)
 
 
@@ -315,8 +315,8 @@ def _(patch: Patch) -> None:
 
 @breaks("get-in-stored-order", "KV_GET/The keys that exist are returned in the order asked")
 def _(patch: Patch) -> None:
-    def get(packed: Packed, params: m.KeyNames) -> m.ValuesReply:
-        values = unpack(packed)
+    def get(keymap: KeyMap, params: m.KeyNames) -> m.ValuesReply:
+        values = unpack(keymap)
         return m.ValuesReply(keys={k: values[k] for k in values if k in params.keys})
 
     read_differently(patch, "GET", get)
@@ -324,7 +324,7 @@ def _(patch: Patch) -> None:
 
 @breaks("keys-sorted", "KV_KEYS/Keys are listed in the order they were inserted")
 def _(patch: Patch) -> None:
-    read_differently(patch, "KEYS", lambda packed, _: m.KeyListReply(keys=sorted(unpack(packed))))
+    read_differently(patch, "KEYS", lambda keymap, _: m.KeyListReply(keys=sorted(unpack(keymap))))
 
 
 @breaks("clear-set-keeps-the-rest", "KV_CLEAR_SET/All keys are replaced; those removed are counted")
@@ -368,16 +368,16 @@ def _(patch: Patch) -> None:
     "find-ignores-keys", "KV_FIND/'keys' restricts the search; names that do not exist are ignored"
 )
 def _(patch: Patch) -> None:
-    def find(packed: Packed, params: m.Find) -> m.Reply:
-        return keyspace.find(packed, structs.replace(params, keys=UNSET))
+    def find(keymap: KeyMap, params: m.Find) -> m.Reply:
+        return keyspace.find(keymap, structs.replace(params, keys=UNSET))
 
     read_differently(patch, "FIND", find)
 
 
 @breaks("ignored-keys-name-all", "KV_FIND/'keys' whose elements are all ignored names no key")
 def _(patch: Patch) -> None:
-    def find(packed: Packed, params: m.Find) -> m.Reply:
-        return keyspace.find(packed, structs.replace(params, keys=params.keys or UNSET))
+    def find(keymap: KeyMap, params: m.Find) -> m.Reply:
+        return keyspace.find(keymap, structs.replace(params, keys=params.keys or UNSET))
 
     read_differently(patch, "FIND", find)
 

@@ -14,7 +14,7 @@ from ndb_server.engine.batch import ChangeSet, CommitGate
 from ndb_server.engine.engine import Engine
 from ndb_server.engine.journal import Journal
 from ndb_server.engine.keymap import unpack
-from ndb_server.engine.record import deadline_of, settings_of, unsigned
+from ndb_server.engine.record import deadline_of, expiry_of, unsigned
 from ndb_server.limits import UNLIMITED, Limits
 from ndb_server.storage.store import Store
 
@@ -133,7 +133,7 @@ def content(store: Store) -> OnDisk:
     sessions, keys = store.read()
     return (
         {
-            unsigned(row[0]): (settings_of(row), deadline_of(row), values(packed))
+            unsigned(row[0]): (expiry_of(row), deadline_of(row), values(packed))
             for row, packed in sessions
         },
         values(keys),

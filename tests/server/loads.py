@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from msgspec import Raw
 from ndb_protocol.messages import Expiry
 from ndb_server.engine.engine import Engine
-from ndb_server.engine.keymap import Packed
+from ndb_server.engine.keymap import KeyMap
 from ndb_server.engine.loading import Coming
 from ndb_server.engine.record import row_of
 from ndb_server.engine.session import NEVER, Session
@@ -13,7 +13,7 @@ from ndb_server.limits import UNLIMITED, Limits
 
 
 def coming(
-    sessions: Mapping[int, tuple[Expiry | None, Packed]],
+    sessions: Mapping[int, tuple[Expiry | None, KeyMap]],
     keys: Mapping[str, Raw] | None = None,
     limits: Limits = UNLIMITED,
 ) -> Coming:
@@ -26,7 +26,7 @@ def coming(
 
 
 def load_session(
-    engine: Engine, token: int, expiry: Expiry | None, packed: Packed, now: int
+    engine: Engine, token: int, expiry: Expiry | None, packed: KeyMap, now: int
 ) -> bool:
     """Load one session; tell whether it did not exist."""
     to_load = coming({token: (expiry, packed)})

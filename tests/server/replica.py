@@ -8,7 +8,7 @@ from ndb_protocol.messages import Expiry
 from ndb_server.engine.batch import ChangeSet
 from ndb_server.engine.journal import Journal
 from ndb_server.engine.keymap import unpack
-from ndb_server.engine.record import deadline_of, settings_of, signed, unsigned
+from ndb_server.engine.record import deadline_of, expiry_of, signed, unsigned
 
 Keys = dict[str, bytes]
 
@@ -68,7 +68,7 @@ class Replica:
         for row in changed.rows:
             token = unsigned(row[0])
             assert signed(token) == row[0]
-            self.sessions[token] = (settings_of(row), deadline_of(row))
+            self.sessions[token] = (expiry_of(row), deadline_of(row))
             if row[-1] is not None:
                 self.keys[token] = unpacked(row[-1])
         for token, change in changed.maps.items():

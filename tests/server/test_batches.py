@@ -7,7 +7,7 @@ from msgspec import Raw
 from ndb_protocol import NO_TOKEN
 from ndb_server.engine.batch import Batch, ChangeSet
 from ndb_server.engine.edits import Edit, MapChange
-from ndb_server.engine.keymap import edited, unpack
+from ndb_server.engine.keymap import apply_edit, unpack
 from ndb_server.engine.session import NEVER, Session
 
 from tests.server.durable import raw, values
@@ -25,11 +25,11 @@ class Memory:
     def edit(self, put: dict[str, Raw], remove: Iterable[str] = (), *, clear: bool = False) -> None:
         assert self.session is not None
         edit = Edit(put, tuple(remove), clear)
-        packed = self.session.packed
+        packed = self.session.keys
         self.batch.before_images.setdefault(TOKEN, Session(None, NEVER, packed))
         if isinstance(packed, dict):
             self.batch.record_edit(TOKEN, packed, edit)
-        self.session.packed = edited(packed, unpack(packed), edit)
+        self.session.keys = apply_edit(packed, unpack(packed), edit)
 
     def change(self) -> MapChange:
         """Return what is to become of the keys on disk."""
@@ -42,7 +42,7 @@ class Memory:
     def before(self) -> dict[str, bytes]:
         [(_, image)] = self.batch.restored_images(self.batch.before_images)
         assert image is not None
-        return values(image.packed)
+        return values(image.keys)
 
 
 def apply(change: MapChange, keys: dict[str, Raw]) -> None:
@@ -78,7 +78,7 @@ def test_a_change_of_keys_comes_to_the_same_order_however_often_it_is_made(
     assert memory.session is not None
     for _ in range(2):
         apply(change, keys)
-        assert list(keys.items()) == list(unpack(memory.session.packed).items())
+        assert list(keys.items()) == list(unpack(memory.session.keys).items())
     assert memory.before() == {"a": b"1", "b": b"2", "c": b"3"}
 
 
@@ -140,7 +140,7 @@ def test_what_changed_before_all_ended_is_not_written_but_remembered() -> None:
     assert list(memory.batch.images_before_end_all) == [TOKEN]
     [(_, image)] = memory.batch.restored_images(memory.batch.images_before_end_all)
     assert image is not None
-    assert values(image.packed) == {"a": b"1", "b": b"2", "c": b"3"}
+    assert values(image.keys) == {"a": b"1", "b": b"2", "c": b"3"}
     changed = memory.batch.change_set({}, raw(k="1"))
     assert changed.all_ended
     assert (changed.ended, changed.rows) == ([], [])

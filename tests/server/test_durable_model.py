@@ -33,7 +33,7 @@ from ndb_protocol.messages import Expiry
 from ndb_server.engine.batch import Batch, ChangeSet, CommitGate
 from ndb_server.engine.keymap import pack, unpack
 from ndb_server.engine.session import NEVER, Session
-from ndb_server.engine.size_estimate import SESSION_BYTES, of_keys
+from ndb_server.engine.size_estimate import SESSION_BYTES, keys_size
 from ndb_server.storage.store import Store
 
 from tests.server.durable import START, Durable, body, content, raw
@@ -392,7 +392,7 @@ class DurableMachine(RuleBasedStateMachine):
             if session is None or session.deadline <= self.model.now:
                 # Its time has come, and nobody has looked at it yet.
                 continue
-            order = list(unpack(session.packed))
+            order = list(unpack(session.keys))
             assert order == list(keys) or token in undone or EVERYTHING in undone
             assert sorted(order) == sorted(keys)
             if order != list(keys):
@@ -487,10 +487,10 @@ class DurableMachine(RuleBasedStateMachine):
     @invariant()
     def the_counters_count(self) -> None:
         engine = self.durable.engine
-        walked = sum(len(unpack(session.packed)) for session in engine._sessions.values())
+        walked = sum(len(unpack(session.keys)) for session in engine._sessions.values())
         assert engine.totals == (len(engine._sessions), walked, len(engine._keys))
-        taken = sum(SESSION_BYTES + of_keys(one.packed) for one in engine._sessions.values())
-        assert engine.memory == taken + of_keys(engine._keys)
+        taken = sum(SESSION_BYTES + keys_size(one.keys) for one in engine._sessions.values())
+        assert engine.memory == taken + keys_size(engine._keys)
 
     def teardown(self) -> None:
         self.store.close()

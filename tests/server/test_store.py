@@ -18,7 +18,7 @@ from ndb_protocol.messages import Expiry
 from ndb_server.clock import Anchor
 from ndb_server.engine.batch import ChangeSet, LoadCommit
 from ndb_server.engine.edits import MapChange
-from ndb_server.engine.record import Row, row_of
+from ndb_server.engine.record import SessionRow, row_of
 from ndb_server.engine.session import NEVER, Session
 from ndb_server.errors import StoreError
 from ndb_server.maintenance.check import check_store
@@ -36,17 +36,17 @@ SLIDING = Expiry(duration=60, deleteSession=True, extendOnSetAdd=True, extendOnG
 LARGE = {f"key{number:02}": Raw(b'"%b"' % (b"x" * 100)) for number in range(8)}
 
 
-def packed(token: int, keys: bytes = b"{}", expiry: Expiry | None = None) -> Row:
+def packed(token: int, keys: bytes = b"{}", expiry: Expiry | None = None) -> SessionRow:
     deadline = NEVER if expiry is None else START + 1000 * expiry.duration
     return row_of(token, Session(expiry, deadline, keys))
 
 
-def spread(token: int) -> Row:
+def spread(token: int) -> SessionRow:
     return row_of(token, Session(None, NEVER, {}))
 
 
 def changed(
-    *rows: Row,
+    *rows: SessionRow,
     all_ended: bool = False,
     ended: list[int] | None = None,
     maps: dict[int, MapChange] | None = None,

@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 from ndb_protocol import NO_TOKEN
 
 from .edits import Edit, MapChange
-from .record import Row, row_of
+from .record import SessionRow, row_of
 from .session import Session
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class ChangeSet(Struct, gc=False):
 
     all_ended: bool
     ended: list[int]
-    rows: list[Row]
+    rows: list[SessionRow]
     maps: dict[int, MapChange]
     moved: Mapping[int, Iterable[str]] = MappingProxyType({})
     load: LoadCommit | None = None
@@ -154,7 +154,7 @@ class Batch(Generic[T]):
         """Record a map of keys before `edit` changes it; its owner is in `before_images`."""
         image = self.before_images[token]
         # A map that replaced the one of the image is written as a whole.
-        if image is not None and image.packed is values and not edit.clear:
+        if image is not None and image.keys is values and not edit.clear:
             self._map_histories.setdefault(token, _MapHistory()).record(values, edit)
 
     def record_end_all(self, image: T) -> None:
@@ -180,8 +180,8 @@ class Batch(Generic[T]):
             session = find(token)
             if session is not None:
                 add(row_of(token, session))
-                if type(session.packed) is dict:
-                    self._add_map(changes, token, session.packed)
+                if type(session.keys) is dict:
+                    self._add_map(changes, token, session.keys)
             elif token == NO_TOKEN:
                 self._add_map(changes, token, keys)
             else:
@@ -196,7 +196,7 @@ class Batch(Generic[T]):
     def _map_change(self, token: int, values: dict[str, Raw]) -> MapChange | None:
         if token in self.before_images:
             image = self.before_images[token]
-            if image is None or image.packed is not values:
+            if image is None or image.keys is not values:
                 return MapChange.replace_all(values)
         history = self._map_histories.get(token)
         return None if history is None else history.change
@@ -207,8 +207,8 @@ class Batch(Generic[T]):
         """Restore the maps of keys of `before`, and yield its images."""
         for token, image in before.items():
             if image is not None and token in self._map_histories:
-                assert isinstance(image.packed, dict)
-                self._map_histories[token].undo(image.packed)
+                assert isinstance(image.keys, dict)
+                self._map_histories[token].undo(image.keys)
             yield token, image
 
     def replaced_maps(self, tokens: Iterable[int]) -> list[int]:
@@ -231,9 +231,9 @@ class Batch(Generic[T]):
 def complete_change_set(sessions: Mapping[int, Session], keys: dict[str, Raw]) -> ChangeSet:
     """Return a change set of all data, given the sessions and the independent keys."""
     maps = {
-        token: MapChange.replace_all(session.packed)
+        token: MapChange.replace_all(session.keys)
         for token, session in sessions.items()
-        if isinstance(session.packed, dict)
+        if isinstance(session.keys, dict)
     }
     maps[NO_TOKEN] = MapChange.replace_all(keys)
     return ChangeSet(True, [], [*map(row_of, sessions, sessions.values())], maps, complete=True)

@@ -24,12 +24,12 @@ from .edits import Edit
 from .eviction import Nearest
 from .expiry import Deadlines
 from .journal import Journal
-from .key_commands import BOUNDED, READS, WRITES, TooDeepError
-from .keymap import EMPTY, PACKED_SIZE, copied, edited, unpack
+from .key_commands import COSTLY, READS, WRITES, TooDeepError
+from .keymap import EMPTY, MAX_PACKED_SIZE, apply_edit, copy_keys, unpack
 from .loading import Coming
 from .paths import show
-from .session import NEVER, Session, deadline_after, settings
-from .size_estimate import SESSION_BYTES, growth, of_keys
+from .session import NEVER, Session, deadline_after, intern_expiry
+from .size_estimate import SESSION_BYTES, growth, keys_size
 from .steps import Steps
 
 _T = TypeVar("_T")
@@ -101,7 +101,9 @@ class Engine:
             self._nearly_full = limits.memory - max(
                 32 * limits.message_size, 64 * (limits.steps or _MUCH)
             )
-        self._is_narrow = 0 < limits.key_length < PACKED_SIZE or 0 < limits.keys < PACKED_SIZE
+        self._is_narrow = (
+            0 < limits.key_length < MAX_PACKED_SIZE or 0 < limits.keys < MAX_PACKED_SIZE
+        )
         self._nearest = self._no_nearest()
         self.unknown_tokens = 0
         self.reached: Counter[str] = Counter()
@@ -146,9 +148,9 @@ class Engine:
         if expiry.deleteSession:
             self._remove(token, session)
             return None
-        self._session_keys -= len(unpack(session.packed))
-        self._session_memory -= of_keys(session.packed) - of_keys(EMPTY)
-        session.packed = EMPTY
+        self._session_keys -= len(unpack(session.keys))
+        self._session_memory -= keys_size(session.keys) - keys_size(EMPTY)
+        session.keys = EMPTY
         # The next period began at the deadline, and perhaps others have passed since.
         period = expiry.duration * 1000
         periods = (now - session.deadline) // period + 1
@@ -207,8 +209,8 @@ class Engine:
 
     def _put_in(self, token: int, session: Session, now: int) -> None:
         self._sessions[token] = session
-        self._session_keys += len(unpack(session.packed))
-        self._session_memory += SESSION_BYTES + of_keys(session.packed)
+        self._session_keys += len(unpack(session.keys))
+        self._session_memory += SESSION_BYTES + keys_size(session.keys)
         if session.expiry is not None:
             self._deadlines.add(token, session.deadline, now)
             if self._nearest is not None:
@@ -216,27 +218,27 @@ class Engine:
 
     def _remove(self, token: int, session: Session) -> None:
         del self._sessions[token]
-        self._session_keys -= len(unpack(session.packed))
-        self._session_memory -= SESSION_BYTES + of_keys(session.packed)
+        self._session_keys -= len(unpack(session.keys))
+        self._session_memory -= SESSION_BYTES + keys_size(session.keys)
 
     def _edit(self, token: int, session: Session, values: dict[str, Raw], edit: Edit) -> None:
         """Make `edit` in the keys of a session, unpacked; refuse (201) what is beyond a limit."""
-        packed = session.packed
-        if type(packed) is dict and not edit.clear:
-            self._edit_map(token, session, packed, edit)
+        keymap = session.keys
+        if type(keymap) is dict and not edit.clear:
+            self._edit_map(token, session, keymap, edit)
             return
         count = len(values)
-        after = edited(packed, values, edit)
+        after = apply_edit(keymap, values, edit)
         kept = len(edit.put if edit.clear else values)
-        # What is packed is within any limit that lets as much be packed.
+        # Packed keys can exceed no limit but one that is smaller than `MAX_PACKED_SIZE`.
         if type(after) is dict or self._is_narrow:
             self._check_names(edit)
             self._check_count(kept)
-        grown = of_keys(after) - of_keys(packed)
+        grown = keys_size(after) - keys_size(keymap)
         self._check_memory(grown, token)
         if self._journal is not None:
             self._journal.record_change(token, session)
-        session.packed = after
+        session.keys = after
         self._session_memory += grown
         self._session_keys += kept - count
 
@@ -251,7 +253,7 @@ class Engine:
         edit = edit.copy_values()
         if self._journal is not None:
             self._journal.record_change(token, session, edit)
-        edited(values, values, edit)
+        apply_edit(values, values, edit)
         self._session_memory += grown
         self._session_keys += len(values) - count
 
@@ -318,7 +320,7 @@ class Engine:
     # Commands on sessions
 
     def _new(self, params: m.NewSession, now: int) -> m.TokenReply:
-        expiry = None if params.expiry is UNSET else settings(params.expiry)
+        expiry = None if params.expiry is UNSET else intern_expiry(params.expiry)
         limits = self._limits
         if limits.sessions and len(self._sessions) >= limits.sessions:
             self.reap(now)
@@ -381,7 +383,7 @@ class Engine:
         expiry = session.expiry
         return m.InfoReply(
             tkn=params.tkn,
-            keyCnt=len(unpack(session.packed)),
+            keyCnt=len(unpack(session.keys)),
             expires=expiry is not None,
             expiry=UNSET
             if expiry is None
@@ -401,7 +403,7 @@ class Engine:
     # Commands on keys
 
     def _bounded(self, name: str, command: Callable[..., _T]) -> Callable[..., _T]:
-        if name not in BOUNDED:
+        if name not in COSTLY:
             return command
         steps = self.steps
 
@@ -421,7 +423,7 @@ class Engine:
             session = self._sessions.get(params.tkn)
             if session is None or session.deadline <= now:
                 session = self._live(params.tkn, now)
-            reply = read(session.packed, params)
+            reply = read(session.keys, params)
             if extends:
                 expiry = session.expiry
                 if expiry is not None and expiry.extendOnGet:
@@ -452,7 +454,7 @@ class Engine:
             session = self._sessions.get(params.tkn)
             if session is None or session.deadline <= now:
                 session = self._live(params.tkn, now)
-            values = unpack(session.packed)
+            values = unpack(session.keys)
             reply, edit = write(values, params)
             if reply.st != _OK:
                 return reply
@@ -492,7 +494,7 @@ class Engine:
             self.unknown_tokens += len(tokens) - len(known)
             chosen = dict.fromkeys(known)
         return [
-            (token, Session(session.expiry, session.deadline, copied(session.packed)))
+            (token, Session(session.expiry, session.deadline, copy_keys(session.keys)))
             for token in chosen
             for session in [sessions[token]]
         ]
@@ -608,7 +610,7 @@ class Engine:
     def resume_keys(self, keys: dict[str, Raw]) -> None:
         """Go on with the independent keys that are on disk."""
         self._keys = keys
-        self._key_memory = of_keys(keys)
+        self._key_memory = keys_size(keys)
 
     def everything(self) -> tuple[Mapping[int, Session], dict[str, Raw]]:
         """Return the sessions by their tokens, and the independent keys, as they are."""
@@ -638,11 +640,11 @@ class Engine:
         for token, image in batch.restored_images(before):
             if token == NO_TOKEN:
                 assert image is not None
-                self.resume_keys(image.packed)  # type: ignore[arg-type]
+                self.resume_keys(image.keys)  # type: ignore[arg-type]
             elif image is not None:
                 self._sessions[token] = image
-                self._session_keys += len(unpack(image.packed))
-                self._session_memory += SESSION_BYTES + of_keys(image.packed)
+                self._session_keys += len(unpack(image.keys))
+                self._session_memory += SESSION_BYTES + keys_size(image.keys)
                 # One that stayed has its entry, unless that has moved on.
                 if image.expiry is not None and deadlines.get(token) != image.deadline:
                     began = deadlines.get(token, image.deadline) - image.expiry.duration * 1000

@@ -96,9 +96,9 @@ class Journal:
             if not before:
                 self._add_pending()
             # A copy in one expression: every write runs it.
-            before[token] = session and Session(session.expiry, session.deadline, session.packed)
-        if edit is not None and session is not None and type(session.packed) is dict:
-            batch.record_edit(token, session.packed, edit)
+            before[token] = session and Session(session.expiry, session.deadline, session.keys)
+        if edit is not None and session is not None and type(session.keys) is dict:
+            batch.record_edit(token, session.keys, edit)
 
     def record_end_all(self, sessions: object) -> None:
         """Record all sessions before all are ended; `sessions` is what restores them."""

@@ -9,10 +9,10 @@ from ..json_depth import nests_deeper
 from ..limits import Limits
 from .batch import ChangeSet, LoadCommit
 from .edits import MapChange
-from .keymap import Packed, unpack
-from .record import Row, row_of, settings_of, signed, unsigned
+from .keymap import KeyMap, unpack
+from .record import SessionRow, expiry_of, row_of, signed, unsigned
 from .session import NEVER, Session
-from .size_estimate import SESSION_BYTES, of_keys
+from .size_estimate import SESSION_BYTES, keys_size
 
 _AROUND = 3
 """How deep a value stands in the message that sets it: ``{"KV_SET":{"keys":{"name":…}}}``."""
@@ -41,14 +41,14 @@ class Coming:
         # Of the independent keys, those that were new when it was staged.
         self._new: set[str] = set()
 
-    def add_session(self, row: Row, packed: Packed) -> None:
+    def add_session(self, row: SessionRow, keymap: KeyMap) -> None:
         """Add a session that was saved."""
-        values = unpack(packed)
+        values = unpack(keymap)
         most = self._limits.keys
         if most and len(values) > most:
             self._note("keys", f"a session has {len(values)} keys; {most} are allowed")
         self._check(values)
-        session = self.sessions[unsigned(row[0])] = Session(settings_of(row), NEVER, packed)
+        session = self.sessions[unsigned(row[0])] = Session(expiry_of(row), NEVER, keymap)
         self._count(session, 1)
 
     def add_keys(self, values: Mapping[str, Raw]) -> None:
@@ -61,8 +61,8 @@ class Coming:
         self._count(self.sessions.pop(token), -1)
 
     def _count(self, session: Session, times: int) -> None:
-        self.session_keys += times * len(unpack(session.packed))
-        self.memory += times * (SESSION_BYTES + of_keys(session.packed))
+        self.session_keys += times * len(unpack(session.keys))
+        self.memory += times * (SESSION_BYTES + keys_size(session.keys))
 
     def _check(self, values: Mapping[str, Raw]) -> None:
         length, depth = self._limits.key_length, self._limits.depth - _AROUND
@@ -84,9 +84,9 @@ class Coming:
 
     def _changed(self) -> ChangeSet:
         maps = {
-            token: MapChange.replace_all(session.packed)
+            token: MapChange.replace_all(session.keys)
             for token, session in self.sessions.items()
-            if isinstance(session.packed, dict)
+            if isinstance(session.keys, dict)
         }
         rows = [row_of(token, session) for token, session in self.sessions.items()]
         if self.keys:

@@ -35,7 +35,7 @@ from ..engine import jsonpath
 from ..engine.batch import ChangeSet
 from ..engine.engine import Engine
 from ..engine.journal import Journal
-from ..engine.record import deadline_of, settings_of, unsigned
+from ..engine.record import deadline_of, expiry_of, unsigned
 from ..engine.session import Session, deadline_after
 from ..errors import RefusedError, StoreError, trace_of
 from ..http.routes import Operations, without_websocket
@@ -340,11 +340,11 @@ class Server:
         now = self._clock()
         try:
             sessions, keys = store.read()
-            for number, (row, packed) in enumerate(sessions):
+            for number, (row, keymap) in enumerate(sessions):
                 # A wall clock that was put back hides how much time has passed. Nobody gains by it.
-                expiry = settings_of(row)
+                expiry = expiry_of(row)
                 deadline = min(deadline_of(row), deadline_after(expiry, now))
-                self._engine.resume(unsigned(row[0]), Session(expiry, deadline, packed), now)
+                self._engine.resume(unsigned(row[0]), Session(expiry, deadline, keymap), now)
                 if number % _RESTORE_SLICE == 0:
                     # Operators are answered meanwhile.
                     await asyncio.sleep(0)

@@ -207,8 +207,8 @@ def write_sessions(folder: Folder, name: str, sessions: Iterable[tuple[int, Sess
             rows = [row_of(token, session) for token, session in some]
             put_sessions(database, rows)
             for token, session in some:
-                if isinstance(session.packed, dict):
-                    put_keys(database, signed(token), session.packed.items())
+                if isinstance(session.keys, dict):
+                    put_keys(database, signed(token), session.keys.items())
         return count(database)
 
 
@@ -265,8 +265,8 @@ def read(folder: Folder, name: str, kinds: Sequence[str], limits: Limits) -> Com
     for kind in kinds:
         with folder.reading(kind, name) as database:
             if kind == SESSIONS:
-                for row, packed in tables.read_sessions(database):
-                    coming.add_session(row, packed)
+                for row, keymap in tables.read_sessions(database):
+                    coming.add_session(row, keymap)
             else:
                 coming.add_keys(tables.read_keys(database))
     return coming

@@ -17,8 +17,8 @@ from ndb_protocol import NO_TOKEN
 
 from ..engine.batch import ChangeSet, LoadCommit
 from ..engine.edits import MapChange
-from ..engine.keymap import PACKED_SIZE
-from ..engine.record import Row, log_checksum, signed
+from ..engine.keymap import MAX_PACKED_SIZE
+from ..engine.record import SessionRow, log_checksum, signed
 from .tables import DamageError
 
 _T = TypeVar("_T")
@@ -40,7 +40,7 @@ RECORD_SIZE = 2**20
 _ROW_SIZE = 64
 """Bytes of a row beside its keys, about."""
 
-_FEW = RECORD_SIZE // (_ROW_SIZE + PACKED_SIZE)
+_FEW = RECORD_SIZE // (_ROW_SIZE + MAX_PACKED_SIZE)
 """Sessions that are not enough for a second record, however large their packed keys are."""
 
 IN_LOG = 0
@@ -89,10 +89,10 @@ class Part(NamedTuple):
     seq: int
     size: int
     record: Record
-    rows: Sequence[Row]
+    rows: Sequence[SessionRow]
 
 
-def records_of(changed: ChangeSet) -> Iterator[tuple[Record, Sequence[Row]]]:
+def records_of(changed: ChangeSet) -> Iterator[tuple[Record, Sequence[SessionRow]]]:
     """Yield a batch as records, each with its rows."""
     first = Record(
         moved=[(signed(token), list(keys)) for token, keys in changed.moved.items()],
@@ -208,7 +208,7 @@ class Unfolded:
         self.load = 0
         self.all_ended = False
         self.ended: dict[int, None] = {}
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, SessionRow] = {}
         self.maps: dict[int, MapChange] = {}
 
     def add(self, part: Part, loaded: Iterable[Part] = ()) -> None:

@@ -28,8 +28,8 @@ from msgspec import Raw
 
 from ..clock import Anchor, wall_ms
 from ..engine.batch import ChangeSet, LoadCommit
-from ..engine.keymap import Packed
-from ..engine.record import Row, log_checksum
+from ..engine.keymap import KeyMap
+from ..engine.record import SessionRow, log_checksum
 from ..errors import StoreError, trace_of
 from .files import (
     OpenedFiles,
@@ -287,7 +287,7 @@ class Store:
             "or with --salvage to keep what can be read"
         )
 
-    def read(self) -> tuple[Iterator[tuple[Row, Packed]], dict[str, Raw]]:
+    def read(self) -> tuple[Iterator[tuple[SessionRow, KeyMap]], dict[str, Raw]]:
         """Return the sessions, one by one, and the independent keys, before anything is written.
 
         Raises:
@@ -417,7 +417,7 @@ class Store:
         self._staged = (0, [])
         return staged
 
-    def _write_log(self, found: Sequence[tuple[Record, Sequence[Row]]]) -> list[Part]:
+    def _write_log(self, found: Sequence[tuple[Record, Sequence[SessionRow]]]) -> list[Part]:
         """Write records, all of them or none."""
         try:
             # A statement alone is a transaction.
@@ -473,7 +473,7 @@ class Store:
         last = max(unfolded.load for unfolded in (self._unfolded, *self._since))
         self._database.execute("DELETE FROM loading WHERE load > ?", (last,))
 
-    def _stage(self, load: int, record: Record, rows: Sequence[Row]) -> None:
+    def _stage(self, load: int, record: Record, rows: Sequence[SessionRow]) -> None:
         self._check_files()
         self._parts += 1
         size = self._insert(_INSERT_PART, load, self._parts, record)
