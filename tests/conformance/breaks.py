@@ -25,7 +25,7 @@ from ndb_server.engine.edits import Edit
 from ndb_server.engine.engine import Engine
 from ndb_server.engine.jsonpath import compare, parser, query
 from ndb_server.engine.keymap import KeyMap, unpack
-from ndb_server.engine.loading import Coming
+from ndb_server.engine.loading import PendingLoad
 from ndb_server.engine.session import Session, deadline_after
 from ndb_server.errors import RefusedError
 from ndb_server.server import server
@@ -177,7 +177,7 @@ breaks_replies(
 
 @breaks("token-in-the-sentence", "SH_GET/The session has ended")
 def _(patch: Patch) -> None:
-    original = Engine._live
+    original = Engine._live_session
 
     def live(self: Engine, token: int, now: int) -> Session:
         try:
@@ -185,7 +185,7 @@ def _(patch: Patch) -> None:
         except RefusedError as error:
             raise RefusedError(error.status, f"no session {token}") from None
 
-    patch.setattr(Engine, "_live", live)
+    patch.setattr(Engine, "_live_session", live)
 
 
 breaks_replies(
@@ -343,7 +343,7 @@ def _(patch: Patch) -> None:
 @breaks("keys-mix", "message/A session and the independent keys never mix")
 def _(patch: Patch) -> None:
     def counted(self: Engine, _: m.Params, __: int) -> m.CountReply:
-        return m.CountReply(cnt=len(self._keys) + self._session_keys)
+        return m.CountReply(cnt=len(self._keys) + self._session_key_count)
 
     original = Engine.__init__
 
@@ -448,7 +448,7 @@ def _sweep_only(patch: Patch) -> None:
             raise RefusedError(Status.SESSION_NOT_EXIST, "no session")
         return session
 
-    patch.setattr(Engine, "_live", found)
+    patch.setattr(Engine, "_live_session", found)
     patch.setattr(Engine, "_is_live", lambda self, token, _: token in self._sessions)
     patch.setattr(server, "_REAP_INTERVAL", 5.0)
 
@@ -544,12 +544,12 @@ def _(patch: Patch) -> None:
     "SH_LOAD/A session that exists already is not changed and not counted",
 )
 def _(patch: Patch) -> None:
-    def end_known(self: Engine, coming: Coming, _: int) -> list[int]:
-        for token in coming.sessions.keys() & self._sessions.keys():
-            self._end_one(token, self._sessions[token])
+    def end_existing(self: Engine, pending: PendingLoad, _: int) -> list[int]:
+        for token in pending.sessions.keys() & self._sessions.keys():
+            self._end_session(token, self._sessions[token])
         return []
 
-    patch.setattr(Engine, "drop_known", end_known)
+    patch.setattr(Engine, "drop_existing", end_existing)
 
 
 @breaks(
@@ -558,8 +558,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     original = Engine.load
 
-    def load(self: Engine, coming: Coming, now: int, staged: Any) -> Any:
-        return original(self, coming, now - 600, staged)
+    def load(self: Engine, pending: PendingLoad, now: int, staged: Any) -> Any:
+        return original(self, pending, now - 600, staged)
 
     patch.setattr(Engine, "load", load)
 

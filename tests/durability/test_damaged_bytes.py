@@ -29,7 +29,7 @@ from ndb_server.storage.store import Store
 from ndb_server.storage.tables import READ_ERRORS, DamageError
 
 from tests.server.durable import START, OnDisk, content, raw, write
-from tests.server.loads import coming
+from tests.server.loads import pending_load
 
 DAMAGES = int(os.environ.get("NDB_DAMAGES", "150"))
 
@@ -56,8 +56,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     independent = {NO_TOKEN: MapChange({}, OVERFLOWING | raw(motd='"hello"', n="1"))}
     assert write(store, ChangeSet(False, [], rows, spread | independent)) is None
     store.at_rest(lambda: None)
-    to_load = coming({55: (None, b'{"l":1}'), 56: (SLIDING, dict(LARGE))}, raw(loaded="7"))
-    parts = store.stage(1, to_load.stage({}))
+    to_load = pending_load({55: (None, b'{"l":1}'), 56: (SLIDING, dict(LARGE))}, raw(loaded="7"))
+    parts = store.stage(1, to_load.prepare_staging({}))
     for batch in (
         ChangeSet(False, [1], [row_of(5, Session(None, 0, b'{"z":1}'))], {}),
         ChangeSet(False, [], [], {}, load=LoadCommit(1, parts, START)),

@@ -13,7 +13,7 @@ from ndb_server.storage.log import RECORD_SIZE
 from ndb_server.storage.store import Store
 
 from tests.server.durable import START, Durable, content, on_disk, write
-from tests.server.loads import coming
+from tests.server.loads import pending_load
 
 ONE = 100_000
 """Characters of a value."""
@@ -93,8 +93,8 @@ def test_a_load_of_any_size_is_staged_as_records_of_a_bounded_size(
     store: Store, tmp_path: Path
 ) -> None:
     values = {key: Raw(b'"%s"' % value.encode()) for key, value in MANY.items()}
-    to_load = coming({5: (None, values)}, values)
-    parts = store.stage(1, to_load.stage({}))
+    to_load = pending_load({5: (None, values)}, values)
+    parts = store.stage(1, to_load.prepare_staging({}))
     assert parts > 2 * len(values) * ONE // RECORD_SIZE
     assert largest(store, "loading") <= RECORD_SIZE + ONE
     assert largest(store, "log") == 0
@@ -110,7 +110,9 @@ def test_a_load_of_any_size_is_staged_as_records_of_a_bounded_size(
 def test_a_load_that_was_broken_off_takes_no_room_once_the_store_is_opened_again(
     store: Store, tmp_path: Path
 ) -> None:
-    store.stage(1, coming({}, {key: Raw(b'"%s"' % (b"x" * ONE)) for key in MANY}).stage({}))
+    store.stage(
+        1, pending_load({}, {key: Raw(b'"%s"' % (b"x" * ONE)) for key in MANY}).prepare_staging({})
+    )
     copy = tmp_path.with_name(f"{tmp_path.name}-killed")
     assert os.spawnlp(os.P_WAIT, "cp", "cp", "-r", str(tmp_path), str(copy)) == 0
     opened = Store(copy)

@@ -37,7 +37,7 @@ from ndb_server.engine.size_estimate import SESSION_BYTES, keys_size
 from ndb_server.storage.store import Store
 
 from tests.server.durable import START, Durable, body, content, raw
-from tests.server.loads import coming
+from tests.server.loads import pending_load
 from tests.server.model import Keys, Model, RefusedByModel, Settings, text
 
 EVERYTHING = -1
@@ -256,11 +256,13 @@ class DurableMachine(RuleBasedStateMachine):
         token = self.token(place)
         stored = Expiry(**vars(period))
         packed = pack(raw(**{key: text(value).decode() for key, value in keys.items()}))
-        to_load = coming({token: (stored, packed)})
+        to_load = pending_load({token: (stored, packed)})
         self.loads += 1
         staged = (
             self.loads,
-            self.store.stage(self.loads, to_load.stage(self.durable.engine.everything()[1])),
+            self.store.stage(
+                self.loads, to_load.prepare_staging(self.durable.engine.everything()[1])
+            ),
         )
         gathering = self.durable.journal.open_batch()
         batch = self.loading = self.durable.engine.load(to_load, self.model.now, staged)
@@ -478,8 +480,8 @@ class DurableMachine(RuleBasedStateMachine):
         for row, packed in found:
             token = row[0] % 2**64
             expiry, deadline, _ = sessions[token]
-            self.durable.engine.resume(token, Session(expiry, deadline, packed), now)
-        self.durable.engine.resume_keys(store.read()[1])
+            self.durable.engine.restore_session(token, Session(expiry, deadline, packed), now)
+        self.durable.engine.restore_keys(store.read()[1])
         store.start()
 
     # What holds after every step

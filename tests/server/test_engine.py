@@ -52,8 +52,8 @@ def held(engine: Engine) -> tuple[int, int, int]:
     """Return how many sessions, keys and entries of deadlines are in memory."""
     deadlines = engine._deadlines
     waiting = sum(map(len, deadlines._buckets.values()))
-    entries = waiting + len(deadlines._open) + len(deadlines._soon)
-    assert len(deadlines._coming) == len(deadlines._buckets)
+    entries = waiting + len(deadlines._open_bucket) + len(deadlines._late)
+    assert len(deadlines._bucket_numbers) == len(deadlines._buckets)
     keys = sum(len(unpack(session.keys)) for session in engine._sessions.values())
     return len(engine._sessions), keys, entries
 

@@ -30,7 +30,7 @@ from ndb_server.engine.session import NEVER
 from ndb_server.engine.size_estimate import SESSION_BYTES, keys_size
 from ndb_server.errors import RefusedError
 
-from tests.server.loads import coming, load_session
+from tests.server.loads import load_session, pending_load
 from tests.server.model import (
     UNUSABLE,
     Keys,
@@ -379,7 +379,7 @@ class EngineMachine(RuleBasedStateMachine):
     def load_keys(self, keys: Keys) -> None:
         self.model.keys.update(keys)
         for subject in self.subjects:
-            subject.engine.load(coming({}, raw(keys)), self.model.now)
+            subject.engine.load(pending_load({}, raw(keys)), self.model.now)
 
     # What holds after every step
 
@@ -427,7 +427,7 @@ class EngineMachine(RuleBasedStateMachine):
         for subject in self.subjects:
             engine = subject.engine
             walked = sum(len(unpack(session.keys)) for session in engine._sessions.values())
-            assert engine._session_keys == walked
+            assert engine._session_key_count == walked
             sessions = engine._sessions.values()
             kept = sum(SESSION_BYTES + keys_size(session.keys) for session in sessions)
             assert engine.memory == kept + keys_size(engine._keys)

@@ -20,7 +20,7 @@ from ndb_server.storage.datasets import Datasets, Folder
 from ndb_server.storage.store import Store
 
 from tests.server.durable import START, Durable, body
-from tests.server.loads import coming
+from tests.server.loads import pending_load
 from tests.server.replica import Replica
 
 LARGE = {f"key{number}": "x" * 100 for number in range(8)}
@@ -336,7 +336,7 @@ def test_a_load_that_is_undone_leaves_what_was_there_and_what_came_behind_it_is_
     engine.edit_keys(Edit({"a": Raw(b"1"), "c": Raw(b"1")}))
     replica.settle()
     for _ in range(2):
-        engine.load(coming({5: (None, b'{"k":1}')}, {"a": Raw(b"2"), "b": Raw(b"2")}), 0)
+        engine.load(pending_load({5: (None, b'{"k":1}')}, {"a": Raw(b"2"), "b": Raw(b"2")}), 0)
         engine.edit_keys(Edit({"c": Raw(b"3"), "d": Raw(b"3")}))
         assert len(engine.everything()[0]) == 1
         replica.send()
@@ -350,7 +350,7 @@ def test_a_load_that_is_undone_leaves_what_was_there_and_what_came_behind_it_is_
 def test_a_load_is_a_batch_of_its_own_between_what_came_before_it_and_what_came_after() -> None:
     durable = Durable()
     durable.ask("KV_SET", keys={"a": 1})
-    batch = durable.engine.load(coming({5: (None, b"{}")}), START, (1, 0))
+    batch = durable.engine.load(pending_load({5: (None, b"{}")}), START, (1, 0))
     durable.ask("KV_SET", keys={"b": 1})
     written = []
     durable.disk.end_turn()
@@ -377,7 +377,7 @@ def test_a_load_that_there_is_no_memory_for_leaves_what_others_change_in_that_tu
     durable.ask("KV_SET", keys={"a": 1})
     durable.engine._sessions = Full()
     with pytest.raises(MemoryError):
-        durable.engine.load(coming({5: (None, b"{}")}, {"b": Raw(b"2")}), START, (1, 0))
+        durable.engine.load(pending_load({5: (None, b"{}")}, {"b": Raw(b"2")}), START, (1, 0))
     assert durable.engine.everything() == ({}, {"a": Raw(b"1")})
     durable.ask("KV_SET", keys={"c": 3})
     assert len(durable.journal.pending) == 2
@@ -416,7 +416,7 @@ def test_a_session_that_makes_room_is_gone_from_disk_too(tmp_path: Path) -> None
     token = durable.new(duration=60)
     durable.settle(store=store)
     durable.ask("KV_SET", keys=MANY)
-    assert durable.engine.evicted == 1
+    assert durable.engine.evictions == 1
     # Who is told that it has gone waits until that is sure.
     assert durable.ask_held("SH_COUNT", tkn=token)[1] is not None
     durable.settle(store=store)
@@ -434,7 +434,7 @@ def test_a_session_that_made_room_for_what_is_undone_is_there_again_and_goes_aga
     taken = durable.engine.memory
     for evicted in (1, 2):
         durable.ask("KV_SET", keys=MANY)
-        assert durable.engine.evicted == evicted
+        assert durable.engine.evictions == evicted
         durable.settle(FULL)
         assert durable.engine.memory == taken
         assert durable.ask("SH_EXISTS", tkns=[token])["exist"] == [token]
@@ -450,15 +450,15 @@ def test_sessions_whose_end_is_undone_can_make_room_still() -> None:
     durable.settle(FULL)
     assert durable.engine.memory == taken
     durable.ask("KV_SET", keys=MANY)
-    assert durable.engine.evicted == 1
+    assert durable.engine.evictions == 1
 
 
 def test_what_is_on_disk_is_there_whatever_the_limits() -> None:
     durable = Durable(limits=Limits(memory=1000, sessions=1, keys=1))
     values = {f"key{number}": Raw(b"1") for number in range(20)}
     for token in (1, 2):
-        durable.engine.resume(token, Session(None, NEVER, dict(values)), durable.now)
-    durable.engine.resume_keys(dict(values))
+        durable.engine.restore_session(token, Session(None, NEVER, dict(values)), durable.now)
+    durable.engine.restore_keys(dict(values))
     assert durable.engine.totals == (2, 40, 20)
     assert durable.engine.memory > 1000
     assert durable.ask("SH_NEW")["st"] == Status.SESSION_NEW_FAIL

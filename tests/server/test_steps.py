@@ -178,8 +178,8 @@ def steps_of(run: Callable[[Steps], object]) -> int:
     """Return how many steps it takes to run something."""
     steps = Steps()
     run(steps)
-    steps.end()
-    return steps.spent
+    steps.end_request()
+    return steps.total
 
 
 @pytest.mark.parametrize("item", HOLDING.values(), ids=HOLDING)
@@ -279,9 +279,9 @@ def test_each_request_has_all_the_steps() -> None:
     steps = Steps(MOST)
     for _ in range(100):
         paths.find("$[*]", NUMBERS, steps)
-        steps.end()
+        steps.end_request()
     assert steps.exceeded == 0
-    assert steps.spent > MOST
+    assert steps.total > MOST
 
 
 def test_a_query_that_was_refused_leaves_others_as_they_are() -> None:
@@ -324,4 +324,4 @@ def test_what_an_honest_request_takes_is_as_the_page_on_security_says(
     engine = Engine(limits=Limits())
     engine.handlers["KV_SET"](KeyValues(keys=stored), 0)
     engine.handlers["KV_UPDATE" if isinstance(params, Update) else "KV_FIND"](params, 0)
-    assert round(engine.steps.spent / 1000) == thousands
+    assert round(engine.steps.total / 1000) == thousands

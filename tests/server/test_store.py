@@ -30,7 +30,7 @@ from ndb_server.storage.wal_size import WriteAheadLog
 
 from tests.e2e.wire import BOUND, until
 from tests.server.durable import START, OnDisk, content, on_disk, raw, write
-from tests.server.loads import coming
+from tests.server.loads import pending_load
 
 SLIDING = Expiry(duration=60, deleteSession=True, extendOnSetAdd=True, extendOnGet=True)
 LARGE = {f"key{number:02}": Raw(b'"%b"' % (b"x" * 100)) for number in range(8)}
@@ -337,13 +337,13 @@ def test_independent_keys_keep_their_order_when_a_load_comes_between_the_steps_o
     for _ in range(steps):
         next(folding, None)
     assert store._commit(put("b")) is None
-    to_load = coming({}, raw(b="2", c="2", d="2"))
+    to_load = pending_load({}, raw(b="2", c="2", d="2"))
     # As it is staged, "b" and "d" are there; as it counts, "b" and "c".
-    staged = to_load.stage(raw(b="1", d="1"))()
+    staged = to_load.prepare_staging(raw(b="1", d="1"))()
     store._begin_load(1)
     for record, rows in records_of(staged):
         store._stage(1, record, rows)
-    counts = to_load.counts(1, 1, START, [], raw(b="1", c="1"))
+    counts = to_load.commit(1, 1, START, [], raw(b="1", c="1"))
     assert store._commit(put("c")) is None
     assert store._commit(ChangeSet(False, [], [], {}, load=counts)) is None
     for _ in folding:

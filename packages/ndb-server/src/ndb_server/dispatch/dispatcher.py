@@ -203,7 +203,7 @@ class Dispatcher:
         short_way = self._short_way
         body = self._body
         steps = self._steps
-        steps_until = steps.spent + MUCH
+        steps_until = steps.total + MUCH
         counting = self._counting
         unknown = counting.unknown_tokens
         # A shorter one can't nest as deep: what begins has to end.
@@ -254,7 +254,7 @@ class Dispatcher:
                     batch = awaited
             replies.append(text)
             size += len(text)
-            if size >= ENOUGH or steps.spent >= steps_until or counting.unknown_tokens != unknown:
+            if size >= ENOUGH or steps.total >= steps_until or counting.unknown_tokens != unknown:
                 break
         if batch is None:
             return replies, None

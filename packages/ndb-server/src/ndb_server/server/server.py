@@ -344,11 +344,13 @@ class Server:
                 # A wall clock that was put back hides how much time has passed. Nobody gains by it.
                 expiry = expiry_of(row)
                 deadline = min(deadline_of(row), deadline_after(expiry, now))
-                self._engine.resume(unsigned(row[0]), Session(expiry, deadline, keymap), now)
+                self._engine.restore_session(
+                    unsigned(row[0]), Session(expiry, deadline, keymap), now
+                )
                 if number % _RESTORE_SLICE == 0:
                     # Operators are answered meanwhile.
                     await asyncio.sleep(0)
-            self._engine.resume_keys(keys)
+            self._engine.restore_keys(keys)
         except (*READ_ERRORS, DamageError) as error:
             raise StartError(store.damaged(error)) from error
         store.tie(self._clock.anchor)
@@ -386,7 +388,7 @@ class Server:
     @property
     def reached(self) -> Counter[str]:
         """How often a client came to a limit, by the limit."""
-        found = self._engine.reached + self._door.reached
+        found = self._engine.limits_reached + self._door.reached
         found["steps"] = self._engine.steps.exceeded
         found["depth"] += sum(one.too_deep for one in self._dispatchers.values())
         found["process_memory"] += sum(one.out_of_memory for one in self._dispatchers.values())
@@ -398,7 +400,7 @@ class Server:
     def _report(self) -> None:
         """Log which limits were reached since the last time."""
         reached = self.reached
-        reached["evicted"] = self._engine.evicted
+        reached["evicted"] = self._engine.evictions
         news = reached - self._reported
         if news:
             self._reported = reached
