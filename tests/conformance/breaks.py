@@ -394,7 +394,7 @@ def _(patch: Patch) -> None:
     "KV_FIND/A filter tests whether a node is there, whatever its value",
 )
 def _(patch: Patch) -> None:
-    patch.setattr(query.Query, "holds", lambda self, *args: bool(self.value(*args)))
+    patch.setattr(query.Query, "is_true", lambda self, *args: bool(self.value(*args)))
 
 
 # Tokens.
@@ -637,7 +637,7 @@ def _(patch: Patch) -> None:
     "limits/A path has limits.pathLength characters at the most; a longer one is refused with 42",
 )
 def _(patch: Patch) -> None:
-    patch.setattr(parser, "LONGEST", 2**20)
+    patch.setattr(parser, "MAX_PATH_LENGTH", 2**20)
 
 
 @breaks(
@@ -645,7 +645,7 @@ def _(patch: Patch) -> None:
     "limits/A path nests limits.pathDepth levels at the most; a deeper one is refused with 42",
 )
 def _(patch: Patch) -> None:
-    patch.setattr(parser, "DEEPEST", 2**20)
+    patch.setattr(parser, "MAX_PATH_DEPTH", 2**20)
 
 
 @breaks(

@@ -28,7 +28,7 @@ from ndb_protocol.requests import BEGINNING, NO_COMMAND, SHORT_WAY, UNREADABLE
 
 from ..engine.batch import Batch, CommitGate
 from ..engine.journal import Journal
-from ..engine.jsonpath import TooLargeError, check_size
+from ..engine.jsonpath import PathTooLargeError, check_path_size
 from ..engine.steps import Steps
 from ..errors import RefusedError, trace_of
 from ..json_depth import nests_deeper
@@ -163,8 +163,8 @@ class Dispatcher:
 
         def run(params: Any, now: int) -> Reply | Awaitable[Reply]:
             try:
-                check_size(params.path)
-            except TooLargeError as error:
+                check_path_size(params.path)
+            except PathTooLargeError as error:
                 self.large_paths[error.limit] += 1
                 raise
             return handler(params, now)

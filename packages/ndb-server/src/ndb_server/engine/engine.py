@@ -28,7 +28,7 @@ from .journal import Journal
 from .key_commands import COSTLY, READS, WRITES, TooDeepError
 from .keymap import EMPTY, MAX_PACKED_SIZE, apply_edit, copy_keys, unpack
 from .loading import PendingLoad
-from .paths import show
+from .paths import quoted
 from .session import NEVER, Session, deadline_after, intern_expiry
 from .size_estimate import SESSION_BYTES, growth, keys_size
 from .steps import Steps
@@ -292,7 +292,7 @@ class Engine:
             raise self._refuse(
                 Status.LIMIT_EXCEEDED,
                 "key_length",
-                f"key {show(longest)} has {len(longest)} characters; {limit} are allowed",
+                f"key {quoted(longest)} has {len(longest)} characters; {limit} are allowed",
             )
 
     def _check_count(self, count: int) -> None:

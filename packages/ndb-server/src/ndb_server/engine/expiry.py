@@ -83,7 +83,7 @@ class Deadlines:
         if deadline is None:
             return NO_TOKEN
         if deadline > now or deadline // BUCKET_MS > self._open_number:
-            # A session expires only in the bucket of its deadline: a second entry is detected there.
+            # A session expires only in its deadline's bucket, where a second entry is detected.
             self.add(token, deadline, now)
             return NO_TOKEN
         return token

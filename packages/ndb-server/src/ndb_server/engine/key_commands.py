@@ -95,7 +95,7 @@ def update(
     key = params.key
     if key not in values:
         return m.CountReply(
-            cnt=0, st=Status.KEY_NOT_EXIST, m=f"there is no key {paths.show(key)}"
+            cnt=0, st=Status.KEY_NOT_EXIST, m=f"there is no key {paths.quoted(key)}"
         ), _NO_EDIT
     # A query may select a node twice, as $['a','a'] does.
     locations = list(dict.fromkeys(paths.select(params.path, key, bytes(values[key]), steps)))
@@ -109,8 +109,8 @@ def update(
     if nests_deeper(new, depth - max(map(len, locations))) and nests_deeper(text, depth):
         raise TooDeepError(
             Status.LIMIT_EXCEEDED,
-            f"the value of key {paths.show(key)} would nest arrays and objects deeper than {depth} "
-            "levels",
+            f"the value of key {paths.quoted(key)} would nest arrays and objects deeper than "
+            f"{depth} levels",
         )
     return m.CountReply(cnt=len(locations)), Edit({key: Raw(text)})
 
@@ -120,7 +120,7 @@ def arr_append(
 ) -> tuple[m.Reply, Edit]:
     key = params.key
     if key not in values:
-        return m.Reply(st=Status.KEY_NOT_EXIST, m=f"there is no key {paths.show(key)}"), _NO_EDIT
+        return m.Reply(st=Status.KEY_NOT_EXIST, m=f"there is no key {paths.quoted(key)}"), _NO_EDIT
     name = None if params.name is UNSET else params.name
     text = paths.append(key, bytes(values[key]), params.items, name, steps)
     return m.DONE, Edit({key: Raw(text)})
