@@ -19,8 +19,7 @@ from msgspec import UNSET, Raw, structs
 from ndb_protocol import RequestError, Status, decode_request, frame_lengths
 from ndb_protocol import messages as m
 from ndb_server.dispatch import dispatcher as dispatch
-from ndb_server.engine import engine, paths
-from ndb_server.engine import key_commands as keyspace
+from ndb_server.engine import engine, key_commands, paths
 from ndb_server.engine.edits import Edit
 from ndb_server.engine.engine import Engine
 from ndb_server.engine.jsonpath import compare, parser, query
@@ -75,11 +74,11 @@ def substitute(pattern: bytes, by: bytes | Callable[[re.Match[bytes]], bytes]) -
 def rewrite_values(patch: Patch, rewrite: Callable[[str], str]) -> None:
     """Change the text of every value that SET stores."""
 
-    def put(_: keyspace.Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
+    def put(_: key_commands.Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
         values = {k: Raw(rewrite(bytes(v).decode()).encode()) for k, v in params.keys.items()}
         return m.Reply(), Edit(values)
 
-    patch.setitem(keyspace.WRITES, "SET", put)
+    patch.setitem(key_commands.WRITES, "SET", put)
 
 
 def breaks_replies(
@@ -102,13 +101,13 @@ def breaks_values(name: str, caught_by: str, rewrite: Callable[[str], str]) -> N
 
 
 def read_differently(patch: Patch, name: str, read: Callable[[KeyMap, Any], m.Reply]) -> None:
-    patch.setitem(keyspace.READS, name, read)
+    patch.setitem(key_commands.READS, name, read)
 
 
 def write_differently(
-    patch: Patch, name: str, write: Callable[[keyspace.Values, Any], tuple[m.Reply, Edit]]
+    patch: Patch, name: str, write: Callable[[key_commands.Values, Any], tuple[m.Reply, Edit]]
 ) -> None:
-    patch.setitem(keyspace.WRITES, name, write)
+    patch.setitem(key_commands.WRITES, name, write)
 
 
 def move_deadlines(patch: Patch, by: int) -> None:
@@ -290,24 +289,24 @@ def _(patch: Patch) -> None:
     "add-overwrites", "KV_ADD/Keys that do not exist are stored, existing ones are left as they are"
 )
 def _(patch: Patch) -> None:
-    write_differently(patch, "ADD", keyspace.put)
+    write_differently(patch, "ADD", key_commands.set_keys)
 
 
 @breaks(
     "rmv-fails-on-a-missing-key", "KV_RMV/Keys are removed, those that do not exist are ignored"
 )
 def _(patch: Patch) -> None:
-    def remove(values: keyspace.Values, params: m.SomeKeyNames) -> tuple[m.Reply, Edit]:
+    def remove(values: key_commands.Values, params: m.SomeKeyNames) -> tuple[m.Reply, Edit]:
         if any(key not in values for key in params.keys):
             raise RefusedError(Status.KEY_NOT_EXIST, "no such key")
-        return keyspace.remove(values, params)
+        return key_commands.remove_keys(values, params)
 
     write_differently(patch, "RMV", remove)
 
 
 @breaks("overwritten-key-moves", "KV_SET/Other keys stay, and an overwritten key keeps its place")
 def _(patch: Patch) -> None:
-    def put(values: keyspace.Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
+    def put(values: key_commands.Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
         return m.Reply(), Edit(params.keys, tuple(key for key in params.keys if key in values))
 
     write_differently(patch, "SET", put)
@@ -329,7 +328,7 @@ def _(patch: Patch) -> None:
 
 @breaks("clear-set-keeps-the-rest", "KV_CLEAR_SET/All keys are replaced; those removed are counted")
 def _(patch: Patch) -> None:
-    def clear_set(values: keyspace.Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
+    def clear_set(values: key_commands.Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
         return m.CountReply(cnt=len(values)), Edit(params.keys)
 
     write_differently(patch, "CLEAR_SET", clear_set)
@@ -369,7 +368,7 @@ def _(patch: Patch) -> None:
 )
 def _(patch: Patch) -> None:
     def find(keymap: KeyMap, params: m.Find) -> m.Reply:
-        return keyspace.find(keymap, structs.replace(params, keys=UNSET))
+        return key_commands.find_keys(keymap, structs.replace(params, keys=UNSET))
 
     read_differently(patch, "FIND", find)
 
@@ -377,7 +376,7 @@ def _(patch: Patch) -> None:
 @breaks("ignored-keys-name-all", "KV_FIND/'keys' whose elements are all ignored names no key")
 def _(patch: Patch) -> None:
     def find(keymap: KeyMap, params: m.Find) -> m.Reply:
-        return keyspace.find(keymap, structs.replace(params, keys=params.keys or UNSET))
+        return key_commands.find_keys(keymap, structs.replace(params, keys=params.keys or UNSET))
 
     read_differently(patch, "FIND", find)
 
@@ -654,7 +653,7 @@ def _(patch: Patch) -> None:
     "with 201",
 )
 def _(patch: Patch) -> None:
-    patch.setattr(keyspace, "nests_deeper", lambda *_: False)
+    patch.setattr(key_commands, "nests_deeper", lambda *_: False)
 
 
 @breaks(

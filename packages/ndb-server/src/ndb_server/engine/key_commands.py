@@ -27,30 +27,30 @@ _NO_EDIT = Edit()
 _UNLIMITED = Steps()
 
 
-def get(keymap: KeyMap, params: m.KeyNames) -> m.ValuesReply:
+def get_keys(keymap: KeyMap, params: m.KeyNames) -> m.ValuesReply:
     return m.ValuesReply(keys=project(keymap, params.keys))
 
 
-def contains(keymap: KeyMap, params: m.KeyNames) -> m.ContainsReply:
+def contains_keys(keymap: KeyMap, params: m.KeyNames) -> m.ContainsReply:
     values = unpack(keymap)
     return m.ContainsReply(contains=[key for key in params.keys if key in values])
 
 
-def count(keymap: KeyMap, _: m.Params) -> m.CountReply:
+def count_keys(keymap: KeyMap, _: m.Params) -> m.CountReply:
     return m.CountReply(cnt=len(unpack(keymap)))
 
 
-def keys(keymap: KeyMap, _: m.Params) -> m.KeyListReply:
+def list_keys(keymap: KeyMap, _: m.Params) -> m.KeyListReply:
     return m.KeyListReply(keys=list(unpack(keymap)))
 
 
-def find(keymap: KeyMap, params: m.Find, steps: Steps = _UNLIMITED) -> m.Reply:
+def find_keys(keymap: KeyMap, params: m.Find, steps: Steps = _UNLIMITED) -> m.Reply:
     values = unpack(keymap)
     paths.check_path(params.path, steps)
     names = values if params.keys is UNSET else dict.fromkeys(params.keys)
     searched = {key: values[key] for key in names if key in values}
     if params.rsp == "paths":
-        found = [paths.find(params.path, bytes(value), steps) for value in searched.values()]
+        found = [paths.find_paths(params.path, bytes(value), steps) for value in searched.values()]
         return m.PathsReply(paths=[path for selected in found for path in selected])
     matching = {
         key: value
@@ -62,25 +62,25 @@ def find(keymap: KeyMap, params: m.Find, steps: Steps = _UNLIMITED) -> m.Reply:
     return m.ValuesReply(keys=matching)
 
 
-def put(_: Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
+def set_keys(_: Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
     return m.DONE, Edit(params.keys)
 
 
-def add(values: Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
+def add_keys(values: Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
     new = {key: value for key, value in params.keys.items() if key not in values}
     return m.DONE, Edit(new)
 
 
-def remove(values: Values, params: m.SomeKeyNames) -> tuple[m.Reply, Edit]:
+def remove_keys(values: Values, params: m.SomeKeyNames) -> tuple[m.Reply, Edit]:
     # A request may name a key twice.
     return m.DONE, Edit(remove=tuple({key: None for key in params.keys if key in values}))
 
 
-def clear(values: Values, _: m.Params) -> tuple[m.CountReply, Edit]:
+def clear_keys(values: Values, _: m.Params) -> tuple[m.CountReply, Edit]:
     return m.CountReply(cnt=len(values)), Edit(clear=True)
 
 
-def clear_set(values: Values, params: m.KeyValues) -> tuple[m.CountReply, Edit]:
+def clear_and_set_keys(values: Values, params: m.KeyValues) -> tuple[m.CountReply, Edit]:
     return m.CountReply(cnt=len(values)), Edit(params.keys, clear=True)
 
 
@@ -88,7 +88,7 @@ class TooDeepError(RefusedError):
     """A value would nest deeper than the limit."""
 
 
-def update(
+def update_value(
     values: Values, params: m.Update, steps: Steps = _UNLIMITED, depth: int = sys.maxsize
 ) -> tuple[m.CountReply, Edit]:
     paths.check_path(params.path, steps)
@@ -115,7 +115,7 @@ def update(
     return m.CountReply(cnt=len(locations)), Edit({key: Raw(text)})
 
 
-def arr_append(
+def append_to_array(
     values: Values, params: m.ArrAppend, steps: Steps = _UNLIMITED
 ) -> tuple[m.Reply, Edit]:
     key = params.key
@@ -127,22 +127,22 @@ def arr_append(
 
 
 READS: dict[str, Callable[[KeyMap, Any], m.Reply]] = {
-    "GET": get,
-    "CONTAINS": contains,
-    "COUNT": count,
-    "KEYS": keys,
-    "FIND": find,
+    "GET": get_keys,
+    "CONTAINS": contains_keys,
+    "COUNT": count_keys,
+    "KEYS": list_keys,
+    "FIND": find_keys,
 }
 """The commands that only read, by their names without prefix."""
 
 WRITES: dict[str, Callable[..., tuple[m.Reply, Edit]]] = {
-    "SET": put,
-    "ADD": add,
-    "RMV": remove,
-    "CLEAR": clear,
-    "CLEAR_SET": clear_set,
-    "UPDATE": update,
-    "ARR_APPEND": arr_append,
+    "SET": set_keys,
+    "ADD": add_keys,
+    "RMV": remove_keys,
+    "CLEAR": clear_keys,
+    "CLEAR_SET": clear_and_set_keys,
+    "UPDATE": update_value,
+    "ARR_APPEND": append_to_array,
 }
 """The commands that can change keys, by their names without prefix."""
 

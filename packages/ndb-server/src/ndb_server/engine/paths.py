@@ -51,7 +51,7 @@ def matches(path: str, text: bytes, steps: Steps = _UNLIMITED) -> bool:
     return bool(_nodes(path, text, steps))
 
 
-def find(path: str, text: bytes, steps: Steps = _UNLIMITED) -> list[str]:
+def find_paths(path: str, text: bytes, steps: Steps = _UNLIMITED) -> list[str]:
     """Return the normalized path of each node of `text` that `path` selects.
 
     Raises:
