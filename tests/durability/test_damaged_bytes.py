@@ -17,7 +17,7 @@ from msgspec import Raw
 from ndb_protocol import NO_TOKEN
 from ndb_protocol.messages import Expiry
 from ndb_server.cli.data import _stored
-from ndb_server.engine.batch import Changed, Load
+from ndb_server.engine.batch import ChangeSet, LoadCommit
 from ndb_server.engine.edits import MapChange
 from ndb_server.engine.record import row_of
 from ndb_server.engine.session import Session
@@ -28,7 +28,7 @@ from ndb_server.storage.schema import FILE
 from ndb_server.storage.store import Store
 from ndb_server.storage.tables import READ_ERRORS, DamageError
 
-from tests.support.engine_loads import coming
+from tests.support.engine_loads import pending_load
 from tests.support.journaled_engine import START, OnDisk, content, raw, write
 
 DAMAGES = int(os.environ.get("NDB_DAMAGES", "150"))
@@ -51,17 +51,17 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         row_of(number * 77_777 + 1, Session(SLIDING, deadline, b'{"user":"u%d"}' % number))
         for number in range(120)
     ]
-    spread = {900_000 + number: MapChange.whole(LARGE) for number in range(20)}
+    spread = {900_000 + number: MapChange.replace_all(LARGE) for number in range(20)}
     rows += [row_of(token, Session(None, 0, {})) for token in spread]
     independent = {NO_TOKEN: MapChange({}, OVERFLOWING | raw(motd='"hello"', n="1"))}
-    assert write(store, Changed(False, [], rows, spread | independent)) is None
+    assert write(store, ChangeSet(False, [], rows, spread | independent)) is None
     store.at_rest(lambda: None)
-    to_load = coming({55: (None, b'{"l":1}'), 56: (SLIDING, dict(LARGE))}, raw(loaded="7"))
-    parts = store.stage(1, to_load.stage({}))
+    to_load = pending_load({55: (None, b'{"l":1}'), 56: (SLIDING, dict(LARGE))}, raw(loaded="7"))
+    parts = store.stage(1, to_load.prepare_staging({}))
     for batch in (
-        Changed(False, [1], [row_of(5, Session(None, 0, b'{"z":1}'))], {}),
-        Changed(False, [], [], {}, load=Load(1, parts, START)),
-        Changed(False, [], [], {NO_TOKEN: MapChange({}, raw(n="2"))}),
+        ChangeSet(False, [1], [row_of(5, Session(None, 0, b'{"z":1}'))], {}),
+        ChangeSet(False, [], [], {}, load=LoadCommit(1, parts, START)),
+        ChangeSet(False, [], [], {NO_TOKEN: MapChange({}, raw(n="2"))}),
     ):
         assert write(store, batch) is None
     killed = tmp_path_factory.mktemp("killed") / "data"

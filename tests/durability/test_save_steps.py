@@ -45,7 +45,7 @@ def content_of(folder: Path, kind: str) -> list[dict[str, bytes]]:
     found = read(Folder(folder), "a", [kind], UNLIMITED)
     if kind == KEYS:
         return [values(found.keys)]
-    return sorted((values(session.packed) for session in found.sessions.values()), key=len)
+    return sorted((values(session.keys) for session in found.sessions.values()), key=len)
 
 
 @pytest.mark.parametrize(

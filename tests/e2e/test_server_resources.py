@@ -228,7 +228,7 @@ def test_a_start_that_there_is_no_memory_for_says_so_and_not_that_files_are_dama
 FAILING = """
 import asyncio, gc, sys
 from pathlib import Path
-from ndb_server.engine.batch import Changed
+from ndb_server.engine.batch import ChangeSet
 from ndb_server.server.server import Options, serve
 from ndb_server.storage.store import Store
 
@@ -237,7 +237,7 @@ def fail_to_tell(url):
 
 def break_the_store(url):
     [store] = [one for one in gc.get_objects() if isinstance(one, Store)]
-    store.write(Changed(False, [], [object()], {}), lambda _: None)
+    store.write(ChangeSet(False, [], [object()], {}), lambda _: None)
 
 asyncio.run(serve(Options(port=0, data_dir=Path(sys.argv[1])), globals()[sys.argv[2]]))
 """
@@ -268,12 +268,12 @@ def test_a_signal_ends_a_server_that_fails_at_its_start(tmp_path: Path) -> None:
 PROGRAM = """
 import gc, sys
 from ndb_server.cli import main as cli
-from ndb_server.engine.batch import Changed
+from ndb_server.engine.batch import ChangeSet
 from ndb_server.storage.store import Store
 
 def break_the_store():
     [store] = [one for one in gc.get_objects() if isinstance(one, Store)]
-    store.write(Changed(False, [], [object()], {}), lambda _: None)
+    store.write(ChangeSet(False, [], [object()], {}), lambda _: None)
 
 def fail():
     raise LookupError

@@ -6,7 +6,7 @@ from pathlib import Path
 from msgspec import Raw
 from ndb_protocol.messages import Expiry
 from ndb_server.engine.keymap import pack
-from ndb_server.engine.session import NEVER, Session, settings
+from ndb_server.engine.session import NEVER, Session, intern_expiry
 from ndb_server.maintenance.importer import KeyEntry, SessionEntry, bring_in
 from ndb_server.storage.schema import FILE
 
@@ -16,7 +16,7 @@ FAR = 4_000_000_000_000
 
 def entries(count: int) -> Iterator[SessionEntry | KeyEntry]:
     """Yield `count` small sessions, a few large ones, and independent keys of many sizes."""
-    sliding = settings(Expiry(duration=1000, extendOnGet=True))
+    sliding = intern_expiry(Expiry(duration=1000, extendOnGet=True))
     for number in range(1, count + 1):
         values = {f"k{key}": Raw(b'"value %d %d"' % (number, key)) for key in range(4)}
         yield SessionEntry(number * 7919 * 2**40 % 2**64, Session(sliding, FAR, pack(values)))

@@ -5,20 +5,20 @@ from collections.abc import Mapping
 from msgspec import Raw
 from ndb_protocol.messages import Expiry
 from ndb_server.engine.engine import Engine
-from ndb_server.engine.keymap import Packed
-from ndb_server.engine.loading import Coming
+from ndb_server.engine.keymap import KeyMap
+from ndb_server.engine.loading import PendingLoad
 from ndb_server.engine.record import row_of
 from ndb_server.engine.session import NEVER, Session
 from ndb_server.limits import UNLIMITED, Limits
 
 
-def coming(
-    sessions: Mapping[int, tuple[Expiry | None, Packed]],
+def pending_load(
+    sessions: Mapping[int, tuple[Expiry | None, KeyMap]],
     keys: Mapping[str, Raw] | None = None,
     limits: Limits = UNLIMITED,
-) -> Coming:
+) -> PendingLoad:
     """Return sessions and independent keys as they are read from datasets."""
-    found = Coming(limits)
+    found = PendingLoad(limits)
     for token, (expiry, packed) in sessions.items():
         found.add_session(row_of(token, Session(expiry, NEVER, packed)), packed)
     found.add_keys(keys or {})
@@ -26,9 +26,9 @@ def coming(
 
 
 def load_session(
-    engine: Engine, token: int, expiry: Expiry | None, packed: Packed, now: int
+    engine: Engine, token: int, expiry: Expiry | None, packed: KeyMap, now: int
 ) -> bool:
     """Load one session; tell whether it did not exist."""
-    to_load = coming({token: (expiry, packed)})
+    to_load = pending_load({token: (expiry, packed)})
     engine.load(to_load, now)
     return token in to_load.sessions

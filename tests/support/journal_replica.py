@@ -5,10 +5,10 @@ from collections.abc import Callable
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN
 from ndb_protocol.messages import Expiry
-from ndb_server.engine.batch import Changed
+from ndb_server.engine.batch import ChangeSet
 from ndb_server.engine.journal import Journal
 from ndb_server.engine.keymap import unpack
-from ndb_server.engine.record import deadline_of, settings_of, signed, unsigned
+from ndb_server.engine.record import deadline_of, expiry_of, signed, unsigned
 
 Keys = dict[str, bytes]
 
@@ -20,7 +20,7 @@ class Replica:
         self.sessions: dict[int, tuple[Expiry | None, int]] = {}
         self.keys: dict[int, Keys] = {NO_TOKEN: {}}
         self._due: list[Callable[[], None]] = []
-        self._writing: list[tuple[Changed, Callable[[str | None], None]]] = []
+        self._writing: list[tuple[ChangeSet, Callable[[str | None], None]]] = []
         self.journal = Journal(
             lambda changed, written: self._writing.append((changed, written)),
             lambda _, action: self._due.append(action),
@@ -55,7 +55,7 @@ class Replica:
             self.succeed()
             self.send()
 
-    def _apply(self, changed: Changed) -> None:
+    def _apply(self, changed: ChangeSet) -> None:
         for token, moved in changed.moved.items():
             for key in moved:
                 self.keys[token][key] = self.keys[token].pop(key)
@@ -68,7 +68,7 @@ class Replica:
         for row in changed.rows:
             token = unsigned(row[0])
             assert signed(token) == row[0]
-            self.sessions[token] = (settings_of(row), deadline_of(row))
+            self.sessions[token] = (expiry_of(row), deadline_of(row))
             if row[-1] is not None:
                 self.keys[token] = unpacked(row[-1])
         for token, change in changed.maps.items():

@@ -10,12 +10,12 @@ from msgspec import Raw
 from ndb_protocol import new_token
 from ndb_protocol.messages import Expiry
 from ndb_server.dispatch.dispatcher import Dispatcher
-from ndb_server.engine.batch import Changed
+from ndb_server.engine.batch import ChangeSet
 from ndb_server.engine.engine import Engine
 from ndb_server.engine.journal import Journal
 from ndb_server.engine.keymap import unpack
-from ndb_server.engine.record import deadline_of, settings_of, unsigned
-from ndb_server.interfaces import Hold
+from ndb_server.engine.record import deadline_of, expiry_of, unsigned
+from ndb_server.interfaces import CommitGate
 from ndb_server.limits import UNLIMITED, Limits
 from ndb_server.storage.store import Store
 
@@ -37,11 +37,11 @@ class Disk:
     """
 
     def __init__(self) -> None:
-        self.writing: tuple[Changed, Callable[[str | None], None]] | None = None
+        self.writing: tuple[ChangeSet, Callable[[str | None], None]] | None = None
         self.soon: list[Callable[[], None]] = []
         self.retries: list[Callable[[], None]] = []
 
-    def write(self, changed: Changed, written: Callable[[str | None], None]) -> None:
+    def write(self, changed: ChangeSet, written: Callable[[str | None], None]) -> None:
         assert self.writing is None, "one batch is written at a time"
         self.writing = changed, written
 
@@ -58,7 +58,7 @@ class Disk:
         for action in retries:
             action()
 
-    def done(self, trouble: str | None = None, store: Store | None = None) -> Changed:
+    def done(self, trouble: str | None = None, store: Store | None = None) -> ChangeSet:
         """Let the batch on its way be written, to `store` if given, or not for `trouble`."""
         assert self.writing is not None
         (changed, written), self.writing = self.writing, None
@@ -78,10 +78,10 @@ class Durable:
         self.disk = Disk()
         self.journal = Journal(self.disk.write, self.disk.later)
         self.engine = Engine(make_token=make_token, journal=self.journal, limits=limits)
-        self.journal.memory = self.engine
+        self.journal.engine = self.engine
         self.dispatcher = Dispatcher(self.engine.handlers, self.journal)
 
-    def ask_held(self, command: str, /, **params: Any) -> tuple[dict[str, Any], Hold | None]:
+    def ask_held(self, command: str, /, **params: Any) -> tuple[dict[str, Any], CommitGate | None]:
         """Return the body of the reply to a request, and what the reply has to wait for."""
         message = json.dumps({command: params}, ensure_ascii=False, separators=(",", ":"))
         [reply], hold = self.dispatcher.dispatch([message.encode()], self.now)
@@ -109,7 +109,7 @@ def body(reply: bytes) -> dict[str, Any]:
     return of
 
 
-def write(store: Store, changed: Changed) -> str | None:
+def write(store: Store, changed: ChangeSet) -> str | None:
     """Have a batch written, and return what came of it."""
     answers: SimpleQueue[str | None] = SimpleQueue()
     store.write(changed, answers.put)
@@ -134,7 +134,7 @@ def content(store: Store) -> OnDisk:
     sessions, keys = store.read()
     return (
         {
-            unsigned(row[0]): (settings_of(row), deadline_of(row), values(packed))
+            unsigned(row[0]): (expiry_of(row), deadline_of(row), values(packed))
             for row, packed in sessions
         },
         values(keys),

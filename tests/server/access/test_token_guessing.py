@@ -7,7 +7,7 @@ import pytest
 from ndb_server.access import token_guessing as guesses
 from ndb_server.access.token_guessing import TokenThrottle
 from ndb_server.engine.batch import Batch
-from ndb_server.interfaces import Hold, Respond
+from ndb_server.interfaces import CommitGate, Respond
 
 from tests.support.waiting import BOUND
 
@@ -20,11 +20,11 @@ class Engine:
 
     unknown_tokens = 0
 
-    hold: Hold | None = None
+    hold: CommitGate | None = None
 
     def respond(
         self, messages: Sequence[bytes], now: int, text_tokens: bool
-    ) -> tuple[Sequence[bytes | Awaitable[bytes]], Hold | None]:
+    ) -> tuple[Sequence[bytes | Awaitable[bytes]], CommitGate | None]:
         replies: list[bytes] = []
         for message in messages:
             self.unknown_tokens += int(message)
@@ -150,7 +150,7 @@ async def test_a_reply_that_comes_later_anyway_comes_later_still() -> None:
 
     def respond(
         messages: Sequence[bytes], now: int, text_tokens: bool
-    ) -> tuple[Sequence[bytes | Awaitable[bytes]], Hold | None]:
+    ) -> tuple[Sequence[bytes | Awaitable[bytes]], CommitGate | None]:
         bench.engine.respond(messages, now, text_tokens)
         return [later()], None
 
@@ -166,7 +166,7 @@ async def test_a_reply_that_comes_later_anyway_comes_later_still() -> None:
 async def test_a_reply_that_waits_for_a_batch_waits_for_both(done: bool, expected: bytes) -> None:
     bench = Bench()
     batch: Batch[object] = Batch()
-    bench.engine.hold = Hold(1, batch, lambda number, now: b"number %d at %d" % (number, now))
+    bench.engine.hold = CommitGate(1, batch, lambda number, now: b"number %d at %d" % (number, now))
     (_, reply), hold = bench.client("192.0.2.1")([b"0", b"20000"], 0, False)
     assert hold is bench.engine.hold
     bench.guesses.close()
@@ -174,9 +174,9 @@ async def test_a_reply_that_waits_for_a_batch_waits_for_both(done: bool, expecte
     for _ in range(10):
         await asyncio.sleep(0)
     assert not coming.done()
-    batch.done = done
-    for waiting in batch.waiting:
-        waiting.settled()
+    batch.committed = done
+    for waiting in batch.waiters:
+        waiting.batch_done()
     assert await coming == expected
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 from ndb_server.cli.data import _stored
-from ndb_server.engine.batch import Load
+from ndb_server.engine.batch import LoadCommit
 from ndb_server.engine.record import log_checksum
 from ndb_server.errors import StoreError
 from ndb_server.maintenance.importer import bring_in
@@ -494,7 +494,7 @@ def log_row(seq: int, changes: bytes = b"{}") -> str:
         ("INSERT INTO log VALUES (1, '{}', 5)", "a row of the log whose checksum is wrong"),
         (f"{log_row(1)}; {log_row(3)}", "a row of the log is missing"),
         (
-            log_row(1, msgspec.json.encode(Record(load=Load(7, 1, 0)))),
+            log_row(1, msgspec.json.encode(Record(load=LoadCommit(7, 1, 0)))),
             "a part of a load is missing",
         ),
         ("DROP TABLE log", "the tables are not those that the server has created"),

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import pytest
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN
-from ndb_server.engine.batch import Batch, Changed
+from ndb_server.engine.batch import Batch, ChangeSet
 from ndb_server.engine.edits import Edit, MapChange
-from ndb_server.engine.keymap import edited, unpack
+from ndb_server.engine.keymap import apply_edit, unpack
 from ndb_server.engine.session import NEVER, Session
 
 from tests.support.journaled_engine import raw, values
@@ -25,24 +25,24 @@ class Memory:
     def edit(self, put: dict[str, Raw], remove: Iterable[str] = (), *, clear: bool = False) -> None:
         assert self.session is not None
         edit = Edit(put, tuple(remove), clear)
-        packed = self.session.packed
-        self.batch.before.setdefault(TOKEN, Session(None, NEVER, packed))
+        packed = self.session.keys
+        self.batch.before_images.setdefault(TOKEN, Session(None, NEVER, packed))
         if isinstance(packed, dict):
-            self.batch.editing(TOKEN, packed, edit)
-        self.session.packed = edited(packed, unpack(packed), edit)
+            self.batch.record_edit(TOKEN, packed, edit)
+        self.session.keys = apply_edit(packed, unpack(packed), edit)
 
     def change(self) -> MapChange:
         """Return what is to become of the keys on disk."""
         [change] = self.changed().maps.values()
         return change
 
-    def changed(self) -> Changed:
-        return self.batch.changed({} if self.session is None else {TOKEN: self.session}, {})
+    def changed(self) -> ChangeSet:
+        return self.batch.change_set({} if self.session is None else {TOKEN: self.session}, {})
 
     def before(self) -> dict[str, bytes]:
-        [(_, image)] = self.batch.images(self.batch.before)
+        [(_, image)] = self.batch.restored_images(self.batch.before_images)
         assert image is not None
-        return values(image.packed)
+        return values(image.keys)
 
 
 def apply(change: MapChange, keys: dict[str, Raw]) -> None:
@@ -78,7 +78,7 @@ def test_a_change_of_keys_comes_to_the_same_order_however_often_it_is_made(
     assert memory.session is not None
     for _ in range(2):
         apply(change, keys)
-        assert list(keys.items()) == list(unpack(memory.session.packed).items())
+        assert list(keys.items()) == list(unpack(memory.session.keys).items())
     assert memory.before() == {"a": b"1", "b": b"2", "c": b"3"}
 
 
@@ -115,16 +115,16 @@ def test_only_keys_that_were_there_and_went_come_back_in_another_order() -> None
 
 def test_a_session_whose_deadline_moved_is_written_without_its_map_of_keys() -> None:
     memory = Memory()
-    memory.batch.timed.add(TOKEN)
+    memory.batch.deadline_changes.add(TOKEN)
     changed = memory.changed()
     assert (len(changed.rows), changed.maps) == (1, {})
     assert memory.batch
-    assert not memory.batch.awaited
+    assert not memory.batch.delays_replies
 
 
 def test_a_session_that_has_gone_is_written_as_ended() -> None:
     memory = Memory()
-    memory.batch.before[TOKEN] = memory.session
+    memory.batch.before_images[TOKEN] = memory.session
     memory.session = None
     changed = memory.changed()
     assert (changed.ended, changed.rows, changed.maps) == ([TOKEN], [], {})
@@ -133,15 +133,15 @@ def test_a_session_that_has_gone_is_written_as_ended() -> None:
 def test_what_changed_before_all_ended_is_not_written_but_remembered() -> None:
     memory = Memory()
     memory.edit({"a": Raw(b"9")})
-    memory.batch.before[NO_TOKEN] = Session(None, NEVER, {})
-    memory.batch.ending_all("all")
+    memory.batch.before_images[NO_TOKEN] = Session(None, NEVER, {})
+    memory.batch.record_end_all("all")
     memory.session = None
-    assert list(memory.batch.before) == [NO_TOKEN]
-    assert list(memory.batch.before_all) == [TOKEN]
-    [(_, image)] = memory.batch.images(memory.batch.before_all)
+    assert list(memory.batch.before_images) == [NO_TOKEN]
+    assert list(memory.batch.images_before_end_all) == [TOKEN]
+    [(_, image)] = memory.batch.restored_images(memory.batch.images_before_end_all)
     assert image is not None
-    assert values(image.packed) == {"a": b"1", "b": b"2", "c": b"3"}
-    changed = memory.batch.changed({}, raw(k="1"))
+    assert values(image.keys) == {"a": b"1", "b": b"2", "c": b"3"}
+    changed = memory.batch.change_set({}, raw(k="1"))
     assert changed.all_ended
     assert (changed.ended, changed.rows) == ([], [])
 
@@ -149,5 +149,5 @@ def test_what_changed_before_all_ended_is_not_written_but_remembered() -> None:
 def test_an_empty_batch_is_false_and_changes_nothing() -> None:
     batch: Batch[object] = Batch()
     assert not batch
-    changed = batch.changed({}, {})
+    changed = batch.change_set({}, {})
     assert (changed.all_ended, changed.ended, changed.rows, changed.maps) == (False, [], [], {})

@@ -52,9 +52,9 @@ def held(engine: Engine) -> tuple[int, int, int]:
     """Return how many sessions, keys and entries of deadlines are in memory."""
     deadlines = engine._deadlines
     waiting = sum(map(len, deadlines._buckets.values()))
-    entries = waiting + len(deadlines._open) + len(deadlines._soon)
-    assert len(deadlines._coming) == len(deadlines._buckets)
-    keys = sum(len(unpack(session.packed)) for session in engine._sessions.values())
+    entries = waiting + len(deadlines._open_bucket) + len(deadlines._late)
+    assert len(deadlines._bucket_numbers) == len(deadlines._buckets)
+    keys = sum(len(unpack(session.keys)) for session in engine._sessions.values())
     return len(engine._sessions), keys, entries
 
 
@@ -137,7 +137,7 @@ def test_a_stored_value_does_not_keep_its_message_alive() -> None:
     engine = Engine()
     token = new(engine, START)
     put(engine, token, START, "a")
-    assert type(engine._sessions[token].packed) is bytes
+    assert type(engine._sessions[token].keys) is bytes
 
 
 # Expiry
@@ -325,7 +325,7 @@ def test_a_failed_command_neither_extends_nor_changes_anything(
     assert failed == status
     session = engine._sessions[token]
     assert session.deadline == START + 60 * SECOND
-    assert session.packed == b'{"a":[1],"odd":[1E400]}'
+    assert session.keys == b'{"a":[1],"odd":[1E400]}'
 
 
 @pytest.mark.parametrize("name", EXTENDED_BY)

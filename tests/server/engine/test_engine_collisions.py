@@ -62,7 +62,7 @@ def test_commands_on_one_session_compare_no_unknown_tokens(
         with pytest.raises(RefusedError):
             engine.handlers[name](params, START)
         assert engine._journal is not None
-        engine._journal.awaited(Scope.SESSION, params)
+        engine._journal.pending_batch(Scope.SESSION, params)
     assert Colliding.compared == 0
     assert engine.unknown_tokens == len(tokens)
 

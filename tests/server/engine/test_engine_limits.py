@@ -54,7 +54,7 @@ def test_a_session_has_so_many_keys_and_no_more(command: str) -> None:
     assert refusal.status is Status.LIMIT_EXCEEDED
     assert refusal.message == "'keys' would make 11 keys in the session; 10 are allowed"
     assert run(engine, "SH_COUNT", tkn=token).cnt == 10
-    assert engine.reached == {"keys": 1}
+    assert engine.limits_reached == {"keys": 1}
     # What is there can still be written, and what is gone makes room.
     run(engine, f"SH_{command}", tkn=token, keys=keys(10, 20))
     run(engine, "SH_RMV", tkn=token, keys=["key00000"])
@@ -78,7 +78,7 @@ def test_a_key_has_so_many_characters_and_no_more(space: str, command: str) -> N
     assert refusal.status is Status.LIMIT_EXCEEDED
     assert refusal.message == f"key '{'é' * 11}' has 11 characters; 10 are allowed"
     assert run(engine, f"{space}_COUNT", **session).cnt == 1
-    assert engine.reached == {"key_length": 1}
+    assert engine.limits_reached == {"key_length": 1}
 
 
 def test_there_are_so_many_sessions_and_no_more() -> None:
@@ -87,7 +87,7 @@ def test_there_are_so_many_sessions_and_no_more() -> None:
     refusal = refused(engine, "SH_NEW")
     assert refusal.status is Status.SESSION_NEW_FAIL
     assert refusal.message == "there are 2 sessions already, and no more are allowed"
-    assert engine.reached == {"sessions": 1}
+    assert engine.limits_reached == {"sessions": 1}
     # What has expired does not count, and what has ended does not.
     new(engine, now=NOW + 60_000)
     run(engine, "SH_END", NOW + 60_000, tkn=first)
@@ -124,14 +124,14 @@ def test_without_room_what_grows_is_refused_and_all_else_is_done() -> None:
         except RefusedError as error:
             assert error.status is Status.SESSION_NEW_FAIL
             break
-    assert engine.reached["memory"] == 4
+    assert engine.limits_reached["memory"] == 4
     assert run(engine, "SH_COUNT", tkn=token).cnt == count
     # What does not grow, reads or removes is done; and what was removed makes room.
     run(engine, "SH_SET", tkn=token, keys=keys(1, 100))
     assert len(run(engine, "SH_GET", tkn=token, keys=["key00000"]).keys) == 1
     run(engine, "SH_CLEAR", tkn=token)
     assert fill(engine, token) in range(count - 5, count + 1)
-    assert engine.evicted == 0
+    assert engine.evictions == 0
 
 
 def test_independent_keys_that_are_removed_make_room() -> None:
@@ -171,10 +171,10 @@ def test_the_sessions_that_expire_first_make_room_and_never_one_without_expiry()
         alive = run(engine, "SH_EXISTS", tkns=[*later, *sooner]).exist
         ended += [one for one in [*sooner, *later] if one not in alive and one not in ended]
     assert ended == [*sooner, *later][:8]
-    assert engine.evicted == 8
+    assert engine.evictions == 8
     assert engine.memory <= FEW
     fill(engine, token)
-    assert engine.evicted == 10
+    assert engine.evictions == 10
     assert run(engine, "SH_EXISTS", tkns=[*forever, token]).exist == [*forever, token]
     assert run(engine, "SH_INFO_ALL").totalSessions == 6
 
@@ -186,7 +186,7 @@ def test_a_session_does_not_make_room_for_itself() -> None:
     fill(engine, token)
     assert run(engine, "SH_EXISTS", tkns=[token, other]).exist == [token]
     # It can make room for others still.
-    assert engine.evicted == 1
+    assert engine.evictions == 1
     last = new(engine)
     fill(engine, last)
     assert run(engine, "SH_EXISTS", tkns=[token, last]).exist == [last]
@@ -200,7 +200,7 @@ def test_a_session_that_was_extended_goes_when_its_turn_has_come() -> None:
     run(engine, "SH_GET", NOW + 9_000, tkn=extended, keys=[])
     token = new(engine)
     number = 0
-    while not engine.evicted:
+    while not engine.evictions:
         run(engine, "SH_SET", NOW + 9_000, tkn=token, keys=keys(1, 100, number))
         number += 1
     assert run(engine, "SH_EXISTS", NOW + 9_000, tkns=[extended]).exist == [extended]
@@ -236,4 +236,4 @@ def test_without_limits_there_are_none() -> None:
     token = new(engine)
     run(engine, "SH_SET", tkn=token, keys={"k" * 100_000: Raw(b"1"), **keys(20_000)})
     assert engine.memory > SESSION_BYTES
-    assert engine.reached == {}
+    assert engine.limits_reached == {}

@@ -27,10 +27,10 @@ from ndb_protocol.messages import Expiry, ValuesReply
 from ndb_server.engine.engine import Engine
 from ndb_server.engine.keymap import pack, unpack
 from ndb_server.engine.session import NEVER
-from ndb_server.engine.size_estimate import SESSION_BYTES, of_keys
+from ndb_server.engine.size_estimate import SESSION_BYTES, keys_size
 from ndb_server.errors import RefusedError
 
-from tests.support.engine_loads import coming, load_session
+from tests.support.engine_loads import load_session, pending_load
 from tests.support.journal_replica import Replica
 from tests.support.reference_model import (
     UNUSABLE,
@@ -150,7 +150,7 @@ class Subject:
         self.replica = Replica()
         journal = self.replica.journal
         self.engine = Engine(make_token=lambda: self.random_tokens.pop(0), journal=journal)
-        journal.memory = self.engine
+        journal.engine = self.engine
 
     def run(self, name: str, params: dict[str, Any], now: int) -> ModelReply:
         try:
@@ -350,7 +350,7 @@ class EngineMachine(RuleBasedStateMachine):
                 token: (
                     s.expiry,
                     None if s.deadline == NEVER else s.deadline,
-                    kept(unpack(s.packed)),
+                    kept(unpack(s.keys)),
                 )
                 for token, s in sessions.items()
             } == expected
@@ -359,8 +359,8 @@ class EngineMachine(RuleBasedStateMachine):
             # They are copies: what is done to them is not done to the store.
             keys.clear()
             for session in sessions.values():
-                if isinstance(session.packed, dict):
-                    session.packed.clear()
+                if isinstance(session.keys, dict):
+                    session.keys.clear()
 
     @rule(session=sessions, settings=st.one_of(period_settings, st.none()), keys=key_values)
     def restore(self, session: int, settings: Settings | None, keys: Keys) -> None:
@@ -379,7 +379,7 @@ class EngineMachine(RuleBasedStateMachine):
     def load_keys(self, keys: Keys) -> None:
         self.model.keys.update(keys)
         for subject in self.subjects:
-            subject.engine.load(coming({}, raw(keys)), self.model.now)
+            subject.engine.load(pending_load({}, raw(keys)), self.model.now)
 
     # What holds after every step
 
@@ -387,7 +387,7 @@ class EngineMachine(RuleBasedStateMachine):
     def everything_is_on_disk(self) -> None:
         for subject in self.subjects:
             subject.replica.settle()
-            assert not subject.replica.journal.unsettled
+            assert not subject.replica.journal.pending
             self.agrees(subject.replica)
 
     def agrees(self, replica: Replica) -> None:
@@ -426,11 +426,11 @@ class EngineMachine(RuleBasedStateMachine):
     def the_counters_count(self) -> None:
         for subject in self.subjects:
             engine = subject.engine
-            walked = sum(len(unpack(session.packed)) for session in engine._sessions.values())
-            assert engine._session_keys == walked
+            walked = sum(len(unpack(session.keys)) for session in engine._sessions.values())
+            assert engine._session_key_count == walked
             sessions = engine._sessions.values()
-            kept = sum(SESSION_BYTES + of_keys(session.packed) for session in sessions)
-            assert engine.memory == kept + of_keys(engine._keys)
+            kept = sum(SESSION_BYTES + keys_size(session.keys) for session in sessions)
+            assert engine.memory == kept + keys_size(engine._keys)
 
     @invariant()
     def the_watched_engine_says_what_the_model_says(self) -> None:

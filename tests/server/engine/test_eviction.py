@@ -3,7 +3,7 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from ndb_server.engine.eviction import Nearest
+from ndb_server.engine.eviction import EvictionQueue
 
 
 class Sessions(RuleBasedStateMachine):
@@ -12,7 +12,7 @@ class Sessions(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.deadlines: dict[int, int] = {}
-        self.nearest = Nearest(self.deadlines.get, self.deadlines.__len__)
+        self.nearest = EvictionQueue(self.deadlines.get, self.deadlines.__len__)
         self.tokens = 0
 
     @rule(deadline=st.integers(1, 2**40), count=st.integers(1, 200))
@@ -43,7 +43,7 @@ class Sessions(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_there_twice(self) -> None:
-        entries = self.nearest._heap + self.nearest._old
+        entries = self.nearest._heap + self.nearest._old_heap
         tokens = [entry & (2**64 - 1) for entry in entries]
         assert len(tokens) == len({*tokens})
 
@@ -54,9 +54,9 @@ TestSessions = Sessions.TestCase
 
 def test_entries_of_sessions_that_have_ended_do_not_pile_up() -> None:
     deadlines: dict[int, int] = {}
-    nearest = Nearest(deadlines.get, deadlines.__len__)
+    nearest = EvictionQueue(deadlines.get, deadlines.__len__)
     for token in range(1, 100_000):
         deadlines[token] = token
         nearest.add(token, token)
         deadlines.pop(token - 10, None)
-    assert len(nearest._heap) + len(nearest._old) < 200
+    assert len(nearest._heap) + len(nearest._old_heap) < 200

@@ -36,7 +36,7 @@ class Calendar:
     def entries(self) -> int:
         deadlines = self.deadlines
         waiting = sum(map(len, deadlines._buckets.values()))
-        return waiting + len(deadlines._open) + len(deadlines._soon)
+        return waiting + len(deadlines._open_bucket) + len(deadlines._late)
 
 
 def test_nobody_is_due_where_there_is_nobody() -> None:
@@ -209,4 +209,4 @@ def test_it_is_a_list_sorted_by_bucket(steps: list[tuple[str, int, int]]) -> Non
         assert calendar.entries() >= len(calendar.present)
     assert sorted(calendar.due(now + 20 * SECOND)) == sorted(calendar.present)
     assert calendar.entries() == 0
-    assert not calendar.deadlines._coming
+    assert not calendar.deadlines._bucket_numbers

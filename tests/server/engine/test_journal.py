@@ -9,18 +9,18 @@ import pytest
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN, Status
 from ndb_protocol.messages import SaveSessions
-from ndb_server.engine.batch import Changed
+from ndb_server.engine.batch import ChangeSet
 from ndb_server.engine.edits import Edit
 from ndb_server.engine.engine import Engine
 from ndb_server.engine.record import unsigned
 from ndb_server.engine.session import NEVER, Session
 from ndb_server.errors import RefusedError
-from ndb_server.interfaces import Hold
+from ndb_server.interfaces import CommitGate
 from ndb_server.limits import Limits
 from ndb_server.storage.datasets import Datasets, Folder
 from ndb_server.storage.store import Store
 
-from tests.support.engine_loads import coming
+from tests.support.engine_loads import pending_load
 from tests.support.journal_replica import Replica
 from tests.support.journaled_engine import START, Durable, body
 
@@ -43,10 +43,10 @@ def token(durable: Durable) -> int:
     return token
 
 
-def instead(durable: Durable, hold: Hold | None, number: int = 0) -> dict[str, Any]:
+def instead(durable: Durable, hold: CommitGate | None, number: int = 0) -> dict[str, Any]:
     assert hold is not None
-    assert hold.batch.done is False
-    return body(hold.instead(number, durable.now))
+    assert hold.batch.committed is False
+    return body(hold.reply_if_undone(number, durable.now))
 
 
 def test_a_change_and_who_sees_it_wait_and_nobody_else_does(durable: Durable, token: int) -> None:
@@ -57,12 +57,12 @@ def test_a_change_and_who_sees_it_wait_and_nobody_else_does(durable: Durable, to
     assert reply["keys"] == {"a": 1}
     for hold in (changed, seen, durable.ask_held("SH_INFO_ALL")[1]):
         assert hold is not None
-        assert hold.batch.done is None
+        assert hold.batch.committed is None
     assert durable.ask_held("SH_GET", tkn=other, keys=["a"])[1] is None
     assert durable.ask_held("KV_COUNT")[1] is None
     durable.settle()
     assert changed is not None
-    assert changed.batch.done
+    assert changed.batch.committed
     assert durable.ask_held("SH_GET", tkn=token, keys=["a"])[1] is None
 
 
@@ -75,9 +75,9 @@ def test_what_changes_while_a_batch_is_written_waits_for_the_next(
     assert first is not None
     assert second is not None
     durable.disk.done()
-    assert (first.batch.done, second.batch.done) == (True, None)
+    assert (first.batch.committed, second.batch.committed) == (True, None)
     durable.disk.done()
-    assert second.batch.done
+    assert second.batch.committed
 
 
 def test_after_the_end_of_all_a_session_waits_for_that_and_not_for_what_it_was_before(
@@ -212,7 +212,7 @@ def test_changes_that_there_is_no_memory_to_write_are_undone_and_nobody_waits(
         short.setattr(durable.engine, "everything", no_memory)
         durable.disk.end_turn()
     assert instead(durable, hold)["st"] == 202
-    assert durable.journal.trouble == "out of memory"
+    assert durable.journal.last_error == "out of memory"
     durable.disk.retry()
     durable.settle()
     assert durable.ask("SH_GET", tkn=token, keys=["a"])["keys"] == {}
@@ -281,7 +281,7 @@ def test_a_deadline_that_a_read_moved_is_waited_for_by_nobody_and_not_undone(
     assert (unsigned(row[0]), row[3]) == (token, durable.now + 80_000)
 
 
-def settled(durable: Durable) -> Changed:
+def settled(durable: Durable) -> ChangeSet:
     """Let what has changed be written, and return what that was."""
     durable.disk.end_turn()
     return durable.disk.done()
@@ -333,11 +333,11 @@ def test_a_load_that_is_undone_leaves_what_was_there_and_what_came_behind_it_is_
 ):
     replica = Replica()
     engine = Engine(journal=replica.journal)
-    replica.journal.memory = engine
+    replica.journal.engine = engine
     engine.edit_keys(Edit({"a": Raw(b"1"), "c": Raw(b"1")}))
     replica.settle()
     for _ in range(2):
-        engine.load(coming({5: (None, b'{"k":1}')}, {"a": Raw(b"2"), "b": Raw(b"2")}), 0)
+        engine.load(pending_load({5: (None, b'{"k":1}')}, {"a": Raw(b"2"), "b": Raw(b"2")}), 0)
         engine.edit_keys(Edit({"c": Raw(b"3"), "d": Raw(b"3")}))
         assert len(engine.everything()[0]) == 1
         replica.send()
@@ -351,7 +351,7 @@ def test_a_load_that_is_undone_leaves_what_was_there_and_what_came_behind_it_is_
 def test_a_load_is_a_batch_of_its_own_between_what_came_before_it_and_what_came_after() -> None:
     durable = Durable()
     durable.ask("KV_SET", keys={"a": 1})
-    batch = durable.engine.load(coming({5: (None, b"{}")}), START, (1, 0))
+    batch = durable.engine.load(pending_load({5: (None, b"{}")}), START, (1, 0))
     durable.ask("KV_SET", keys={"b": 1})
     written = []
     durable.disk.end_turn()
@@ -363,7 +363,7 @@ def test_a_load_is_a_batch_of_its_own_between_what_came_before_it_and_what_came_
         (False, [NO_TOKEN]),
     ]
     assert batch is not None
-    assert batch.done
+    assert batch.committed
 
 
 class Full(dict[int, Session]):
@@ -378,10 +378,10 @@ def test_a_load_that_there_is_no_memory_for_leaves_what_others_change_in_that_tu
     durable.ask("KV_SET", keys={"a": 1})
     durable.engine._sessions = Full()
     with pytest.raises(MemoryError):
-        durable.engine.load(coming({5: (None, b"{}")}, {"b": Raw(b"2")}), START, (1, 0))
+        durable.engine.load(pending_load({5: (None, b"{}")}, {"b": Raw(b"2")}), START, (1, 0))
     assert durable.engine.everything() == ({}, {"a": Raw(b"1")})
     durable.ask("KV_SET", keys={"c": 3})
-    assert len(durable.journal.unsettled) == 2
+    assert len(durable.journal.pending) == 2
     written = []
     durable.disk.end_turn()
     while durable.disk.writing is not None:
@@ -417,7 +417,7 @@ def test_a_session_that_makes_room_is_gone_from_disk_too(tmp_path: Path) -> None
     token = durable.new(duration=60)
     durable.settle(store=store)
     durable.ask("KV_SET", keys=MANY)
-    assert durable.engine.evicted == 1
+    assert durable.engine.evictions == 1
     # Who is told that it has gone waits until that is sure.
     assert durable.ask_held("SH_COUNT", tkn=token)[1] is not None
     durable.settle(store=store)
@@ -435,7 +435,7 @@ def test_a_session_that_made_room_for_what_is_undone_is_there_again_and_goes_aga
     taken = durable.engine.memory
     for evicted in (1, 2):
         durable.ask("KV_SET", keys=MANY)
-        assert durable.engine.evicted == evicted
+        assert durable.engine.evictions == evicted
         durable.settle(FULL)
         assert durable.engine.memory == taken
         assert durable.ask("SH_EXISTS", tkns=[token])["exist"] == [token]
@@ -451,15 +451,15 @@ def test_sessions_whose_end_is_undone_can_make_room_still() -> None:
     durable.settle(FULL)
     assert durable.engine.memory == taken
     durable.ask("KV_SET", keys=MANY)
-    assert durable.engine.evicted == 1
+    assert durable.engine.evictions == 1
 
 
 def test_what_is_on_disk_is_there_whatever_the_limits() -> None:
     durable = Durable(limits=Limits(memory=1000, sessions=1, keys=1))
     values = {f"key{number}": Raw(b"1") for number in range(20)}
     for token in (1, 2):
-        durable.engine.resume(token, Session(None, NEVER, dict(values)), durable.now)
-    durable.engine.resume_keys(dict(values))
+        durable.engine.restore_session(token, Session(None, NEVER, dict(values)), durable.now)
+    durable.engine.restore_keys(dict(values))
     assert durable.engine.totals == (2, 40, 20)
     assert durable.engine.memory > 1000
     assert durable.ask("SH_NEW")["st"] == Status.SESSION_NEW_FAIL

@@ -7,7 +7,7 @@ from msgspec import UNSET, Raw
 from ndb_protocol import COMMANDS, Status
 from ndb_protocol import messages as m
 from ndb_server.engine.edits import Edit
-from ndb_server.engine.key_commands import READS, WRITES, TooDeepError, update
+from ndb_server.engine.key_commands import READS, WRITES, TooDeepError, update_value
 from ndb_server.errors import RefusedError
 
 ONE, TWO = b"1", b'{"a": [1.50]}'
@@ -277,9 +277,9 @@ def test_update_refuses_to_make_a_value_deeper_than_the_limit(
     values = raw({"k": b'{"a":[[[1]],"x"]}'})
     params = m.Update(key="k", path=path, value=Raw(value))
     if deep_enough:
-        update(values, params, depth=4)
+        update_value(values, params, depth=4)
     else:
         with pytest.raises(TooDeepError) as caught:
-            update(values, params, depth=4)
+            update_value(values, params, depth=4)
         assert caught.value.status is Status.LIMIT_EXCEEDED
         assert "'k'" in caught.value.message

@@ -12,19 +12,19 @@ from ndb_protocol.messages import SessionKeyValues
 from ndb_server.engine.edits import Edit
 from ndb_server.engine.engine import Engine
 from ndb_server.engine.keymap import (
+    COMPILE_AFTER,
     EMPTY,
-    PACKED_SIZE,
-    SELECTIONS,
-    SOON,
-    copied,
-    edited,
+    MAX_PACKED_SIZE,
+    MAX_PROJECTIONS,
+    apply_edit,
+    copy_keys,
     pack,
-    picked,
-    selections,
+    project,
+    projections,
     unpack,
 )
 
-BIG = Raw(b'"%b"' % (b"x" * PACKED_SIZE))
+BIG = Raw(b'"%b"' % (b"x" * MAX_PACKED_SIZE))
 SMALL = Raw(b"1.50")
 START = 1_700_000_000_000
 
@@ -39,7 +39,7 @@ def test_what_is_unpacked_is_what_was_packed(keys: dict[str, Raw]) -> None:
 def test_small_keys_are_packed_and_big_ones_are_not() -> None:
     assert pack({}) == EMPTY
     assert pack({"a": SMALL}) == b'{"a":1.50}'
-    fits = Raw(b'"%b"' % (b"x" * (PACKED_SIZE - len('{"a":""}'))))
+    fits = Raw(b'"%b"' % (b"x" * (MAX_PACKED_SIZE - len('{"a":""}'))))
     assert type(pack({"a": fits})) is bytes
     assert type(pack({"a": fits, "b": SMALL})) is dict
 
@@ -53,16 +53,20 @@ def test_edits_mean_the_same_packed_or_not(
         remove = () if clear else tuple(key for key in plain if key not in put)[:1]
         edit = Edit(put, remove, clear)
         edit.apply(plain)
-        packed = edited(packed, unpack(packed), edit)
+        packed = apply_edit(packed, unpack(packed), edit)
         assert list(unpack(packed).items()) == list(plain.items())
 
 
-@given(values, st.lists(st.text(max_size=3), max_size=4), st.sampled_from([1, SOON, SOON + 1]))
+@given(
+    values,
+    st.lists(st.text(max_size=3), max_size=4),
+    st.sampled_from([1, COMPILE_AFTER, COMPILE_AFTER + 1]),
+)
 def test_picking_takes_what_is_there_in_the_order_asked_however_often(
     keys: dict[str, Raw], names: list[str], times: int
 ) -> None:
     expected = {name: keys[name] for name in names if name in keys}
-    *_, last = [msgspec.json.encode(picked(pack(keys), names)) for _ in range(times)]
+    *_, last = [msgspec.json.encode(project(pack(keys), names)) for _ in range(times)]
     found = msgspec.json.decode(last, type=dict[str, Raw])
     assert list(found.items()) == list(expected.items())
 
@@ -72,7 +76,7 @@ def test_picking_takes_what_is_there_in_the_order_asked_however_often(
 )
 def test_picking_often_is_picking_all_the_same(names: list[str]) -> None:
     packed = pack(dict.fromkeys(["a", "b", '"', "\n", "\\", "é"], SMALL))
-    texts = {bytes(msgspec.json.encode(picked(packed, names))) for _ in range(2 * SOON)}
+    texts = {bytes(msgspec.json.encode(project(packed, names))) for _ in range(2 * COMPILE_AFTER)}
     assert texts == {
         msgspec.json.encode({name: SMALL for name in names if name != "none"}),
     }
@@ -80,39 +84,39 @@ def test_picking_often_is_picking_all_the_same(names: list[str]) -> None:
 
 def test_a_selection_that_is_asked_for_often_is_no_dict_any_more() -> None:
     packed = pack({"a": SMALL})
-    kinds = [type(picked(packed, ["a", "often"])) for _ in range(SOON + 2)]
-    assert kinds[SOON] is dict
+    kinds = [type(project(packed, ["a", "often"])) for _ in range(COMPILE_AFTER + 2)]
+    assert kinds[COMPILE_AFTER] is dict
     assert kinds[-1] is not dict
 
 
 def test_few_and_small_selections_are_remembered() -> None:
     packed = pack({"a": SMALL})
-    picked(packed, ["x" * PACKED_SIZE])
-    picked(packed, [""] * PACKED_SIZE)
-    picked(packed, ["remembered"])
-    assert max(sum(map(len, names)) + len(names) for names in selections) <= PACKED_SIZE
-    for number in range(2 * SELECTIONS):
-        picked(packed, [str(number)])
-        assert len(selections) <= SELECTIONS
+    project(packed, ["x" * MAX_PACKED_SIZE])
+    project(packed, [""] * MAX_PACKED_SIZE)
+    project(packed, ["remembered"])
+    assert max(sum(map(len, names)) + len(names) for names in projections) <= MAX_PACKED_SIZE
+    for number in range(2 * MAX_PROJECTIONS):
+        project(packed, [str(number)])
+        assert len(projections) <= MAX_PROJECTIONS
 
 
 def test_clearing_packs_again() -> None:
     packed = pack({"a": BIG})
-    assert edited(packed, unpack(packed), Edit(clear=True)) == EMPTY
+    assert apply_edit(packed, unpack(packed), Edit(clear=True)) == EMPTY
     packed = pack({"a": BIG})
-    assert edited(packed, unpack(packed), Edit({"b": SMALL}, clear=True)) == b'{"b":1.50}'
+    assert apply_edit(packed, unpack(packed), Edit({"b": SMALL}, clear=True)) == b'{"b":1.50}'
 
 
 def test_a_copy_of_a_big_session_does_not_change_with_it() -> None:
     packed = pack({"a": BIG})
-    copy = copied(packed)
-    edited(packed, unpack(packed), Edit({"b": SMALL}))
+    copy = copy_keys(packed)
+    apply_edit(packed, unpack(packed), Edit({"b": SMALL}))
     assert list(unpack(copy)) == ["a"]
     small = pack({"a": SMALL})
-    assert copied(small) is small
+    assert copy_keys(small) is small
 
 
-@pytest.mark.parametrize("size", [1, 2 * PACKED_SIZE])
+@pytest.mark.parametrize("size", [1, 2 * MAX_PACKED_SIZE])
 def test_a_kept_value_does_not_keep_its_message_alive(size: int) -> None:
     ballast = b"y" * 10_000_000
     message = b'{"KV_SET":{"keys":{"a":"%b"},"ignored":"%b"}}' % (b"x" * size, ballast)

@@ -3,7 +3,7 @@
 import pytest
 from ndb_protocol import TOKEN_MAX
 from ndb_protocol.messages import Expiry
-from ndb_server.engine.record import deadline_of, row_of, settings_of, signed, unsigned
+from ndb_server.engine.record import deadline_of, expiry_of, row_of, signed, unsigned
 from ndb_server.engine.session import NEVER, Session
 
 
@@ -26,9 +26,9 @@ def test_a_token_is_a_signed_integer_and_back(token: int) -> None:
 )
 def test_settings_and_deadline_come_back_from_a_row(expiry: Expiry) -> None:
     row = row_of(1, Session(expiry, 5, b"{}"))
-    assert (settings_of(row), deadline_of(row)) == (expiry, 5)
+    assert (expiry_of(row), deadline_of(row)) == (expiry, 5)
 
 
 def test_a_session_that_never_expires_has_neither() -> None:
     row = row_of(1, Session(None, NEVER, b"{}"))
-    assert (settings_of(row), deadline_of(row)) == (None, NEVER)
+    assert (expiry_of(row), deadline_of(row)) == (None, NEVER)

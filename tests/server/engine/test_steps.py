@@ -10,8 +10,7 @@ import pytest
 from msgspec import Raw
 from ndb_protocol import Status
 from ndb_protocol.messages import ArrAppend, Find, KeyValues, Params, Update
-from ndb_server.engine import key_commands as keyspace
-from ndb_server.engine import paths
+from ndb_server.engine import key_commands, paths
 from ndb_server.engine.engine import Engine
 from ndb_server.engine.steps import Steps
 from ndb_server.errors import RefusedError
@@ -89,7 +88,7 @@ def test_a_query_that_takes_too_many_steps_is_refused_with_status_201(
 ) -> None:
     steps = Steps(MOST)
     with pytest.raises(RefusedError) as caught:
-        paths.find(path, text, steps)
+        paths.find_paths(path, text, steps)
     assert caught.value.status is Status.LIMIT_EXCEEDED
     assert "steps; select less with 'path' or 'keys'" in caught.value.message
     assert steps.exceeded == 1
@@ -123,7 +122,7 @@ def test_a_step_is_a_few_calls_whatever_the_query(path: str, text: bytes) -> Non
     # What it takes to parse a path is counted by its length.
     paths.check_path(path)
     most = 10_000
-    assert calls(partial(paths.find, path, text, Steps(most))) < CALLS * most
+    assert calls(partial(paths.find_paths, path, text, Steps(most))) < CALLS * most
 
 
 MEMBERS = value({"list": [], **{f"m{number}": 0 for number in range(1000)}})
@@ -131,17 +130,17 @@ MEMBERS = value({"list": [], **{f"m{number}": 0 for number in range(1000)}})
 
 COSTLY_CHANGES = {
     "update beside empty arrays": partial(
-        keyspace.update,
+        key_commands.update_value,
         {"k": Raw(b'{"a":%b],"l":0}' % EMPTY_ARRAYS[:2_400_000])},
         Update(key="k", path="$.l", value=Raw(b"1")),
     ),
     "update beside fractions": partial(
-        keyspace.update,
+        key_commands.update_value,
         {"k": Raw(b'{"a":%b],"l":0}' % FRACTIONS[:2_400_000])},
         Update(key="k", path="$.l", value=Raw(b"1")),
     ),
     "append beside empty arrays": partial(
-        keyspace.arr_append,
+        key_commands.append_to_array,
         {"k": Raw(b'{"a":%b,"l":[]}' % EMPTY_ARRAYS)},
         ArrAppend(key="k", items=[Raw(b"1")], name="l"),
     ),
@@ -178,22 +177,22 @@ def steps_of(run: Callable[[Steps], object]) -> int:
     """Return how many steps it takes to run something."""
     steps = Steps()
     run(steps)
-    steps.end()
-    return steps.spent
+    steps.end_request()
+    return steps.total
 
 
 @pytest.mark.parametrize("item", HOLDING.values(), ids=HOLDING)
 def test_a_step_makes_a_few_values_whatever_is_read(item: bytes) -> None:
     many = 10_000
     items = b"[%b]" % b",".join([item] * many)
-    assert VALUES * steps_of(partial(paths.find, "$[0]", items)) > many
+    assert VALUES * steps_of(partial(paths.find_paths, "$[0]", items)) > many
     # To add an item, the value is read, and its text is gone through.
     member = b'{"l":[],"a":%b}' % items
     added = partial(paths.append, "k", member, [Raw(b"1")], "l")
     assert VALUES * steps_of(added) > 2 * many
     # To replace one, it is read once more, to find where that is.
     replaced = partial(
-        keyspace.update, {"k": Raw(member)}, Update(key="k", path="$.l", value=Raw(b"1"))
+        key_commands.update_value, {"k": Raw(member)}, Update(key="k", path="$.l", value=Raw(b"1"))
     )
     assert VALUES * steps_of(replaced) > 3 * many
 
@@ -201,7 +200,7 @@ def test_a_step_makes_a_few_values_whatever_is_read(item: bytes) -> None:
 def test_a_step_makes_a_few_members_of_an_object() -> None:
     many = 10_000
     members = b"{%b}" % b",".join(b'"%d":1' % number for number in range(many))
-    assert VALUES * steps_of(partial(paths.find, "$", members)) > many
+    assert VALUES * steps_of(partial(paths.find_paths, "$", members)) > many
 
 
 def test_a_step_goes_past_a_few_tens_of_numbers_in_a_change() -> None:
@@ -255,7 +254,7 @@ def test_a_long_path_takes_steps_to_parse_known_or_not() -> None:
     ],
 )
 def test_an_ordinary_query_takes_few_steps(path: str, text: bytes, found: int) -> None:
-    assert len(paths.find(path, text, Steps(MOST))) == found
+    assert len(paths.find_paths(path, text, Steps(MOST))) == found
 
 
 def test_what_a_backtracking_engine_never_ends_with_takes_steps_in_proportion() -> None:
@@ -266,7 +265,7 @@ def test_what_a_backtracking_engine_never_ends_with_takes_steps_in_proportion() 
         while high - low > 1:
             most = (low + high) // 2
             try:
-                paths.find("$[?match(@, '(a|aa)+b')]", text, Steps(most))
+                paths.find_paths("$[?match(@, '(a|aa)+b')]", text, Steps(most))
                 high = most
             except RefusedError:
                 low = most
@@ -278,17 +277,17 @@ def test_what_a_backtracking_engine_never_ends_with_takes_steps_in_proportion() 
 def test_each_request_has_all_the_steps() -> None:
     steps = Steps(MOST)
     for _ in range(100):
-        paths.find("$[*]", NUMBERS, steps)
-        steps.end()
+        paths.find_paths("$[*]", NUMBERS, steps)
+        steps.end_request()
     assert steps.exceeded == 0
-    assert steps.spent > MOST
+    assert steps.total > MOST
 
 
 def test_a_query_that_was_refused_leaves_others_as_they_are() -> None:
     with pytest.raises(RefusedError):
-        paths.find("$..*", TREE, Steps(10))
-    assert paths.find("$..*", b"[1]") == ["$[0]"]
-    assert paths.find("$..*", b"[1]", Steps(10)) == ["$[0]"]
+        paths.find_paths("$..*", TREE, Steps(10))
+    assert paths.find_paths("$..*", b"[1]") == ["$[0]"]
+    assert paths.find_paths("$..*", b"[1]", Steps(10)) == ["$[0]"]
 
 
 SMALL = Raw(b'{"a":1,"b":"x"}')
@@ -324,4 +323,4 @@ def test_what_an_honest_request_takes_is_as_the_page_on_security_says(
     engine = Engine(limits=Limits())
     engine.handlers["KV_SET"](KeyValues(keys=stored), 0)
     engine.handlers["KV_UPDATE" if isinstance(params, Update) else "KV_FIND"](params, 0)
-    assert round(engine.steps.spent / 1000) == thousands
+    assert round(engine.steps.total / 1000) == thousands

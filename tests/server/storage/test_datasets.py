@@ -387,7 +387,7 @@ async def test_a_load_beyond_a_limit_is_refused_as_a_whole(
             assert reply["st"] == Status.LOAD_ERROR
             assert said in reply["m"]
         assert await other.everything() == before
-        assert other.engine.reached == {limit: 1}
+        assert other.engine.limits_reached == {limit: 1}
 
 
 @pytest.mark.parametrize("kind", ["SH", "KV"])

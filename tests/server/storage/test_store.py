@@ -10,14 +10,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN, TOKEN_MAX
 from ndb_protocol.messages import Expiry
 from ndb_server.clock import Anchor
-from ndb_server.engine.batch import Changed
+from ndb_server.engine.batch import ChangeSet, LoadCommit
 from ndb_server.engine.edits import MapChange
-from ndb_server.engine.record import Row, row_of
+from ndb_server.engine.record import SessionRow, row_of
 from ndb_server.engine.session import NEVER, Session
 from ndb_server.errors import StoreError
 from ndb_server.maintenance.check import check_store
@@ -27,7 +28,7 @@ from ndb_server.storage.schema import FILE, read_anchor, write_complete
 from ndb_server.storage.store import LOCK, Store
 from ndb_server.storage.wal_size import WriteAheadLog
 
-from tests.support.engine_loads import coming
+from tests.support.engine_loads import pending_load
 from tests.support.journaled_engine import START, OnDisk, content, on_disk, raw, write
 from tests.support.waiting import BOUND, until
 
@@ -35,22 +36,22 @@ SLIDING = Expiry(duration=60, deleteSession=True, extendOnSetAdd=True, extendOnG
 LARGE = {f"key{number:02}": Raw(b'"%b"' % (b"x" * 100)) for number in range(8)}
 
 
-def packed(token: int, keys: bytes = b"{}", expiry: Expiry | None = None) -> Row:
+def packed(token: int, keys: bytes = b"{}", expiry: Expiry | None = None) -> SessionRow:
     deadline = NEVER if expiry is None else START + 1000 * expiry.duration
     return row_of(token, Session(expiry, deadline, keys))
 
 
-def spread(token: int) -> Row:
+def spread(token: int) -> SessionRow:
     return row_of(token, Session(None, NEVER, {}))
 
 
 def changed(
-    *rows: Row,
+    *rows: SessionRow,
     all_ended: bool = False,
     ended: list[int] | None = None,
     maps: dict[int, MapChange] | None = None,
-) -> Changed:
-    return Changed(all_ended, ended or [], list(rows), maps or {})
+) -> ChangeSet:
+    return ChangeSet(all_ended, ended or [], list(rows), maps or {})
 
 
 def removed(*keys: str) -> dict[str, None]:
@@ -66,7 +67,7 @@ class Opened:
         self.store.start()
         self._copies = 0
 
-    def write(self, *batches: Changed) -> None:
+    def write(self, *batches: ChangeSet) -> None:
         for batch in batches:
             assert write(self.store, batch) is None
 
@@ -109,7 +110,10 @@ def test_what_was_written_is_there_after_a_crash_and_after_a_stop(folder: Path) 
             packed(TOKEN_MAX, b'{"a":1E400}', SLIDING),
             packed(2**63, b'{"a":1}', Expiry(duration=4_294_967_295)),
             spread(7),
-            maps={7: MapChange.whole(LARGE), NO_TOKEN: MapChange.whole(raw(b="1.50", a="2"))},
+            maps={
+                7: MapChange.replace_all(LARGE),
+                NO_TOKEN: MapChange.replace_all(raw(b="1.50", a="2")),
+            },
         )
     )
     expected = (
@@ -138,15 +142,15 @@ def test_any_key_is_kept(opened: Opened, key: str) -> None:
 
 # The log, and folding it
 
-MIX: list[Changed] = [
+MIX: list[ChangeSet] = [
     changed(
         packed(1, b'{"a":1}', SLIDING),
         packed(2),
         spread(3),
         spread(4),
         maps={
-            3: MapChange.whole(LARGE),
-            4: MapChange.whole(raw(a="1", b="2")),
+            3: MapChange.replace_all(LARGE),
+            4: MapChange.replace_all(raw(a="1", b="2")),
             NO_TOKEN: MapChange({}, raw(a="1", b="2", c="3")),
         },
     ),
@@ -161,19 +165,21 @@ MIX: list[Changed] = [
     changed(packed(4, b'{"b":3}'), ended=[2]),
     changed(spread(3), maps={3: MapChange(removed("n"), raw(n="3"))}),
     # Every session ends, and some begin anew, as if loaded.
-    changed(packed(1, b'{"z":1}'), spread(3), all_ended=True, maps={3: MapChange.whole(LARGE)}),
+    changed(
+        packed(1, b'{"z":1}'), spread(3), all_ended=True, maps={3: MapChange.replace_all(LARGE)}
+    ),
     changed(
         packed(3),
         spread(5),
         maps={
-            5: MapChange.whole(raw(b="1", a="2")),
+            5: MapChange.replace_all(raw(b="1", a="2")),
             NO_TOKEN: MapChange(removed("b", "c", "x"), raw(c="7")),
         },
     ),
 ]
 
 
-def plain(batches: list[Changed]) -> OnDisk:
+def plain(batches: list[ChangeSet]) -> OnDisk:
     """Make the changes one after the other in dictionaries."""
     sessions: dict[int, tuple[Expiry | None, int, dict[str, bytes]]] = {}
     maps: dict[int, dict[str, bytes]] = {NO_TOKEN: {}}
@@ -284,17 +290,26 @@ def test_a_crash_between_the_steps_of_a_fold_loses_nothing(
     store.close()
 
 
+def test_the_record_that_commits_a_load_has_the_names_that_stores_on_disk_have() -> None:
+    commit = LoadCommit(1, 2, START, skipped=[4], keys_set=["a"], keys_removed=["b"])
+    [(record, _)] = records_of(ChangeSet(False, [], [], {}, load=commit))
+    load = {"number": 1, "parts": 2, "now": START, "without": [4], "there": ["a"], "gone": ["b"]}
+    assert msgspec.to_builtins(record)["load"] == load
+
+
 @pytest.mark.parametrize("steps", range(6))
 @pytest.mark.parametrize("after", [changed(ended=[77]), changed(packed(77))])
 def test_keys_of_a_session_that_comes_between_the_steps_of_a_fold_are_not_folded_without_it(
-    folder: Path, steps: int, after: Changed
+    folder: Path, steps: int, after: ChangeSet
 ) -> None:
     store = Store(folder, "relaxed")
-    assert store._commit(changed(packed(1), spread(2), maps={2: MapChange.whole(LARGE)})) is None
+    assert (
+        store._commit(changed(packed(1), spread(2), maps={2: MapChange.replace_all(LARGE)})) is None
+    )
     folding = store._fold()
     for _ in range(steps):
         next(folding, None)
-    assert store._commit(changed(spread(77), maps={77: MapChange.whole(LARGE)})) is None
+    assert store._commit(changed(spread(77), maps={77: MapChange.replace_all(LARGE)})) is None
     for _ in folding:
         pass
     assert check_store(folder / FILE) == []
@@ -312,7 +327,7 @@ def test_keys_of_a_session_that_comes_between_the_steps_of_a_fold_are_not_folded
 def test_independent_keys_keep_their_order_when_a_load_comes_between_the_steps_of_a_fold(
     folder: Path, steps: int
 ) -> None:
-    def put(*new: str) -> Changed:
+    def put(*new: str) -> ChangeSet:
         change = MapChange(removed(*new), raw(**dict.fromkeys(new, "1")))
         return changed(maps={NO_TOKEN: change})
 
@@ -322,15 +337,15 @@ def test_independent_keys_keep_their_order_when_a_load_comes_between_the_steps_o
     for _ in range(steps):
         next(folding, None)
     assert store._commit(put("b")) is None
-    to_load = coming({}, raw(b="2", c="2", d="2"))
+    to_load = pending_load({}, raw(b="2", c="2", d="2"))
     # As it is staged, "b" and "d" are there; as it counts, "b" and "c".
-    staged = to_load.stage(raw(b="1", d="1"))()
+    staged = to_load.prepare_staging(raw(b="1", d="1"))()
     store._begin_load(1)
     for record, rows in records_of(staged):
         store._stage(1, record, rows)
-    counts = to_load.counts(1, 1, START, [], raw(b="1", c="1"))
+    counts = to_load.commit(1, 1, START, [], raw(b="1", c="1"))
     assert store._commit(put("c")) is None
-    assert store._commit(Changed(False, [], [], {}, load=counts)) is None
+    assert store._commit(ChangeSet(False, [], [], {}, load=counts)) is None
     for _ in folding:
         pass
     store.fold()
@@ -344,7 +359,7 @@ def test_a_fold_that_fails_is_made_again_and_leaves_no_keys_of_sessions_that_hav
 ) -> None:
     store = Store(folder, "relaxed")
     for batch in (
-        changed(spread(1), spread(2), maps={t: MapChange.whole(LARGE) for t in (1, 2)}),
+        changed(spread(1), spread(2), maps={t: MapChange.replace_all(LARGE) for t in (1, 2)}),
         None,
         changed(packed(1), ended=[2]),
     ):
@@ -409,7 +424,7 @@ def test_a_damaged_file_is_refused_by_its_name_and_with_a_way_out(
     folder: Path, damage: Callable[[Path], None]
 ) -> None:
     opened = Opened(folder)
-    opened.write(changed(maps={NO_TOKEN: MapChange.whole(LARGE)}))
+    opened.write(changed(maps={NO_TOKEN: MapChange.replace_all(LARGE)}))
     opened.store.close()
     damage(folder / FILE)
     with pytest.raises(StoreError, match=rf"{folder / FILE} is damaged: .*--load.*--salvage"):
@@ -454,7 +469,9 @@ def test_the_file_shrinks_when_most_sessions_have_gone(opened: Opened) -> None:
         *(
             changed(
                 *(spread(token) for token in range(begin, begin + 50)),
-                maps={token: MapChange.whole(LARGE_500) for token in range(begin, begin + 50)},
+                maps={
+                    token: MapChange.replace_all(LARGE_500) for token in range(begin, begin + 50)
+                },
             )
             for begin in range(1, 501, 50)
         )
@@ -468,7 +485,7 @@ def test_the_file_shrinks_when_most_sessions_have_gone(opened: Opened) -> None:
 
 def test_free_pages_are_given_back_a_thousand_in_a_transaction(opened: Opened) -> None:
     tokens = range(1, 201)
-    maps = {token: MapChange.whole(LARGE_500) for token in tokens}
+    maps = {token: MapChange.replace_all(LARGE_500) for token in tokens}
     opened.write(changed(*map(spread, tokens), maps=maps))
     opened.fold()
     pages = size(opened.folder) // 4096
@@ -532,7 +549,7 @@ def test_the_files_stay_small_while_sessions_come_and_go(
             changed(
                 *(spread(token) for token in tokens),
                 ended=[token - 20 for token in tokens],
-                maps={token: MapChange.whole(LARGE_500) for token in tokens},
+                maps={token: MapChange.replace_all(LARGE_500) for token in tokens},
             )
         )
         files = [folder / FILE, folder / f"{FILE}-wal"]
@@ -591,7 +608,7 @@ def test_a_store_that_was_written_anew_is_synced_from_its_first_batch_on(
     opened.write(*MIX)
     folder.rename(folder.with_name("elsewhere"))
     until(lambda: opened.store.incomplete)
-    whole = Changed(True, [], [], {NO_TOKEN: MapChange.whole(raw(a="1"))}, complete=True)
+    whole = ChangeSet(True, [], [], {NO_TOKEN: MapChange.replace_all(raw(a="1"))}, complete=True)
     opened.write(whole)
     opened.write(changed(maps={NO_TOKEN: MapChange({}, raw(b="1"))}))
     until(lambda: opened.store._synced == opened.store._seq)
@@ -631,7 +648,7 @@ def test_an_anchor_that_comes_while_the_store_is_written_anew_is_on_disk_before_
     monkeypatch.setattr("ndb_server.storage.store._IDLE", 0.05)
     opened = Opened(folder)
 
-    def step(path: Path, complete: Changed, anchor: Anchor) -> None:
+    def step(path: Path, complete: ChangeSet, anchor: Anchor) -> None:
         write_complete(path, complete, anchor)
         opened.store.tie(SECOND)
 
@@ -641,7 +658,9 @@ def test_an_anchor_that_comes_while_the_store_is_written_anew_is_on_disk_before_
         opened.write(*MIX)
         folder.rename(folder.with_name("elsewhere"))
         until(lambda: opened.store.incomplete)
-        opened.write(Changed(True, [], [], {NO_TOKEN: MapChange.whole(raw(a="1"))}, complete=True))
+        opened.write(
+            ChangeSet(True, [], [], {NO_TOKEN: MapChange.replace_all(raw(a="1"))}, complete=True)
+        )
         opened.write(changed(maps={NO_TOKEN: MapChange({}, raw(b="1"))}))
         assert kept_anchor(opened.crashed()) == SECOND
 

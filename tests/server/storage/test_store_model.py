@@ -30,14 +30,14 @@ from hypothesis.stateful import (
 )
 from ndb_protocol import COMMANDS, NO_TOKEN, Scope
 from ndb_protocol.messages import Expiry
-from ndb_server.engine.batch import Batch, Changed
+from ndb_server.engine.batch import Batch, ChangeSet
 from ndb_server.engine.keymap import pack, unpack
 from ndb_server.engine.session import NEVER, Session
-from ndb_server.engine.size_estimate import SESSION_BYTES, of_keys
-from ndb_server.interfaces import Hold
+from ndb_server.engine.size_estimate import SESSION_BYTES, keys_size
+from ndb_server.interfaces import CommitGate
 from ndb_server.storage.store import Store
 
-from tests.support.engine_loads import coming
+from tests.support.engine_loads import pending_load
 from tests.support.journaled_engine import START, Durable, body, content, raw
 from tests.support.reference_model import Keys, Model, RefusedByModel, Settings, text
 
@@ -85,14 +85,14 @@ class Held:
 
     machine: "DurableMachine"
     name: str
-    hold: Hold
+    hold: CommitGate
     ask: Callable[[Model], dict[str, Any]]
 
     @property
-    def holds(self) -> tuple[Hold]:
+    def gates(self) -> tuple[CommitGate]:
         return (self.hold,)
 
-    def settled(self) -> None:
+    def batch_done(self) -> None:
         self.machine.settled(self)
 
 
@@ -102,7 +102,7 @@ class Stepped(Store):
     def start(self) -> None:
         pass
 
-    def write(self, changed: Changed, written: Callable[[str | None], object]) -> None:
+    def write(self, changed: ChangeSet, written: Callable[[str | None], object]) -> None:
         written(self._commit(changed))
 
     def _do(self, work: Callable[[], object]) -> None:
@@ -189,7 +189,7 @@ class DurableMachine(RuleBasedStateMachine):
             self.since.append(Event(asked, token, changed, batch))
         self.check(hold, batch if changed else self.awaited(command.scope, token))
         if hold is not None:
-            hold.batch.waiting[Held(self, name, hold, asked)] = None
+            hold.batch.waiters[Held(self, name, hold, asked)] = None
 
     def awaited(self, scope: Scope, token: int) -> Batch[Any] | None:
         """Return the newest batch that a reply tells of."""
@@ -206,13 +206,13 @@ class DurableMachine(RuleBasedStateMachine):
         batches = [journal.open_batch(), *(sealed for sealed, _ in reversed(journal._sealed))]
         return batches if journal._writing is None else [*batches, journal._writing]
 
-    def check(self, hold: Hold | None, awaited: Batch[Any] | None) -> None:
+    def check(self, hold: CommitGate | None, awaited: Batch[Any] | None) -> None:
         assert (hold and hold.batch) is awaited
 
     def settled(self, held: Held) -> None:
-        if held.hold.batch.done:
+        if held.hold.batch.committed:
             return
-        reply = body(held.hold.instead(0, self.model.now))
+        reply = body(held.hold.reply_if_undone(0, self.model.now))
         if COMMANDS[held.name].changes:
             assert reply["st"] == 202
             return
@@ -251,17 +251,19 @@ class DurableMachine(RuleBasedStateMachine):
 
         self.run("SH_NEW", token, ask, **({} if period is None else {"expiry": vars(period)}))
 
-    @precondition(lambda self: self.loading is None or self.loading.done is not None)
+    @precondition(lambda self: self.loading is None or self.loading.committed is not None)
     @rule(place=places, period=period_settings, keys=key_values)
     def load(self, place: int, period: Settings, keys: Keys) -> None:
         token = self.token(place)
         stored = Expiry(**vars(period))
         packed = pack(raw(**{key: text(value).decode() for key, value in keys.items()}))
-        to_load = coming({token: (stored, packed)})
+        to_load = pending_load({token: (stored, packed)})
         self.loads += 1
         staged = (
             self.loads,
-            self.store.stage(self.loads, to_load.stage(self.durable.engine.everything()[1])),
+            self.store.stage(
+                self.loads, to_load.prepare_staging(self.durable.engine.everything()[1])
+            ),
         )
         gathering = self.durable.journal.open_batch()
         batch = self.loading = self.durable.engine.load(to_load, self.model.now, staged)
@@ -393,7 +395,7 @@ class DurableMachine(RuleBasedStateMachine):
             if session is None or session.deadline <= self.model.now:
                 # Its time has come, and nobody has looked at it yet.
                 continue
-            order = list(unpack(session.packed))
+            order = list(unpack(session.keys))
             assert order == list(keys) or token in undone or EVERYTHING in undone
             assert sorted(order) == sorted(keys)
             if order != list(keys):
@@ -479,8 +481,8 @@ class DurableMachine(RuleBasedStateMachine):
         for row, packed in found:
             token = row[0] % 2**64
             expiry, deadline, _ = sessions[token]
-            self.durable.engine.resume(token, Session(expiry, deadline, packed), now)
-        self.durable.engine.resume_keys(store.read()[1])
+            self.durable.engine.restore_session(token, Session(expiry, deadline, packed), now)
+        self.durable.engine.restore_keys(store.read()[1])
         store.start()
 
     # What holds after every step
@@ -488,10 +490,10 @@ class DurableMachine(RuleBasedStateMachine):
     @invariant()
     def the_counters_count(self) -> None:
         engine = self.durable.engine
-        walked = sum(len(unpack(session.packed)) for session in engine._sessions.values())
+        walked = sum(len(unpack(session.keys)) for session in engine._sessions.values())
         assert engine.totals == (len(engine._sessions), walked, len(engine._keys))
-        taken = sum(SESSION_BYTES + of_keys(one.packed) for one in engine._sessions.values())
-        assert engine.memory == taken + of_keys(engine._keys)
+        taken = sum(SESSION_BYTES + keys_size(one.keys) for one in engine._sessions.values())
+        assert engine.memory == taken + keys_size(engine._keys)
 
     def teardown(self) -> None:
         self.store.close()

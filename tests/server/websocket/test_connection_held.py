@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from ndb_server.engine.batch import Batch
-from ndb_server.interfaces import Hold
+from ndb_server.interfaces import CommitGate
 from websockets.frames import Opcode
 
 from tests.support.event_loop_turns import turns, until
@@ -23,18 +23,18 @@ class Held:
 
     def __call__(
         self, messages: Sequence[bytes], _: int, __: bool
-    ) -> tuple[Sequence[bytes | Awaitable[bytes]], Hold | None]:
+    ) -> tuple[Sequence[bytes | Awaitable[bytes]], CommitGate | None]:
         first = next((n for n, message in enumerate(messages) if b"change" in message), None)
         if first is None:
             return messages, None
         self.batches.append(Batch())
         asked = list(messages)
-        return messages, Hold(first, self.batches[-1], lambda n, _: b"not " + asked[n])
+        return messages, CommitGate(first, self.batches[-1], lambda n, _: b"not " + asked[n])
 
     def settle(self, number: int, *, done: bool) -> None:
-        self.batches[number].done = done
-        for waiting in self.batches[number].waiting:
-            waiting.settled()
+        self.batches[number].committed = done
+        for waiting in self.batches[number].waiters:
+            waiting.batch_done()
 
 
 async def nothing_is_said(peer: Peer) -> bool:

@@ -12,15 +12,15 @@ Handler = Callable[[Any, int], Reply | Awaitable[Reply]]
 """Runs a command, given its parameters and the time in ms since the epoch."""
 
 
-class Waiting(Protocol):
+class BatchWaiter(Protocol):
     """Waits for batches of changes."""
 
     @property
-    def holds(self) -> "Iterable[Hold]":
+    def gates(self) -> "Iterable[CommitGate]":
         """What its replies wait for."""
         ...
 
-    def settled(self) -> None:
+    def batch_done(self) -> None:
         """A batch has become durable, or was undone."""
 
 
@@ -28,55 +28,52 @@ class PendingBatch(Protocol):
     """Changes on their way to the disk.
 
     Attributes:
-        waiting: who is to be told when the batch is done.
-        done: None while the batch is on its way; then whether it is on disk.
+        waiters: who is called when the batch is committed or undone.
+        committed: None while the batch is not finished; then whether it is on disk.
     """
 
-    waiting: dict[Waiting, None]
-    done: bool | None
-
-    async def wait(self) -> bool | None:
-        """Wait until the batch is done; return whether it is on disk."""
+    waiters: dict[BatchWaiter, None]
+    committed: bool | None
 
 
 class Journal(Protocol):
     """Tells which replies have to wait until a change is durable.
 
     Attributes:
-        unsettled: the batches that replies wait for, newest first.
+        pending: the batches that replies wait for, newest first.
     """
 
     @property
-    def unsettled(self) -> Sequence[PendingBatch]:
+    def pending(self) -> Sequence[PendingBatch]:
         """The batches that replies wait for, newest first."""
         ...
 
     def open_batch(self) -> PendingBatch | None:
         """Return the batch that gathers changes: none is newer."""
 
-    def awaited(self, scope: Scope, params: Params) -> PendingBatch | None:
+    def pending_batch(self, scope: Scope, params: Params) -> PendingBatch | None:
         """Return the batch that has to be done before the reply to a request may leave."""
 
 
-class Hold(Struct, gc=False):
-    """What replies of one read wait for.
+class CommitGate(Struct, gc=False):
+    """Holds replies of one read until a batch is committed or undone.
 
     Attributes:
-        first: the number of the first of them.
-        batch: what has to be done before they leave.
-        instead: returns what to answer to a message if it was undone, given its number and the time
-            in ms; to be asked once for each that is answered so.
-        notes: what was noted of the requests of that read, if anything is.
+        first: the index of the first reply that is held.
+        batch: the batch that the replies wait for.
+        reply_if_undone: returns the reply to send if the batch was undone, given the index of the
+            request and the time in ms. It is called once for each held reply.
+        notes: the notes of the requests of that read for the metrics, if there are any.
     """
 
     first: int
     batch: PendingBatch
-    instead: Callable[[int, int], bytes]
+    reply_if_undone: Callable[[int, int], bytes]
     notes: list[Any] | None = None
 
 
 Respond = Callable[
-    [Sequence[bytes], int, bool], tuple[Sequence[bytes | Awaitable[bytes]], Hold | None]
+    [Sequence[bytes], int, bool], tuple[Sequence[bytes | Awaitable[bytes]], CommitGate | None]
 ]
 """Answers text messages (valid UTF-8), given the time in ms and whether tokens are to be text.
 
@@ -108,4 +105,4 @@ class TokenCounter(Protocol):
 class StepCounter(Protocol):
     """Counts the steps that requests take through values."""
 
-    spent: int
+    total: int

@@ -25,7 +25,7 @@ def test_a_path_selects_what_the_oracle_says(random: Random) -> None:
         assert recognizes(path)
         nodes = oracle.nodes(query, None, value)
         expected = [model.normalized(location) for location, _ in nodes]
-        assert (path, text, paths.find(path, text.encode())) == (path, text, expected)
+        assert (path, text, paths.find_paths(path, text.encode())) == (path, text, expected)
         assert paths.matches(path, text.encode()) == bool(expected)
 
 

@@ -11,7 +11,8 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
-from ..interfaces import Hold, Respond, ThrottledReply, TokenCounter
+from ..gates import finished
+from ..interfaces import CommitGate, Respond, ThrottledReply, TokenCounter
 from .rate_limits import LogThrottle, RateLimiter
 
 logger = logging.getLogger("ndb_server.guesses")
@@ -67,7 +68,7 @@ class TokenThrottle:
 
         def watched(
             messages: Sequence[bytes], now: int, text_tokens: bool
-        ) -> tuple[Sequence[bytes | Awaitable[bytes]], Hold | None]:
+        ) -> tuple[Sequence[bytes | Awaitable[bytes]], CommitGate | None]:
             before = counter.unknown_tokens
             replies, hold = respond(messages, now, text_tokens)
             if counter.unknown_tokens == before:
@@ -93,13 +94,15 @@ class TokenThrottle:
 
         return watched
 
-    async def _held(self, reply: bytes | Awaitable[bytes], number: int, hold: Hold | None) -> bytes:
+    async def _held(
+        self, reply: bytes | Awaitable[bytes], number: int, hold: CommitGate | None
+    ) -> bytes:
         """Return the reply of this number, which may come later or have to wait for a batch."""
         if not isinstance(reply, bytes):
             return await reply
-        if hold is None or number < hold.first or await hold.batch.wait():
+        if hold is None or number < hold.first or await finished(hold.batch):
             return reply
-        return hold.instead(number, self._now())
+        return hold.reply_if_undone(number, self._now())
 
     def _later(
         self, reply: Awaitable[bytes], client: str, wait: float, gone: asyncio.Future[None]

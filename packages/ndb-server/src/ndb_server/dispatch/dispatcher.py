@@ -26,10 +26,10 @@ from ndb_protocol.messages import DONE, Reply
 from ndb_protocol.replies import encode_body_into, reply_opening
 from ndb_protocol.requests import BEGINNING, NO_COMMAND, SHORT_WAY, UNREADABLE
 
-from ..engine.jsonpath import TooLargeError, check_size
 from ..errors import RefusedError, trace_of
-from ..interfaces import Handler, Hold, Journal, PendingBatch, StepCounter, TokenCounter
+from ..interfaces import CommitGate, Handler, Journal, PendingBatch, StepCounter, TokenCounter
 from ..json_depth import nests_deeper
+from ..path_size import PathTooLargeError, check_path_size
 
 logger = logging.getLogger("ndb_server.dispatch")
 
@@ -37,7 +37,7 @@ _OK = int(Status.OK)
 
 
 class _Uncounted:
-    unknown_tokens = spent = 0
+    unknown_tokens = total = 0
 
 
 class RefusalHandler:
@@ -117,8 +117,8 @@ class Dispatcher:
         steps: StepCounter | None = None,
         counting: TokenCounter | None = None,
     ) -> None:
-        self._unsettled: Sequence[object] = () if journal is None else journal.unsettled
-        self._awaited = _nothing if journal is None else journal.awaited
+        self._unsettled: Sequence[object] = () if journal is None else journal.pending
+        self._awaited = _nothing if journal is None else journal.pending_batch
         self._newest = _nothing if journal is None else journal.open_batch
         self._note = note
         self._amend = amend
@@ -152,8 +152,8 @@ class Dispatcher:
 
         def run(params: Any, now: int) -> Reply | Awaitable[Reply]:
             try:
-                check_size(params.path)
-            except TooLargeError as error:
+                check_path_size(params.path)
+            except PathTooLargeError as error:
                 self.large_paths[error.limit] += 1
                 raise
             return handler(params, now)
@@ -166,7 +166,7 @@ class Dispatcher:
         now: int,
         text_tokens: bool = False,
         notes: list[Any] | None = None,
-    ) -> tuple[list[bytes | Awaitable[bytes]], Hold | None]:
+    ) -> tuple[list[bytes | Awaitable[bytes]], CommitGate | None]:
         """Run the requests that `messages` (valid UTF-8) are, in their order.
 
         Stops behind one that is answered later, because those that follow have to wait for it;
@@ -192,7 +192,7 @@ class Dispatcher:
         short_way = self._short_way
         body = self._body
         steps = self._steps
-        steps_until = steps.spent + MAX_STEPS
+        steps_until = steps.total + MAX_STEPS
         counting = self._counting
         unknown = counting.unknown_tokens
         # A shorter one can't nest as deep: what begins has to end.
@@ -245,14 +245,14 @@ class Dispatcher:
             size += len(text)
             if (
                 size >= MAX_REPLY_BYTES
-                or steps.spent >= steps_until
+                or steps.total >= steps_until
                 or counting.unknown_tokens != unknown
             ):
                 break
         if batch is None:
             return replies, None
         instead = partial(self._instead, messages, text_tokens, notes)
-        return replies, Hold(first, batch, instead, notes)
+        return replies, CommitGate(first, batch, instead, notes)
 
     def _instead(
         self,

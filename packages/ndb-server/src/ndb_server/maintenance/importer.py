@@ -10,7 +10,7 @@ from ndb_protocol import NO_TOKEN
 
 from ..clock import Anchor
 from ..engine.keymap import unpack
-from ..engine.record import Row, row_of, session_checksum
+from ..engine.record import SessionRow, row_of, session_checksum
 from ..engine.session import Session
 from ..errors import DataError
 from ..storage.store import Store
@@ -65,7 +65,7 @@ def bring_in(folder: Path, entries: Iterable[SessionEntry | KeyEntry]) -> Import
                     keys.add(entry.key)
                 elif _put_session(database, row_of(*entry), entry.session, store.anchor):
                     sessions += 1
-                    session_keys += len(unpack(entry.session.packed))
+                    session_keys += len(unpack(entry.session.keys))
                 else:
                     already_there += 1
     except sqlite3.Error as error:
@@ -75,7 +75,9 @@ def bring_in(folder: Path, entries: Iterable[SessionEntry | KeyEntry]) -> Import
     return Imported(sessions, session_keys, len(keys), already_there)
 
 
-def _put_session(database: sqlite3.Connection, row: Row, session: Session, anchor: Anchor) -> bool:
+def _put_session(
+    database: sqlite3.Connection, row: SessionRow, session: Session, anchor: Anchor
+) -> bool:
     """Put a session in, and tell whether it was not there."""
     number, duration, flags, deadline, keys = row
     if deadline is not None:
@@ -83,6 +85,6 @@ def _put_session(database: sqlite3.Connection, row: Row, session: Session, ancho
     put = "INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?, CAST(? AS TEXT), ?)"
     if not database.execute(put, (*row, session_checksum(*row))).rowcount:
         return False
-    if isinstance(session.packed, dict):
-        put_keys(database, number, session.packed.items())
+    if isinstance(session.keys, dict):
+        put_keys(database, number, session.keys.items())
     return True

@@ -12,9 +12,9 @@ from ndb_protocol import NO_TOKEN, parse_token
 from ndb_protocol.messages import DURATION_MAX, Expiry
 
 from ..clock import Anchor
-from ..engine.keymap import Packed, pack
-from ..engine.record import Row, settings_of, unsigned
-from ..engine.session import NEVER, Session, deadline_after, settings
+from ..engine.keymap import KeyMap, pack
+from ..engine.record import SessionRow, expiry_of, unsigned
+from ..engine.session import NEVER, Session, deadline_after, intern_expiry
 from ..errors import DataError
 from .importer import KeyEntry, SessionEntry
 
@@ -47,21 +47,21 @@ _session = msgspec.json.Decoder(_Session).decode
 _key = msgspec.json.Decoder(_Key).decode
 
 
-def session_line(row: Row, packed: Packed, anchor: Anchor | None = None) -> bytes:
+def session_line(row: SessionRow, keymap: KeyMap, anchor: Anchor | None = None) -> bytes:
     """Return the line of a session, without its end.
 
     Args:
         row: the session.
-        packed: its keys.
+        keymap: its keys.
         anchor: ties its deadline to the wall clock; without it, the line has no deadline.
     """
-    expiry = settings_of(row)
+    expiry = expiry_of(row)
     deadline = None if anchor is None or row[3] is None else max(0, row[3] + anchor.offset)
     session = _Session(
         tkn=str(unsigned(row[0])),
         expiry=UNSET if expiry is None else _Expiry(**msgspec.structs.asdict(expiry)),
         deadline=UNSET if expiry is None or deadline is None else deadline,
-        keys=Raw(packed if isinstance(packed, bytes) else _encode(packed)),
+        keys=Raw(keymap if isinstance(keymap, bytes) else _encode(keymap)),
     )
     return _encode(session).translate(_ONE_LINE)
 
@@ -105,7 +105,7 @@ def _session_of(line: bytes, now: int) -> SessionEntry:
         raise ValueError("'tkn' must be a session token: decimal text, 1 to 2^64-1")
     expiry = None
     if entry.expiry is not UNSET:
-        expiry = settings(Expiry(**msgspec.structs.asdict(entry.expiry)))
+        expiry = intern_expiry(Expiry(**msgspec.structs.asdict(entry.expiry)))
     if entry.deadline is not UNSET and expiry is None:
         raise ValueError("'deadline' needs an 'expiry' with a duration")
     deadline = deadline_after(expiry, now) if entry.deadline is UNSET else entry.deadline

@@ -17,7 +17,7 @@ from ndb_protocol import NO_TOKEN, parse_token
 from ndb_protocol.messages import DURATION_MAX, Expiry
 
 from ..engine.keymap import pack
-from ..engine.session import Session, deadline_after, settings
+from ..engine.session import Session, deadline_after, intern_expiry
 from ..errors import DataError
 from .importer import KeyEntry, SessionEntry
 
@@ -129,5 +129,5 @@ def _entry(file: Path, head: _Head, keys: dict[str, Raw], now: int) -> SessionEn
     token = parse_token(head.tkn)
     if token == NO_TOKEN:
         raise DataError(f"{file}: 'tkn' must be a session token: 1 to 2^64-1")
-    expiry = settings(Expiry(**msgspec.structs.asdict(head.expiry)))
+    expiry = intern_expiry(Expiry(**msgspec.structs.asdict(head.expiry)))
     return SessionEntry(token, Session(expiry, deadline_after(expiry, now), pack(keys)))

@@ -14,8 +14,8 @@ from msgspec import Raw
 from ndb_protocol import NO_TOKEN
 
 from ..engine.edits import MapChange
-from ..engine.keymap import Packed
-from ..engine.record import Row
+from ..engine.keymap import KeyMap
+from ..engine.record import SessionRow
 from ..errors import StoreError
 from ..storage.log import Unfolded, read_log
 from ..storage.tables import connect, read_keys, read_sessions
@@ -56,7 +56,7 @@ def _in_use(path: Path) -> bool:
 
 def read_folded(
     database: sqlite3.Connection,
-) -> tuple[Iterator[tuple[Row, Packed]], dict[str, Raw]]:
+) -> tuple[Iterator[tuple[SessionRow, KeyMap]], dict[str, Raw]]:
     """Return the sessions by their tokens, one by one, and the independent keys, log included.
 
     Raises:
@@ -68,15 +68,15 @@ def read_folded(
     return by_token, _changed(read_keys(database), log.maps.get(NO_TOKEN))
 
 
-def _in_tables(database: sqlite3.Connection, log: Unfolded) -> Iterator[tuple[Row, Packed]]:
+def _in_tables(database: sqlite3.Connection, log: Unfolded) -> Iterator[tuple[SessionRow, KeyMap]]:
     """Yield the sessions that the log leaves as they are."""
     if not log.all_ended:
-        for row, packed in read_sessions(database):
+        for row, keymap in read_sessions(database):
             if row[0] not in log.ended and row[0] not in log.rows:
-                yield row, packed
+                yield row, keymap
 
 
-def _in_log(database: sqlite3.Connection, log: Unfolded) -> Iterator[tuple[Row, Packed]]:
+def _in_log(database: sqlite3.Connection, log: Unfolded) -> Iterator[tuple[SessionRow, KeyMap]]:
     """Yield the sessions that the log has."""
     for number, (*_, packed) in sorted(log.rows.items()):
         row = (*log.rows[number][:4], None)

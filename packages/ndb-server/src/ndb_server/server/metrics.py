@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ..dispatch.dispatcher import Dispatcher
-from ..interfaces import Hold, Respond
+from ..interfaces import CommitGate, Respond
 
 _LATENCIES = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10,
@@ -137,7 +137,7 @@ class RequestMetrics(Collector):
 
         def respond(
             messages: Sequence[bytes], now: int, text_tokens: bool
-        ) -> tuple[Sequence[bytes | Awaitable[bytes]], Hold | None]:
+        ) -> tuple[Sequence[bytes | Awaitable[bytes]], CommitGate | None]:
             begin = clock()
             notes: list[Histogram] = []
             replies, hold = dispatch(messages, now, text_tokens, notes)

@@ -65,7 +65,7 @@ def metrics_page(
         lambda: engine.expirations,
     )
     gauge("stored_bytes", "Memory used by sessions and keys.", lambda: engine.memory)
-    counter("evictions", "Sessions evicted to make room for other data.", lambda: engine.evicted)
+    counter("evictions", "Sessions evicted to make room for other data.", lambda: engine.evictions)
     metrics.counters("limits_reached", "How often clients reached a limit.", "limit", reached)
     gauge("connections", "Open WebSocket connections.", lambda: count_open(connections))
     counter("connections_opened", "WebSocket connections opened.", lambda: traffic.opened)

@@ -31,13 +31,13 @@ from ..addresses import is_loopback, parse_address
 from ..clock import Clock
 from ..dispatch.dispatcher import NOT_TEXT, Dispatcher
 from ..dispatch.permissions import permitted
-from ..engine import jsonpath
-from ..engine.batch import Changed
+from ..engine.batch import ChangeSet
 from ..engine.engine import Engine
 from ..engine.journal import Journal
-from ..engine.record import deadline_of, settings_of, unsigned
+from ..engine.record import deadline_of, expiry_of, unsigned
 from ..engine.session import Session, deadline_after
 from ..errors import RefusedError, StoreError, trace_of
+from ..gates import finished
 from ..http.routes import Routes, upgrade_required
 from ..interfaces import Handler, Respond
 from ..limits import (
@@ -47,6 +47,7 @@ from ..limits import (
     for_clients,
     for_operators,
 )
+from ..path_size import MAX_PATH_DEPTH, MAX_PATH_LENGTH
 from ..storage.datasets import Datasets
 from ..storage.store import Durability, Store
 from ..storage.tables import READ_ERRORS, DamageError
@@ -180,7 +181,7 @@ class Server:
         self._clock = Clock(None if self._store is None else self._store.anchor)
         self._engine = Engine(journal=self._journal, limits=options.limits)
         if self._journal is not None:
-            self._journal.memory = self._engine
+            self._journal.engine = self._engine
         self._datasets = Datasets(
             self._engine,
             options.data_dir,
@@ -240,8 +241,12 @@ class Server:
         self._limit: asyncio.Timeout | None = None
 
     def _why_not_ready(self) -> str | None:
-        if self._state is None and self._journal is not None and self._journal.trouble is not None:
-            return f"changes can't be made durable: {self._journal.trouble}"
+        if (
+            self._state is None
+            and self._journal is not None
+            and self._journal.last_error is not None
+        ):
+            return f"changes can't be made durable: {self._journal.last_error}"
         return self._state
 
     def _info(self, _: m.Empty, __: int) -> m.ServerInfoReply:
@@ -266,7 +271,7 @@ class Server:
             **self._engine.totals._asdict(),
         )
 
-    def _write(self, changed: Changed, written: Callable[[str | None], None]) -> None:
+    def _write(self, changed: ChangeSet, written: Callable[[str | None], None]) -> None:
         assert self._store is not None
 
         self._follow_wall_clock()
@@ -286,7 +291,9 @@ class Server:
         assert self._journal is not None
         # A loop that is closed has nobody left to answer.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._step, partial(self._journal.distrust, reason))
+            self._loop.call_soon_threadsafe(
+                self._step, partial(self._journal.report_store_lost, reason)
+            )
 
     def _follow_wall_clock(self) -> None:
         moved = self._clock.follow()
@@ -307,7 +314,7 @@ class Server:
     def _held(self) -> Iterator[Histogram]:
         """Yield what was noted of requests whose replies wait until a change is durable."""
         if self._journal is not None:
-            for hold in self._journal.holds():
+            for hold in self._journal.gates():
                 assert hold.notes is not None
                 yield from hold.notes[hold.first :]
 
@@ -335,15 +342,17 @@ class Server:
         now = self._clock()
         try:
             sessions, keys = store.read()
-            for number, (row, packed) in enumerate(sessions):
+            for number, (row, keymap) in enumerate(sessions):
                 # A wall clock that was put back hides how much time has passed. Nobody gains by it.
-                expiry = settings_of(row)
+                expiry = expiry_of(row)
                 deadline = min(deadline_of(row), deadline_after(expiry, now))
-                self._engine.resume(unsigned(row[0]), Session(expiry, deadline, packed), now)
+                self._engine.restore_session(
+                    unsigned(row[0]), Session(expiry, deadline, keymap), now
+                )
                 if number % _RESTORE_SLICE == 0:
                     # Operators are answered meanwhile.
                     await asyncio.sleep(0)
-            self._engine.resume_keys(keys)
+            self._engine.restore_keys(keys)
         except (*READ_ERRORS, DamageError) as error:
             raise StartError(store.damaged(error)) from error
         store.tie(self._clock.anchor)
@@ -381,7 +390,7 @@ class Server:
     @property
     def reached(self) -> Counter[str]:
         """How often a client came to a limit, by the limit."""
-        found = self._engine.reached + self._admission.reached
+        found = self._engine.limits_reached + self._admission.reached
         found["steps"] = self._engine.steps.exceeded
         found["depth"] += sum(one.too_deep for one in self._dispatchers.values())
         found["process_memory"] += sum(one.out_of_memory for one in self._dispatchers.values())
@@ -393,7 +402,7 @@ class Server:
     def _report(self) -> None:
         """Log which limits were reached since the last time."""
         reached = self.reached
-        reached["evicted"] = self._engine.evicted
+        reached["evicted"] = self._engine.evictions
         news = reached - self._reported
         if news:
             self._reported = reached
@@ -713,8 +722,12 @@ class Server:
             return
         await self._datasets.finish()
         if not self.broken.done():
-            await self._journal.flush()
-            await self._journal.recover()
+            if (newest := self._journal.newest_batch()) is not None:
+                await finished(newest)
+            # If the files are lost, the first attempt detects it, and the second writes all data.
+            for _ in range(2):
+                if (again := self._journal.write_again()) is not None:
+                    await finished(again)
             # The later the anchor, the less a wall clock that is put back meanwhile gives away.
             self._store.tie(self._clock.renew())
         # Its thread has nothing else to do, and a new one may not be had.
@@ -794,8 +807,8 @@ def _shown(options: Options) -> m.Limits:
         depth=limits.depth,
         inFlight=limits.in_flight,
         steps=limits.steps,
-        pathLength=jsonpath.LONGEST,
-        pathDepth=jsonpath.DEEPEST,
+        pathLength=MAX_PATH_LENGTH,
+        pathDepth=MAX_PATH_DEPTH,
         keys=limits.keys,
         keyLength=limits.key_length,
         sessions=limits.sessions,

@@ -28,10 +28,11 @@ from ndb_protocol.messages import is_dataset_name
 
 from ..engine.engine import Engine
 from ..engine.journal import Journal
-from ..engine.loading import Coming
+from ..engine.loading import PendingLoad
 from ..engine.record import row_of, signed
 from ..engine.session import Session
 from ..errors import RefusedError
+from ..gates import finished
 from ..limits import UNLIMITED, Limits
 from . import tables
 from .files import reason_of, sync
@@ -207,8 +208,8 @@ def write_sessions(folder: Folder, name: str, sessions: Iterable[tuple[int, Sess
             rows = [row_of(token, session) for token, session in some]
             put_sessions(database, rows)
             for token, session in some:
-                if isinstance(session.packed, dict):
-                    put_keys(database, signed(token), session.packed.items())
+                if isinstance(session.keys, dict):
+                    put_keys(database, signed(token), session.keys.items())
         return count(database)
 
 
@@ -255,21 +256,21 @@ def write_keys(folder: Folder, name: str, values: dict[str, Raw]) -> Counts:
         return {"keys": len(values)}
 
 
-def read(folder: Folder, name: str, kinds: Sequence[str], limits: Limits) -> Coming:
+def read(folder: Folder, name: str, kinds: Sequence[str], limits: Limits) -> PendingLoad:
     """Return what the newest datasets of a name have, of these kinds.
 
     Raises:
         DatasetError: there is none, or it can't be read.
     """
-    coming = Coming(limits)
+    pending = PendingLoad(limits)
     for kind in kinds:
         with folder.reading(kind, name) as database:
             if kind == SESSIONS:
-                for row, packed in tables.read_sessions(database):
-                    coming.add_session(row, packed)
+                for row, keymap in tables.read_sessions(database):
+                    pending.add_session(row, keymap)
             else:
-                coming.add_keys(tables.read_keys(database))
-    return coming
+                pending.add_keys(tables.read_keys(database))
+    return pending
 
 
 def _nothing() -> None:
@@ -386,36 +387,37 @@ class Datasets:
     ) -> m.Reply:
         begin = time.monotonic()
         if self._journal is not None:
-            before = self._journal.undone
-            await self._journal.flush()
-            if self._journal.undone != before:
+            before = self._journal.undone_batches
+            if (batch := self._journal.newest_batch()) is not None:
+                await finished(batch)
+            if self._journal.undone_batches != before:
                 # What is to be saved may be what was undone.
-                raise RefusedError(Status.SAVE_ERROR, f"not durable: {self._journal.trouble}")
+                raise RefusedError(Status.SAVE_ERROR, f"not durable: {self._journal.last_error}")
         counts = await self._run(Status.SAVE_ERROR, work, *args)
         return reply(
             st=Status.SAVE_COMPLETE, name=name, **counts, duration=_milliseconds_since(begin)
         )
 
     async def _load_sessions(self, params: m.Dataset, _: int) -> m.Reply:
-        coming = await self._load(params.name, [SESSIONS])
+        pending = await self._load(params.name, [SESSIONS])
         return m.SessionsLoadedReply(
             st=Status.LOAD_COMPLETE,
             name=params.name,
-            sessions=len(coming.sessions),
-            keys=coming.session_keys,
+            sessions=len(pending.sessions),
+            keys=pending.session_keys,
         )
 
     async def _load_keys(self, params: m.Dataset, _: int) -> m.Reply:
         begin = time.monotonic()
-        coming = await self._load(params.name, [KEYS])
+        pending = await self._load(params.name, [KEYS])
         return m.KeysDatasetReply(
             st=Status.LOAD_COMPLETE,
             name=params.name,
-            keys=len(coming.keys),
+            keys=len(pending.keys),
             duration=_milliseconds_since(begin),
         )
 
-    async def _load(self, name: str, kinds: list[str]) -> Coming:
+    async def _load(self, name: str, kinds: list[str]) -> PendingLoad:
         """Load datasets, all of them or nothing; return what was loaded.
 
         Raises:
@@ -424,20 +426,20 @@ class Datasets:
         # One at a time: each is staged where there is room for one.
         async with self._loading:
             folder = self._to_load()
-            coming = await self._run(Status.LOAD_ERROR, read, folder, name, kinds, self._limits)
+            pending = await self._run(Status.LOAD_ERROR, read, folder, name, kinds, self._limits)
             now = self._clock()
-            self._engine.drop_known(coming, now)
-            self._engine.check_room(coming, now)
+            self._engine.drop_existing(pending, now)
+            self._engine.check_room(pending, now)
             try:
                 if self._store is None:
-                    self._engine.load(coming, self._clock())
+                    self._engine.load(pending, self._clock())
                 else:
-                    await self._load_durably(self._store, coming)
+                    await self._load_durably(self._store, pending)
             except MemoryError as error:
                 raise RefusedError(Status.LOAD_ERROR, _NO_MEMORY) from error
-        return coming
+        return pending
 
-    async def _load_durably(self, store: Store, coming: Coming) -> None:
+    async def _load_durably(self, store: Store, pending: PendingLoad) -> None:
         """Stage what is to be loaded, let it count, and wait until it does.
 
         Raises:
@@ -448,14 +450,14 @@ class Datasets:
         _, keys = self._engine.everything()
         counts = False
         try:
-            work = partial(store.stage, self._loads, coming.stage(keys))
+            work = partial(store.stage, self._loads, pending.prepare_staging(keys))
             parts = await self._run(Status.LOAD_ERROR, work)
-            batch = self._engine.load(coming, self._clock(), (self._loads, parts))
+            batch = self._engine.load(pending, self._clock(), (self._loads, parts))
             # From here on, what becomes of it is not decided here.
             counts = batch is not None
-            if batch is not None and not await batch.wait():
+            if batch is not None and not await finished(batch):
                 counts = False
-                raise RefusedError(Status.LOAD_ERROR, f"not durable: {self._journal.trouble}")
+                raise RefusedError(Status.LOAD_ERROR, f"not durable: {self._journal.last_error}")
         except (OSError, sqlite3.Error) as error:
             reason = reason_of(error, store.path.parent)
             raise RefusedError(Status.LOAD_ERROR, f"not durable: {reason}") from error

@@ -14,7 +14,7 @@ from operator import itemgetter
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN
 
-from ..engine.edits import KEPT, MapChange
+from ..engine.edits import UNCHANGED, MapChange
 from .log import Unfolded, key_size, name_size, slices
 from .tables import DROP_KEYS, END_SESSIONS, REMOVE_KEYS, put_keys, put_sessions
 
@@ -113,7 +113,7 @@ class Folding:
             yield _PAGE + sum(map(key_size, some)), partial(self._put, number, some)
 
     def _put(self, number: int, items: list[tuple[str, Raw]]) -> None:
-        for moved, some in groupby(items, key=lambda item: item[1] is KEPT):
+        for moved, some in groupby(items, key=lambda item: item[1] is UNCHANGED):
             if moved:
                 self._database.executemany(_MOVE, [(number, key) for key, _ in some])
             else:

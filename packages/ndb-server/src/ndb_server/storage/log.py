@@ -15,10 +15,10 @@ import msgspec
 from msgspec import Raw, Struct
 from ndb_protocol import NO_TOKEN
 
-from ..engine.batch import Changed, Load
+from ..engine.batch import ChangeSet, LoadCommit
 from ..engine.edits import MapChange
-from ..engine.keymap import PACKED_SIZE
-from ..engine.record import Row, log_checksum, signed
+from ..engine.keymap import MAX_PACKED_SIZE
+from ..engine.record import SessionRow, log_checksum, signed
 from .tables import DamageError
 
 _T = TypeVar("_T")
@@ -40,7 +40,7 @@ RECORD_SIZE = 2**20
 _ROW_SIZE = 64
 """Bytes of a row beside its keys, about."""
 
-_FEW = RECORD_SIZE // (_ROW_SIZE + PACKED_SIZE)
+_FEW = RECORD_SIZE // (_ROW_SIZE + MAX_PACKED_SIZE)
 """Sessions that are not enough for a second record, however large their packed keys are."""
 
 IN_LOG = 0
@@ -73,7 +73,7 @@ class Record(Struct, omit_defaults=True, gc=False):
     ended: list[int] = []
     rows: list[tuple[int, int, int, int | None, Raw]] = []
     maps: list[MapRecord] = []
-    load: Load | None = None
+    load: LoadCommit | None = None
 
 
 _NULL = Raw(b"null")
@@ -89,10 +89,10 @@ class Part(NamedTuple):
     seq: int
     size: int
     record: Record
-    rows: Sequence[Row]
+    rows: Sequence[SessionRow]
 
 
-def records_of(changed: Changed) -> Iterator[tuple[Record, Sequence[Row]]]:
+def records_of(changed: ChangeSet) -> Iterator[tuple[Record, Sequence[SessionRow]]]:
     """Yield a batch as records, each with its rows."""
     first = Record(
         moved=[(signed(token), list(keys)) for token, keys in changed.moved.items()],
@@ -208,7 +208,7 @@ class Unfolded:
         self.load = 0
         self.all_ended = False
         self.ended: dict[int, None] = {}
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, SessionRow] = {}
         self.maps: dict[int, MapChange] = {}
 
     def add(self, part: Part, loaded: Iterable[Part] = ()) -> None:
@@ -225,7 +225,7 @@ class Unfolded:
         _, size, record, rows = part
         self.size += size
         for number, keys in record.moved:
-            self.maps.setdefault(number, MapChange({}, {})).move(keys)
+            self.maps.setdefault(number, MapChange({}, {})).move_to_end(keys)
         if record.all_ended:
             self.all_ended = True
             self.ended.clear()
@@ -247,15 +247,15 @@ class Unfolded:
                     dict.fromkeys(each.removed), dict(each.put), each.clear
                 )
             else:
-                known.then(each.removed, each.put)
+                known.add(each.removed, each.put)
 
 
-def _started(part: Part, load: Load) -> Part:
+def _started(part: Part, load: LoadCommit) -> Part:
     """Return a part of a load as it is once it counts."""
     seq, size, record, rows = part
-    without, there, gone = set(load.without), set(load.there), set(load.gone)
+    without, there, gone = set(load.skipped), set(load.keys_set), set(load.keys_removed)
     started = [
-        (number, duration, flags, load.now + duration * 1000 if duration else None, keys)
+        (number, duration, flags, load.period_start + duration * 1000 if duration else None, keys)
         for number, duration, flags, _, keys in rows
         if number not in without
     ]
@@ -291,7 +291,7 @@ def read_log(database: sqlite3.Connection) -> Unfolded:
     return unfolded
 
 
-def read_load(database: sqlite3.Connection, load: Load) -> Iterator[Part]:
+def read_load(database: sqlite3.Connection, load: LoadCommit) -> Iterator[Part]:
     """Yield the parts of a load.
 
     Raises:

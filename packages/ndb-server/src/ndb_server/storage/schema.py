@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from ..clock import Anchor
-from ..engine.batch import Changed
+from ..engine.batch import ChangeSet
 from ..engine.record import clock_checksum, signed
 from ..errors import StoreError
 from . import log as records
@@ -148,7 +148,7 @@ def put_anchor(database: sqlite3.Connection, anchor: Anchor) -> None:
     database.execute("REPLACE INTO clock VALUES (1, ?, ?, ?)", (*anchor, clock_checksum(*anchor)))
 
 
-def write_complete(path: Path, complete: Changed, anchor: Anchor) -> None:
+def write_complete(path: Path, complete: ChangeSet, anchor: Anchor) -> None:
     """Make a store of all there is; it is of use only when this has succeeded.
 
     Raises:

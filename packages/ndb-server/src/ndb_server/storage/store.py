@@ -27,9 +27,9 @@ from typing import Literal
 from msgspec import Raw
 
 from ..clock import Anchor, wall_ms
-from ..engine.batch import Changed, Load
-from ..engine.keymap import Packed
-from ..engine.record import Row, log_checksum
+from ..engine.batch import ChangeSet, LoadCommit
+from ..engine.keymap import KeyMap
+from ..engine.record import SessionRow, log_checksum
 from ..errors import StoreError, trace_of
 from .files import (
     OpenedFiles,
@@ -193,7 +193,7 @@ class Store:
 
     # For the event loop
 
-    def write(self, changed: Changed, written: Callable[[str | None], object]) -> None:
+    def write(self, changed: ChangeSet, written: Callable[[str | None], object]) -> None:
         """Begin to write a batch.
 
         Args:
@@ -225,7 +225,7 @@ class Store:
 
         self._do(fold_and_work)
 
-    def stage(self, load: int, staged: Callable[[], Changed]) -> int:
+    def stage(self, load: int, staged: Callable[[], ChangeSet]) -> int:
         """Write what a load consists of; it counts once a batch says so (`Changed.load`).
 
         What was staged for another load, and never counted, goes.
@@ -287,7 +287,7 @@ class Store:
             "or with --salvage to keep what can be read"
         )
 
-    def read(self) -> tuple[Iterator[tuple[Row, Packed]], dict[str, Raw]]:
+    def read(self) -> tuple[Iterator[tuple[SessionRow, KeyMap]], dict[str, Raw]]:
         """Return the sessions, one by one, and the independent keys, before anything is written.
 
         Raises:
@@ -390,10 +390,10 @@ class Store:
 
     # Writing
 
-    def _report(self, changed: Changed, written: Callable[[str | None], object]) -> None:
+    def _report(self, changed: ChangeSet, written: Callable[[str | None], object]) -> None:
         written(self._commit(changed))
 
-    def _commit(self, changed: Changed) -> str | None:
+    def _commit(self, changed: ChangeSet) -> str | None:
         """Write a batch; return why it could not be written, if so."""
         try:
             if self._lost:
@@ -406,7 +406,7 @@ class Store:
         self._took(parts, staged)
         return None
 
-    def _staged_for(self, load: Load | None) -> Sequence[Part]:
+    def _staged_for(self, load: LoadCommit | None) -> Sequence[Part]:
         """Return the parts of a load that counts from now on."""
         if load is None:
             return ()
@@ -417,7 +417,7 @@ class Store:
         self._staged = (0, [])
         return staged
 
-    def _write_log(self, found: Sequence[tuple[Record, Sequence[Row]]]) -> list[Part]:
+    def _write_log(self, found: Sequence[tuple[Record, Sequence[SessionRow]]]) -> list[Part]:
         """Write records, all of them or none."""
         try:
             # A statement alone is a transaction.
@@ -473,7 +473,7 @@ class Store:
         last = max(unfolded.load for unfolded in (self._unfolded, *self._since))
         self._database.execute("DELETE FROM loading WHERE load > ?", (last,))
 
-    def _stage(self, load: int, record: Record, rows: Sequence[Row]) -> None:
+    def _stage(self, load: int, record: Record, rows: Sequence[SessionRow]) -> None:
         self._check_files()
         self._parts += 1
         size = self._insert(_INSERT_PART, load, self._parts, record)
@@ -584,7 +584,7 @@ class Store:
             self._lock = taken
         self.incomplete = True
 
-    def _rebuild(self, changed: Changed) -> None:
+    def _rebuild(self, changed: ChangeSet) -> None:
         """Make another file of all there is.
 
         Raises:

@@ -17,12 +17,12 @@ from msgspec import Meta, Raw, Struct, convert
 from ndb_protocol import NO_TOKEN
 from ndb_protocol.messages import DURATION_MAX
 
-from ..engine.keymap import Packed
+from ..engine.keymap import KeyMap
 from ..engine.record import (
     DELETE_SESSION,
     EXTEND_ON_GET,
     EXTEND_ON_SET_ADD,
-    Row,
+    SessionRow,
     key_checksum,
     session_checksum,
 )
@@ -153,7 +153,7 @@ _PUT_KEYS = Bulk(
 )
 
 
-def put_sessions(database: sqlite3.Connection, rows: Iterable[Row]) -> None:
+def put_sessions(database: sqlite3.Connection, rows: Iterable[SessionRow]) -> None:
     """Put sessions into their table, in the place of those that are there."""
     _PUT_SESSIONS.run(database, [(*row, session_checksum(*row)) for row in rows])
 
@@ -209,7 +209,7 @@ It takes what the index says, whose entries `check_structure` has checked.
 """
 
 
-def read_sessions(database: sqlite3.Connection) -> Iterator[tuple[Row, Packed]]:
+def read_sessions(database: sqlite3.Connection) -> Iterator[tuple[SessionRow, KeyMap]]:
     """Yield every session with its keys.
 
     Raises:
@@ -228,7 +228,7 @@ ORPHANS = "FROM keys WHERE tkn <> 0 AND tkn NOT IN (SELECT tkn FROM sessions WHE
 """Keys of sessions that are not there, or have theirs packed."""
 
 
-def session_of(columns: Sequence[object]) -> tuple[Row, bytes | None]:
+def session_of(columns: Sequence[object]) -> tuple[SessionRow, bytes | None]:
     """Return the session that the columns of its table are, and its keys if they are packed.
 
     Raises:

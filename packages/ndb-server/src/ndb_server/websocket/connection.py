@@ -32,7 +32,7 @@ from websockets.typing import Subprotocol
 
 from ..http.responses import Answer, Refusal, refusal_response
 from ..http.routes import Authorizer, asks_for_websocket, upgrade_required
-from ..interfaces import Hold, Respond, ThrottledReply
+from ..interfaces import CommitGate, Respond, ThrottledReply
 from ..limits import UNLIMITED, Limits
 from .opening import Opening, check_handshake, wrong_header
 from .peer import Peer, peer_of
@@ -275,7 +275,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._answering: asyncio.Future[None] | None = None
         self._is_throttled = False
         # Replies of reads, some of which wait until a change is durable, and how many were sent.
-        self._held: deque[tuple[Sequence[bytes], int, Hold | None]] = deque()
+        self._held: deque[tuple[Sequence[bytes], int, CommitGate | None]] = deque()
         # There are more requests here than are answered together: the others' turn comes first.
         self._turn: asyncio.Handle | None = None
         # The client has until the timer to end the connection.
@@ -679,7 +679,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             return run
         sent = 0
         if hold is not None:
-            hold.batch.waiting[self] = None
+            hold.batch.waiters[self] = None
             if not self._held:
                 sent = hold.first
                 self._send(texts[:sent])
@@ -688,11 +688,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         return run
 
     @property
-    def holds(self) -> Iterator[Hold]:
+    def gates(self) -> Iterator[CommitGate]:
         """What replies wait for, in their order; those of a client that has gone too."""
         return (hold for _, _, hold in self._held if hold is not None)
 
-    def settled(self) -> None:
+    def batch_done(self) -> None:
         """Send the replies that nothing holds any more."""
         try:
             self._send_settled()
@@ -705,11 +705,14 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         held, now = self._held, self._clock()
         while held:
             texts, sent, hold = held[0]
-            if hold is not None and hold.batch.done is None:
+            if hold is not None and hold.batch.committed is None:
                 break
-            if hold is not None and hold.batch.done is False:
+            if hold is not None and hold.batch.committed is False:
                 numbers = range(hold.first, len(texts))
-                texts = [*texts[: hold.first], *(hold.instead(number, now) for number in numbers)]
+                texts = [
+                    *texts[: hold.first],
+                    *(hold.reply_if_undone(number, now) for number in numbers),
+                ]
             held.popleft()
             if not self.closed.done():
                 self._send(texts[sent:])
