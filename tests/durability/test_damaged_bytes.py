@@ -16,18 +16,18 @@ import pytest
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN
 from ndb_protocol.messages import Expiry
-from ndb_server.cli.data import _stored
 from ndb_server.engine.batch import ChangeSet, LoadCommit
 from ndb_server.engine.edits import MapChange
 from ndb_server.engine.record import row_of
 from ndb_server.engine.session import Session
-from ndb_server.errors import StoreError
+from ndb_server.errors import DataError, StoreError
 from ndb_server.maintenance.check import check_store
 from ndb_server.maintenance.salvage import salvage
 from ndb_server.storage.schema import FILE
 from ndb_server.storage.store import Store
 from ndb_server.storage.tables import READ_ERRORS, DamageError
 
+from tests.support.data_folders import stored
 from tests.support.engine_loads import pending_load
 from tests.support.journaled_engine import START, OnDisk, content, raw, write
 
@@ -93,8 +93,8 @@ def opened(folder: Path) -> object:
 def exported(folder: Path) -> list[bytes] | None:
     """Return all that is exported, or None if it is not all there is."""
     try:
-        return [*_stored(folder)]
-    except (StoreError, *READ_ERRORS, DamageError):
+        return stored(folder)
+    except (StoreError, DataError):
         return None
 
 

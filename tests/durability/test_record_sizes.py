@@ -116,7 +116,8 @@ def test_a_load_that_was_broken_off_takes_no_room_once_the_store_is_opened_again
     copy = tmp_path.with_name(f"{tmp_path.name}-killed")
     assert os.spawnlp(os.P_WAIT, "cp", "cp", "-r", str(tmp_path), str(copy)) == 0
     opened = Store(copy)
-    assert opened._database.execute("SELECT count(*) FROM loading").fetchall() == [(0,)]
+    with opened.changing() as database:
+        assert database.execute("SELECT count(*) FROM loading").fetchall() == [(0,)]
     assert content(opened) == ({}, {})
     opened.close()
 

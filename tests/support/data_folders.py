@@ -1,10 +1,13 @@
 """Data folders with something in them, for the tests of the commands around them."""
 
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 from msgspec import Raw
 from ndb_protocol.messages import Expiry
+from ndb_server.cli.data import export
 from ndb_server.engine.keymap import pack
 from ndb_server.engine.session import NEVER, Session, intern_expiry
 from ndb_server.maintenance.importer import KeyEntry, SessionEntry, bring_in
@@ -25,6 +28,20 @@ def entries(count: int) -> Iterator[SessionEntry | KeyEntry]:
         yield SessionEntry(number + 1, Session(None, NEVER, pack(values)))
     for number in range(50):
         yield KeyEntry(f"key {number}", Raw(b'[%d, "%s"]' % (number, b"y" * 150 * number)))
+
+
+def stored(folder: Path) -> list[bytes]:
+    """Return what is stored in a data folder, as the lines that are exported of it.
+
+    Raises:
+        StoreError: there is no store, or it is none that can be read.
+        DataError: the export is incomplete.
+    """
+    written = BytesIO()
+    stdout = TextIOWrapper(written)
+    with redirect_stdout(stdout):
+        export(data_dir=str(folder))
+    return written.getvalue().split(b"\n")[:-1]
 
 
 def fill(folder: Path, count: int = 1000) -> Path:

@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
-from ndb_server.cli.data import _stored
 from ndb_server.engine.batch import LoadCommit
 from ndb_server.engine.record import log_checksum
 from ndb_server.errors import StoreError
@@ -28,7 +27,7 @@ from ndb_server.storage.log import IN_LOG, Record
 from ndb_server.storage.schema import FILE
 
 from tests.support.command_line import exported, run
-from tests.support.data_folders import FAR, fill
+from tests.support.data_folders import FAR, fill, stored
 from tests.support.mounted_disks import mounted
 from tests.support.raw_client import Wire, opened
 from tests.support.server_process import Server, StartServer
@@ -137,7 +136,7 @@ def test_lines_can_come_from_standard_input(tmp_path: Path) -> None:
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    assert list(_stored(tmp_path)) == [SESSION.encode()]
+    assert stored(tmp_path) == [SESSION.encode()]
 
 
 def test_a_session_that_is_there_is_left_as_it_is_and_a_key_is_overwritten(
@@ -346,9 +345,9 @@ def test_what_is_exported_imported_and_exported_again_is_the_same(
     ]
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
         bring_in(Path(one), read_lines(given_lines, "given", now=0))
-        first = list(_stored(Path(one)))
+        first = stored(Path(one))
         bring_in(Path(two), read_lines(first, "first", now=1))
-        assert list(_stored(Path(two))) == first
+        assert stored(Path(two)) == first
     assert len(first) == len(sessions) + len(keys)
     assert {line.split(b'"keys":', 1)[1] for line in first if line.startswith(b'{"tkn"')} == {
         object_of_packed(keys) for _, _, keys in sessions
@@ -597,9 +596,9 @@ def test_what_is_exported_is_what_the_log_makes_of_the_tables(
             for _ in range(150):
                 something(client, tokens, chance)
             server.kill()
-        crashed = list(_stored(tmp_path))
+        crashed = stored(tmp_path)
         start().stop()
-        assert list(_stored(tmp_path)) == crashed
+        assert stored(tmp_path) == crashed
         assert len(crashed) > len(tokens) > 5
 
 

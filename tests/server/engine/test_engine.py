@@ -48,14 +48,19 @@ def counts(engine: Engine, now: int) -> tuple[int, int]:
     return reply.totalSessions, reply.totalKeys
 
 
+def session_of(engine: Engine, token: int) -> Session:
+    """Return a session as it is in memory."""
+    return engine.everything()[0][token]
+
+
 def held(engine: Engine) -> tuple[int, int, int]:
     """Return how many sessions, keys and entries of deadlines are in memory."""
     deadlines = engine._deadlines
     waiting = sum(map(len, deadlines._buckets.values()))
     entries = waiting + len(deadlines._open_bucket) + len(deadlines._late)
     assert len(deadlines._bucket_numbers) == len(deadlines._buckets)
-    keys = sum(len(unpack(session.keys)) for session in engine._sessions.values())
-    return len(engine._sessions), keys, entries
+    sessions, _ = engine.everything()
+    return len(sessions), sum(len(unpack(each.keys)) for each in sessions.values()), entries
 
 
 ON_A_SESSION = sorted(
@@ -137,7 +142,7 @@ def test_a_stored_value_does_not_keep_its_message_alive() -> None:
     engine = Engine()
     token = new(engine, START)
     put(engine, token, START, "a")
-    assert type(engine._sessions[token].keys) is bytes
+    assert type(session_of(engine, token).keys) is bytes
 
 
 # Expiry
@@ -195,7 +200,7 @@ def test_an_untouched_session_is_emptied_once_per_period_counted_from_its_deadli
     now = START + 30 * SECOND + 500
     info = run(engine, "SH_INFO", now, tkn=token)
     assert (info.keyCnt, info.expiry.remaining) == (0, 10)
-    assert engine._sessions[token].deadline == START + 40 * SECOND
+    assert session_of(engine, token).deadline == START + 40 * SECOND
     put(engine, token, now, "b")
     assert run(engine, "SH_COUNT", START + 40 * SECOND - 1, tkn=token).cnt == 1
     assert run(engine, "SH_COUNT", START + 40 * SECOND, tkn=token).cnt == 0
@@ -212,7 +217,7 @@ def test_the_next_period_begins_at_the_deadline_however_late_it_is_noticed(
     if reaped:
         engine.reap(now)
     assert exists(engine, token, now)
-    assert engine._sessions[token].deadline - now == left
+    assert session_of(engine, token).deadline - now == left
 
 
 def test_a_duration_of_zero_never_expires() -> None:
@@ -275,7 +280,7 @@ def test_a_command_extends_the_session_if_its_setting_says_so_and_only_then(
     now = START + 60 * SECOND - 1
     assert run(engine, name, now, tkn=token, **PARAMS.get(name, {})).st == Status.OK
     begun = now if EXTENDED_BY.get(name, "never") in flags else START
-    assert engine._sessions[token].deadline == begun + 60 * SECOND
+    assert session_of(engine, token).deadline == begun + 60 * SECOND
 
 
 @pytest.mark.parametrize(
@@ -297,7 +302,7 @@ def test_a_command_extends_even_if_it_found_and_stored_nothing(
     token = new(engine, START, 60, extendOnGet=True, extendOnSetAdd=True)
     with_array(engine, token, START)
     assert run(engine, name, START + 1, tkn=token, **params).st == Status.OK
-    assert engine._sessions[token].deadline == START + 1 + 60 * SECOND
+    assert session_of(engine, token).deadline == START + 1 + 60 * SECOND
 
 
 @pytest.mark.parametrize(
@@ -323,7 +328,7 @@ def test_a_failed_command_neither_extends_nor_changes_anything(
     except RefusedError as refused:
         failed = refused.status
     assert failed == status
-    session = engine._sessions[token]
+    session = session_of(engine, token)
     assert session.deadline == START + 60 * SECOND
     assert session.keys == b'{"a":[1],"odd":[1E400]}'
 
@@ -477,7 +482,7 @@ def test_a_restored_session_gets_its_full_duration_and_an_existing_one_stays_as_
     engine = Engine()
     expiry = Expiry(duration=10, deleteSession=True)
     assert load_session(engine, 5, expiry, {"a": Raw(b"1")}, START)
-    assert engine._sessions[5].deadline == START + 10 * SECOND
+    assert session_of(engine, 5).deadline == START + 10 * SECOND
     assert not load_session(engine, 5, None, {"b": Raw(b"1")}, START + 10 * SECOND - 1)
     assert run(engine, "SH_KEYS", START + 1, tkn=5).keys == ["a"]
     assert load_session(engine, 5, None, {"b": Raw(b"1")}, START + 10 * SECOND)
@@ -521,7 +526,7 @@ def crowded(sessions: int) -> Engine:
     engine = Engine()
     for n in range(sessions):
         put(engine, new(engine, START, n % 2 * 86400), START, "a", "b")
-    engine._sessions = Unwalked(engine._sessions)
+    engine._sessions = Unwalked(engine.everything()[0])
     return engine
 
 

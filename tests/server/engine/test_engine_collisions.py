@@ -40,10 +40,15 @@ def tokens() -> list[int]:
 
 
 @pytest.fixture
-def engine() -> Engine:
-    """Return an engine whose changes are on their way to the disk for ever."""
+def journal() -> Journal:
+    """Return a journal whose changes are on their way to the disk for ever."""
     disk = Disk()
-    engine = Engine(journal=Journal(disk.write, disk.later))
+    return Journal(disk.write, disk.later)
+
+
+@pytest.fixture
+def engine(journal: Journal) -> Engine:
+    engine = Engine(journal=journal)
     for _ in range(10):
         engine.handlers["SH_NEW"](COMMANDS["SH_NEW"].params(), START)
     return engine
@@ -54,15 +59,14 @@ OF_A_SESSION = [name for name, command in COMMANDS.items() if command.scope is S
 
 @pytest.mark.parametrize("name", OF_A_SESSION)
 def test_commands_on_one_session_compare_no_unknown_tokens(
-    engine: Engine, tokens: list[int], name: str
+    engine: Engine, journal: Journal, tokens: list[int], name: str
 ) -> None:
     for token in tokens:
         given: dict[str, Any] = {"tkn": token, **PARAMS.get(name, {})}
         params = COMMANDS[name].params(**given)
         with pytest.raises(RefusedError):
             engine.handlers[name](params, START)
-        assert engine._journal is not None
-        engine._journal.pending_batch(Scope.SESSION, params)
+        journal.pending_batch(Scope.SESSION, params)
     assert Colliding.compared == 0
     assert engine.unknown_tokens == len(tokens)
 

@@ -223,12 +223,12 @@ class EngineMachine(RuleBasedStateMachine):
     def reap(self, limit: int | None) -> None:
         for subject in self.subjects:
             engine = subject.engine
-            before = len(engine._sessions)
+            before = engine.totals.sessions
             more = engine.reap(self.model.now, limit)
             if limit is not None:
-                assert before - len(engine._sessions) <= limit
+                assert before - engine.totals.sessions <= limit
             if not more:
-                assert engine._sessions.keys() == self.model.sessions.keys()
+                assert engine.everything()[0].keys() == self.model.sessions.keys()
 
     # Commands
 
@@ -426,11 +426,11 @@ class EngineMachine(RuleBasedStateMachine):
     def the_counters_count(self) -> None:
         for subject in self.subjects:
             engine = subject.engine
-            walked = sum(len(unpack(session.keys)) for session in engine._sessions.values())
-            assert engine._session_key_count == walked
-            sessions = engine._sessions.values()
-            kept = sum(SESSION_BYTES + keys_size(session.keys) for session in sessions)
-            assert engine.memory == kept + keys_size(engine._keys)
+            sessions, keys = engine.everything()
+            walked = sum(len(unpack(session.keys)) for session in sessions.values())
+            assert engine.totals.sessionKeys == walked
+            kept = sum(SESSION_BYTES + keys_size(session.keys) for session in sessions.values())
+            assert engine.memory == kept + keys_size(keys)
 
     @invariant()
     def the_watched_engine_says_what_the_model_says(self) -> None:
@@ -438,7 +438,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert run("SH_INFO_ALL", {}, now) == {"st": 1, **self.model.info_all()}
         exist = run("SH_EXISTS", {"tkns": self.tokens}, now)
         assert exist == {"st": 1, **self.model.exists(self.tokens)}
-        assert self.watched.engine._sessions.keys() == self.model.sessions.keys()
+        assert self.watched.engine.everything()[0].keys() == self.model.sessions.keys()
         assert run("KV_COUNT", {}, now) == {"st": 1, "cnt": len(self.model.keys)}
 
 

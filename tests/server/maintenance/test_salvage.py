@@ -11,14 +11,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ndb_server.cli.data import _stored
 from ndb_server.errors import StoreError
 from ndb_server.maintenance.check import check_store
 from ndb_server.maintenance.salvage import salvage
 from ndb_server.storage.schema import FILE
 
 from tests.support.command_line import run
-from tests.support.data_folders import fill
+from tests.support.data_folders import fill, stored
 from tests.support.raw_client import opened
 from tests.support.server_process import StartServer
 from tests.support.waiting import BOUND
@@ -44,7 +43,7 @@ def folder(sound: Path, tmp_path: Path) -> Path:
 
 
 def lines(folder: Path) -> set[bytes]:
-    return set(_stored(folder))
+    return set(stored(folder))
 
 
 def damage(folder: Path, change: Damage) -> None:

@@ -490,10 +490,11 @@ class DurableMachine(RuleBasedStateMachine):
     @invariant()
     def the_counters_count(self) -> None:
         engine = self.durable.engine
-        walked = sum(len(unpack(session.keys)) for session in engine._sessions.values())
-        assert engine.totals == (len(engine._sessions), walked, len(engine._keys))
-        taken = sum(SESSION_BYTES + keys_size(one.keys) for one in engine._sessions.values())
-        assert engine.memory == taken + keys_size(engine._keys)
+        sessions, keys = engine.everything()
+        walked = sum(len(unpack(session.keys)) for session in sessions.values())
+        assert engine.totals == (len(sessions), walked, len(keys))
+        taken = sum(SESSION_BYTES + keys_size(one.keys) for one in sessions.values())
+        assert engine.memory == taken + keys_size(keys)
 
     def teardown(self) -> None:
         self.store.close()

@@ -18,7 +18,6 @@ from ndb_server.engine.record import (
     session_checksum,
 )
 from ndb_server.engine.session import NEVER, Session
-from ndb_server.storage import tables
 from ndb_server.storage.tables import (
     END_SESSIONS,
     TABLES,
@@ -68,7 +67,11 @@ def test_keys_in_their_table_belong_to_their_session(database: sqlite3.Connectio
 
 def test_keys_are_read_in_their_order_without_being_sorted(database: sqlite3.Connection) -> None:
     """A million of them would take as much memory once more, and four times as long."""
-    plan = database.execute(f"EXPLAIN QUERY PLAN {tables._SELECT_KEYS_OF}", (NO_TOKEN,)).fetchall()
+    statements: list[str] = []
+    database.set_trace_callback(statements.append)
+    read_keys(database)
+    [select] = statements
+    plan = database.execute(f"EXPLAIN QUERY PLAN {select}").fetchall()
     assert plan
     assert not any(b"TEMP B-TREE" in step for *_, step in plan)
 
