@@ -11,7 +11,7 @@ from ndb_server.cli import main as cli
 from ndb_server.engine.keymap import pack
 from ndb_server.engine.session import NEVER, Session, intern_expiry
 from ndb_server.maintenance.importer import KeyEntry, SessionEntry, bring_in
-from ndb_server.storage.schema import FILE
+from ndb_server.storage.schema import STORE_FILE
 
 FAR = 4_000_000_000_000
 """A time in ms that does not come while a test runs."""
@@ -34,7 +34,7 @@ def fill(folder: Path, count: int = 1000) -> Path:
     """Make a data folder; return its store."""
     folder.mkdir()
     bring_in(folder, entries(count))
-    return folder / FILE
+    return folder / STORE_FILE
 
 
 def run(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

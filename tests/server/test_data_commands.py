@@ -24,8 +24,8 @@ from ndb_server.errors import StoreError
 from ndb_server.maintenance.importer import bring_in
 from ndb_server.maintenance.jsonl import read_lines
 from ndb_server.maintenance.snapshot import looking
-from ndb_server.storage.log import IN_LOG, Record
-from ndb_server.storage.schema import FILE
+from ndb_server.storage.log import NO_LOAD, LogRecord
+from ndb_server.storage.schema import STORE_FILE
 
 from tests.conftest import Server, StartServer
 from tests.e2e.wire import BOUND, Wire, opened
@@ -421,7 +421,7 @@ def test_a_dataset_that_cannot_be_read_is_named_and_the_others_listed(
     assert status == 1
     assert f"{damaged}: file is not a database" in out.splitlines()
     assert f"{swapped}: 000001.sqlite is not a dataset of keys, version 2" in out.splitlines()
-    assert f"{folder / FILE}: ok" in out.splitlines()
+    assert f"{folder / STORE_FILE}: ok" in out.splitlines()
 
 
 def test_a_folder_without_datasets_lists_none(
@@ -439,29 +439,29 @@ def test_a_check_changes_nothing_whether_a_server_runs_was_killed_or_stopped(
 ) -> None:
     folder = tmp_path / "data"
     server = start_server("--data-dir", str(folder))
-    ok = (0, f"{folder / FILE}: ok\n", "")
+    ok = (0, f"{folder / STORE_FILE}: ok\n", "")
     with opened(server.port) as client:
         client.request("KV_SET", keys={"motd": "x" * 10_000})
         assert run(capfd, "check", "--data-dir", folder) == ok
         assert client.request("KV_GET", keys=["motd"])["st"] == 1
     server.kill()
     before = contents(folder)
-    assert before[f"{FILE}-wal"]
+    assert before[f"{STORE_FILE}-wal"]
     assert run(capfd, "check", "--data-dir", folder) == ok
-    before.pop(f"{FILE}-shm")
+    before.pop(f"{STORE_FILE}-shm")
     after = contents(folder)
-    after.pop(f"{FILE}-shm")
+    after.pop(f"{STORE_FILE}-shm")
     assert after == before
     start_server("--data-dir", str(folder)).stop()
     before = contents(folder)
     assert run(capfd, "check", "--data-dir", folder) == ok
     assert contents(folder) == before
-    assert f"{FILE}-wal" not in before
+    assert f"{STORE_FILE}-wal" not in before
 
 
 def log_row(seq: int, changes: bytes = b"{}") -> str:
     """Return how to put a row into the log that has a checksum."""
-    checksum = log_checksum(IN_LOG, seq, changes)
+    checksum = log_checksum(NO_LOAD, seq, changes)
     return f"INSERT INTO log VALUES ({seq}, '{changes.decode()}', {checksum})"
 
 
@@ -491,7 +491,7 @@ def log_row(seq: int, changes: bytes = b"{}") -> str:
         ("INSERT INTO log VALUES (1, '{}', 5)", "a row of the log whose checksum is wrong"),
         (f"{log_row(1)}; {log_row(3)}", "a row of the log is missing"),
         (
-            log_row(1, msgspec.json.encode(Record(load=LoadCommit(7, 1, 0)))),
+            log_row(1, msgspec.json.encode(LogRecord(load=LoadCommit(7, 1, 0)))),
             "a part of a load is missing",
         ),
         ("DROP TABLE log", "the tables are not those that the server has created"),
@@ -647,7 +647,7 @@ def test_a_store_that_was_not_closed_in_order_cannot_be_read_on_a_disk_that_is_r
     with opened(server.port) as client:
         client.request("KV_SET", keys={"motd": "hello"})
     server.kill()
-    (folder / f"{FILE}-shm").unlink()
+    (folder / f"{STORE_FILE}-shm").unlink()
     mounted = ["mount", "--bind", "-o", "ro", str(folder), str(folder)]
     if subprocess.run(mounted, capture_output=True, check=False).returncode:
         pytest.skip("nothing can be mounted here")

@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import StoreError
-from ..storage.catalog import Saved, saved_in
+from ..storage.catalog import DatasetFile, list_datasets
 from ..storage.datasets import DatasetError, recognize_dataset
 from ..storage.log import read_log
-from ..storage.schema import FILE, VersionError, check_header, read_anchor, recognize
+from ..storage.schema import STORE_FILE, VersionError, check_header, read_anchor, recognize_store
 from ..storage.tables import (
-    ORPHANS,
+    ORPHANED_KEYS,
     READ_ERRORS,
     SELECT_KEYS,
     SELECT_SESSIONS,
     DamageError,
-    key_of,
-    session_of,
-    verdict_of,
+    decode_key,
+    decode_session,
+    integrity_error,
 )
 from .snapshot import looking
 
@@ -32,9 +32,9 @@ def check_folder(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     Raises:
         StoreError: the store is not of this version, or a server was started meanwhile.
     """
-    if (folder / FILE).exists():
-        yield folder / FILE, check_store(folder / FILE)
-    for saved in saved_in(folder):
+    if (folder / STORE_FILE).exists():
+        yield folder / STORE_FILE, check_store(folder / STORE_FILE)
+    for saved in list_datasets(folder):
         yield saved.path, _check_dataset(saved)
 
 
@@ -48,7 +48,7 @@ def check_store(path: Path) -> list[str]:
         check_header(path)
         with looking(path) as database:
             try:
-                recognize(database, path)
+                recognize_store(database, path)
             except VersionError:
                 raise
             except StoreError as error:
@@ -58,7 +58,7 @@ def check_store(path: Path) -> list[str]:
         return [str(error)]
 
 
-def _check_dataset(saved: Saved) -> list[str]:
+def _check_dataset(saved: DatasetFile) -> list[str]:
     try:
         with looking(saved.path) as database:
             recognize_dataset(database, saved.path, saved.kind)
@@ -69,12 +69,12 @@ def _check_dataset(saved: Saved) -> list[str]:
 
 def _damage(database: sqlite3.Connection) -> Iterator[str]:
     for (verdict,) in database.execute(f"PRAGMA integrity_check({_FINDINGS})"):
-        if found := verdict_of(verdict):
+        if found := integrity_error(verdict):
             yield found
-    yield from _in_rows(database, SELECT_SESSIONS, session_of)
-    yield from _in_rows(database, SELECT_KEYS, key_of)
+    yield from _in_rows(database, SELECT_SESSIONS, decode_session)
+    yield from _in_rows(database, SELECT_KEYS, decode_key)
     try:
-        [(orphans,)] = database.execute(f"SELECT count(*) {ORPHANS}")
+        [(orphans,)] = database.execute(f"SELECT count(*) {ORPHANED_KEYS}")
     except READ_ERRORS as error:
         yield str(error)
     else:

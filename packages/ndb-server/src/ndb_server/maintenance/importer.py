@@ -58,7 +58,7 @@ def bring_in(folder: Path, entries: Iterable[SessionEntry | KeyEntry]) -> Import
     sessions = session_keys = already_there = 0
     keys: set[str] = set()
     try:
-        with store.changing() as database:
+        with store.transaction() as database:
             for entry in entries:
                 if isinstance(entry, KeyEntry):
                     put_keys(database, NO_TOKEN, [entry])

@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from ..clock import Anchor
 from ..errors import StoreError
 from ..storage.files import lock, replace_store
-from ..storage.log import Part, Unfolded, part_of_load, part_of_log
-from ..storage.schema import FILE, anchor_of
-from ..storage.store import LOCK, Store
-from ..storage.tables import ORPHANS, DamageError, key_of, read_keys, session_of
+from ..storage.log import LogContents, StoredRecord, decode_load_part, decode_log_row
+from ..storage.schema import STORE_FILE, decode_anchor
+from ..storage.store import LOCK_FILE, Store
+from ..storage.tables import ORPHANED_KEYS, DamageError, decode_key, decode_session, read_keys
 from .check import check_store
 from .jsonl import session_line
 from .sqlite_pages import Cell, Pages, Value
@@ -43,8 +43,8 @@ def salvage(folder: Path) -> list[str]:
         StoreError: a server uses the folder, the store is of another version, or nothing of it can
             be read.
     """
-    path = folder / FILE
-    descriptor = lock(folder / LOCK)
+    path = folder / STORE_FILE
+    descriptor = lock(folder / LOCK_FILE)
     try:
         damage = check_store(path) if path.exists() else []
         if not damage:
@@ -52,7 +52,7 @@ def salvage(folder: Path) -> list[str]:
         with TemporaryDirectory(dir=folder, prefix="salvage-") as made:
             salvaged = _Salvaged(path, Path(made))
             orphans = salvaged.take_orphans()
-            kept_as = replace_store(path, Path(made) / FILE, "damaged")
+            kept_as = replace_store(path, Path(made) / STORE_FILE, "damaged")
             if orphans:
                 Path(f"{kept_as}-keys.jsonl").write_bytes(b"".join(orphans))
     except OSError as error:
@@ -83,8 +83,8 @@ class _Salvaged:
         self._pages = Pages(damaged)
         self._lost: dict[bytes | None, list[int]] = {}
         self._sessions = self._keys = 0
-        self._log: dict[int, Part] = {}
-        self._loads: dict[int, dict[int, Part]] = {}
+        self._log: dict[int, StoredRecord] = {}
+        self._loads: dict[int, dict[int, StoredRecord]] = {}
         self._anchor: Anchor | None = None
         if not self._copy():
             raise StoreError(
@@ -95,17 +95,17 @@ class _Salvaged:
         """Copy what can be read; tell whether there was anything."""
         store = Store(self._folder)
         try:
-            with store.changing() as database:
+            with store.transaction() as database:
                 found = [self._put(database, cell) for cell in self._pages.rows(_READ)]
-            store.take_over(self._unfolded(), self._anchor)
+            store.adopt_log(self._unfolded(), self._anchor)
         finally:
             store.start()
             store.close()
         return any(found)
 
-    def _unfolded(self) -> Unfolded:
+    def _unfolded(self) -> LogContents:
         """Return what the log comes to, as far as it can be read."""
-        unfolded = Unfolded()
+        unfolded = LogContents()
         for _, part in sorted(self._log.items()):
             load = part.record.load
             loaded = {} if load is None else self._loads.get(load.number, {})
@@ -130,21 +130,21 @@ class _Salvaged:
     ) -> None:
         match table:
             case b"sessions":
-                session_of(columns)
+                decode_session(columns)
                 database.execute(_PUT[table], columns)
             case b"keys":
-                key_of(columns[1:])
+                decode_key(columns[1:])
                 database.execute(_PUT[table], columns)
             case b"log":
-                part = part_of_log(columns)
+                part = decode_log_row(columns)
                 self._log[part.seq] = part
             case b"loading":
                 load = columns[1]
                 assert isinstance(load, int)
-                part = part_of_load(load, (columns[0], *columns[2:]))
+                part = decode_load_part(load, (columns[0], *columns[2:]))
                 self._loads.setdefault(load, {})[part.seq] = part
             case _:
-                self._anchor = anchor_of(columns[1:])
+                self._anchor = decode_anchor(columns[1:])
 
     def take_orphans(self) -> list[bytes]:
         """Take out the keys of sessions that are lost; return them as lines for import.
@@ -153,13 +153,13 @@ class _Salvaged:
         """
         store = Store(self._folder)
         try:
-            with store.changing() as database:
-                numbers = database.execute(f"SELECT DISTINCT tkn {ORPHANS}").fetchall()
+            with store.transaction() as database:
+                numbers = database.execute(f"SELECT DISTINCT tkn {ORPHANED_KEYS}").fetchall()
                 lines = [
                     session_line((number, 0, 0, None, None), read_keys(database, number)) + b"\n"
                     for (number,) in numbers
                 ]
-                database.execute(f"DELETE {ORPHANS}")
+                database.execute(f"DELETE {ORPHANED_KEYS}")
                 [(self._sessions,)] = database.execute("SELECT count(*) FROM sessions")
                 [(self._keys,)] = database.execute("SELECT count(*) FROM keys WHERE tkn = 0")
         finally:

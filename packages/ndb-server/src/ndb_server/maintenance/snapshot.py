@@ -17,7 +17,7 @@ from ..engine.edits import MapChange
 from ..engine.keymap import KeyMap
 from ..engine.record import SessionRow
 from ..errors import StoreError
-from ..storage.log import Unfolded, read_log
+from ..storage.log import LogContents, read_log
 from ..storage.tables import connect, read_keys, read_sessions
 
 
@@ -68,7 +68,9 @@ def read_folded(
     return by_token, _changed(read_keys(database), log.maps.get(NO_TOKEN))
 
 
-def _in_tables(database: sqlite3.Connection, log: Unfolded) -> Iterator[tuple[SessionRow, KeyMap]]:
+def _in_tables(
+    database: sqlite3.Connection, log: LogContents
+) -> Iterator[tuple[SessionRow, KeyMap]]:
     """Yield the sessions that the log leaves as they are."""
     if not log.all_ended:
         for row, keymap in read_sessions(database):
@@ -76,7 +78,7 @@ def _in_tables(database: sqlite3.Connection, log: Unfolded) -> Iterator[tuple[Se
                 yield row, keymap
 
 
-def _in_log(database: sqlite3.Connection, log: Unfolded) -> Iterator[tuple[SessionRow, KeyMap]]:
+def _in_log(database: sqlite3.Connection, log: LogContents) -> Iterator[tuple[SessionRow, KeyMap]]:
     """Yield the sessions that the log has."""
     for number, (*_, packed) in sorted(log.rows.items()):
         row = (*log.rows[number][:4], None)
