@@ -10,7 +10,7 @@ from ndb_protocol.messages import Expiry
 from ndb_server.cli import main as cli
 from ndb_server.engine.keymap import pack
 from ndb_server.engine.session import NEVER, Session, intern_expiry
-from ndb_server.maintenance.importer import KeyEntry, SessionEntry, bring_in
+from ndb_server.maintenance.importer import KeyEntry, SessionEntry, import_entries
 from ndb_server.storage.schema import STORE_FILE
 
 FAR = 4_000_000_000_000
@@ -33,7 +33,7 @@ def entries(count: int) -> Iterator[SessionEntry | KeyEntry]:
 def fill(folder: Path, count: int = 1000) -> Path:
     """Make a data folder; return its store."""
     folder.mkdir()
-    bring_in(folder, entries(count))
+    import_entries(folder, entries(count))
     return folder / STORE_FILE
 
 

@@ -21,9 +21,9 @@ from ndb_server.cli.data import _stored
 from ndb_server.engine.batch import LoadCommit
 from ndb_server.engine.record import log_checksum
 from ndb_server.errors import StoreError
-from ndb_server.maintenance.importer import bring_in
+from ndb_server.maintenance.importer import import_entries
 from ndb_server.maintenance.jsonl import read_lines
-from ndb_server.maintenance.snapshot import looking
+from ndb_server.maintenance.snapshot import open_snapshot
 from ndb_server.storage.log import NO_LOAD, LogRecord
 from ndb_server.storage.schema import STORE_FILE
 
@@ -342,9 +342,9 @@ def test_what_is_exported_imported_and_exported_again_is_the_same(
         for key, value in keys.items()
     ]
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
-        bring_in(Path(one), read_lines(given_lines, "given", now=0))
+        import_entries(Path(one), read_lines(given_lines, "given", now=0))
         first = list(_stored(Path(one)))
-        bring_in(Path(two), read_lines(first, "first", now=1))
+        import_entries(Path(two), read_lines(first, "first", now=1))
         assert list(_stored(Path(two))) == first
     assert len(first) == len(sessions) + len(keys)
     assert {line.split(b'"keys":', 1)[1] for line in first if line.startswith(b'{"tkn"')} == {
@@ -602,7 +602,7 @@ def test_what_is_exported_is_what_the_log_makes_of_the_tables(
 
 def test_who_looks_at_a_store_is_told_if_a_server_begins_to_use_it(tmp_path: Path) -> None:
     path = fill(tmp_path / "data", 1)
-    with pytest.raises(StoreError, match="try again"), looking(path):
+    with pytest.raises(StoreError, match="try again"), open_snapshot(path):
         Path(f"{path}-wal").touch()
 
 

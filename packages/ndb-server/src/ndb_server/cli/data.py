@@ -13,10 +13,10 @@ from cyclopts import Parameter
 from ..clock import wall_ms
 from ..errors import DataError, StoreError
 from ..maintenance.check import check_folder
-from ..maintenance.importer import KeyEntry, SessionEntry, bring_in
+from ..maintenance.importer import KeyEntry, SessionEntry, import_entries
 from ..maintenance.jsonl import key_lines, read_lines, session_line
-from ..maintenance.nemesisdb import read_dataset
-from ..maintenance.snapshot import looking, read_folded
+from ..maintenance.nemesisdb import read_nemesisdb_dataset
+from ..maintenance.snapshot import open_snapshot, read_merged
 from ..storage import tables
 from ..storage.catalog import DatasetFile, count_dataset, list_datasets
 from ..storage.datasets import KEYS, SESSIONS, DatasetError, DatasetFolder
@@ -115,11 +115,11 @@ def _stored(folder: Path) -> Iterator[bytes]:
         raise StoreError(
             f"there is no store in {folder}; export one of its datasets with --dataset"
         )
-    with looking(path) as database:
+    with open_snapshot(path) as database:
         recognize_store(database, path)
         tables.check_integrity(database)
         anchor = read_anchor(database)
-        sessions, keys = read_folded(database)
+        sessions, keys = read_merged(database)
         yield from (session_line(*session, anchor) for session in sessions)
         yield from key_lines(keys)
 
@@ -162,7 +162,7 @@ def import_(
     try:
         with _entries(source, wall_ms()) as entries:
             folder.mkdir(parents=True, exist_ok=True)
-            imported = bring_in(folder, entries)
+            imported = import_entries(folder, entries)
     except (OSError, ValueError) as error:
         # A path with a null character is a ValueError.
         raise DataError(f"cannot import {source} into {data_dir}: {error}") from error
@@ -178,7 +178,7 @@ def _entries(source: str, now: int) -> Iterator[Iterator[SessionEntry | KeyEntry
     if source == "-":
         yield read_lines(sys.stdin.buffer, "standard input", now)
     elif path.is_dir():
-        yield read_dataset(path, now)
+        yield read_nemesisdb_dataset(path, now)
     else:
         with path.open("rb") as lines:
             yield read_lines(lines, source, now)
