@@ -86,7 +86,7 @@ def write_and_note(port: int, written: Written, seed: int, log: Path) -> list[in
                 ends.append(log.stat().st_size)
                 writer.answered(operation)
             if to_come % 96 == 0:
-                # What is in the log is folded, and SQLite's own log is brought into the file.
+                # The log is compacted, and SQLite's own log is brought into the file.
                 assert wire.request("KV_SAVE", name="a")["st"] == 121
     return ends
 

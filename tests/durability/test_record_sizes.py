@@ -36,14 +36,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def largest(store: Store, table: str) -> int:
-    """Return how large the largest record in a table is, and let it be folded then."""
+    """Return how large the largest record in a table is, and let it be compacted then."""
     found: list[int] = []
 
     def look() -> None:
         select = f"SELECT coalesce(max(length(CAST(changes AS BLOB))), 0) FROM {table}"
         found.extend(*store._database.execute(select))
 
-    store._do(look)
+    store._run_in_thread(look)
     return found[0]
 
 
@@ -55,16 +55,16 @@ def fill(store: Store, *, full: bool) -> None:
         most = pages + FEW_PAGES if full else 2**31 - 2
         store._database.execute(f"PRAGMA max_page_count = {most}").fetchall()
 
-    store._do(limit)
+    store._run_in_thread(limit)
 
 
 @pytest.fixture
-def unfolded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def uncompacted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written stays in the log."""
-    monkeypatch.setattr(store, "_fold_some", lambda *, is_idle: None)
+    monkeypatch.setattr(store, "_compact_some", lambda *, is_idle: None)
 
 
-@pytest.mark.usefixtures("unfolded")
+@pytest.mark.usefixtures("uncompacted")
 @pytest.mark.parametrize("token", [NO_TOKEN, 5])
 def test_a_batch_of_any_size_is_written_as_records_of_a_bounded_size(
     store: Store, token: int, tmp_path: Path
@@ -81,14 +81,14 @@ def test_a_batch_of_any_size_is_written_as_records_of_a_bounded_size(
     for batch in store_batches:
         assert write(store, batch) is None
         assert 10_000 < largest(store, "log") <= 2 * RECORD_SIZE
-    store.at_rest(lambda: None)
+    store.run_compacted(lambda: None)
     sessions, keys = content(store)
     assert list(sessions) == [5]
     found = keys if token == NO_TOKEN else sessions[5][2]
     assert found == {key: bytes(value) for key, value in values.items()} | {"last": b"1"}
 
 
-@pytest.mark.usefixtures("unfolded")
+@pytest.mark.usefixtures("uncompacted")
 def test_a_load_of_any_size_is_staged_as_records_of_a_bounded_size(
     store: Store, tmp_path: Path
 ) -> None:
@@ -102,7 +102,7 @@ def test_a_load_of_any_size_is_staged_as_records_of_a_bounded_size(
     durable.engine.load(to_load, START, (1, parts))
     durable.settle(store=store)
     assert largest(store, "log") < 1000
-    store.at_rest(lambda: None)
+    store.run_compacted(lambda: None)
     sessions, keys = content(store)
     assert sessions[5][2] == keys == {key: bytes(value) for key, value in values.items()}
 
@@ -116,7 +116,7 @@ def test_a_load_that_was_broken_off_takes_no_room_once_the_store_is_opened_again
     copy = tmp_path.with_name(f"{tmp_path.name}-killed")
     assert os.spawnlp(os.P_WAIT, "cp", "cp", "-r", str(tmp_path), str(copy)) == 0
     opened = Store(copy)
-    with opened.changing() as database:
+    with opened.transaction() as database:
         assert database.execute("SELECT count(*) FROM loading").fetchall() == [(0,)]
     assert content(opened) == ({}, {})
     opened.close()

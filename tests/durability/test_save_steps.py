@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from ndb_server.limits import UNLIMITED
-from ndb_server.storage.datasets import KEYS, SESSIONS, Folder, read
+from ndb_server.storage.datasets import KEYS, SESSIONS, DatasetFolder, read_datasets
 
 from tests.support.journaled_engine import on_disk, values
 from tests.support.killed_servers import Forking
@@ -42,7 +42,7 @@ def new(wire: Wire, keys: dict[str, str]) -> None:
 
 def content_of(folder: Path, kind: str) -> list[dict[str, bytes]]:
     """Return the keys in the newest dataset."""
-    found = read(Folder(folder), "a", [kind], UNLIMITED)
+    found = read_datasets(DatasetFolder(folder), "a", [kind], UNLIMITED)
     if kind == KEYS:
         return [values(found.keys)]
     return sorted((values(session.keys) for session in found.sessions.values()), key=len)

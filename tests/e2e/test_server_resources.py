@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ndb_server.storage.files import lock
-from ndb_server.storage.store import LOCK
+from ndb_server.storage.store import LOCK_FILE
 
 from tests.support.raw_client import Wire, handshake, opened, text
 from tests.support.server_process import Server, StartServer
@@ -87,7 +87,7 @@ def test_a_server_that_cannot_start_its_threads_says_so(
     assert done.stdout == ""
     [line] = done.stderr.splitlines()
     assert line.startswith("ndb-server: cannot start a thread: allow the process more threads")
-    os.close(lock(tmp_path / LOCK))
+    os.close(lock(tmp_path / LOCK_FILE))
 
 
 @needs_large_stacks
@@ -253,7 +253,7 @@ def test_a_server_that_fails_ends_and_lets_go_of_its_folder(
     script = FAILING.replace("asyncio.run", "gc.freeze = lambda: None\nasyncio.run")
     done = run("-c", script, str(tmp_path), way, status=1)
     assert error in done.stderr.splitlines()[-1]
-    os.close(lock(tmp_path / LOCK))
+    os.close(lock(tmp_path / LOCK_FILE))
 
 
 def test_a_signal_ends_a_server_that_fails_at_its_start(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_signal_ends_a_server_that_fails_at_its_start(tmp_path: Path) -> None:
     script = FAILING.replace("raise AttributeError", told)
     done = run("-c", "import os\n" + script, str(tmp_path), "fail_to_tell", status=1)
     assert "ValueError" in done.stderr
-    os.close(lock(tmp_path / LOCK))
+    os.close(lock(tmp_path / LOCK_FILE))
 
 
 PROGRAM = """

@@ -10,8 +10,8 @@ from ndb_protocol.messages import Expiry
 from ndb_server.cli.data import export
 from ndb_server.engine.keymap import pack
 from ndb_server.engine.session import NEVER, Session, intern_expiry
-from ndb_server.maintenance.importer import KeyEntry, SessionEntry, bring_in
-from ndb_server.storage.schema import FILE
+from ndb_server.maintenance.importer import KeyEntry, SessionEntry, import_entries
+from ndb_server.storage.schema import STORE_FILE
 
 FAR = 4_000_000_000_000
 """A time in ms that does not come while a test runs."""
@@ -47,5 +47,5 @@ def stored(folder: Path) -> list[bytes]:
 def fill(folder: Path, count: int = 1000) -> Path:
     """Make a data folder; return its store."""
     folder.mkdir()
-    bring_in(folder, entries(count))
-    return folder / FILE
+    import_entries(folder, entries(count))
+    return folder / STORE_FILE

@@ -20,11 +20,11 @@ from msgspec import Raw
 from ndb_server.engine.batch import LoadCommit
 from ndb_server.engine.record import log_checksum
 from ndb_server.errors import StoreError
-from ndb_server.maintenance.importer import bring_in
+from ndb_server.maintenance.importer import import_entries
 from ndb_server.maintenance.jsonl import read_lines
-from ndb_server.maintenance.snapshot import looking
-from ndb_server.storage.log import IN_LOG, Record
-from ndb_server.storage.schema import FILE
+from ndb_server.maintenance.snapshot import open_snapshot
+from ndb_server.storage.log import NO_LOAD, LogRecord
+from ndb_server.storage.schema import STORE_FILE
 
 from tests.support.command_line import exported, run
 from tests.support.data_folders import FAR, fill, stored
@@ -344,9 +344,9 @@ def test_what_is_exported_imported_and_exported_again_is_the_same(
         for key, value in keys.items()
     ]
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
-        bring_in(Path(one), read_lines(given_lines, "given", now=0))
+        import_entries(Path(one), read_lines(given_lines, "given", now=0))
         first = stored(Path(one))
-        bring_in(Path(two), read_lines(first, "first", now=1))
+        import_entries(Path(two), read_lines(first, "first", now=1))
         assert stored(Path(two)) == first
     assert len(first) == len(sessions) + len(keys)
     assert {line.split(b'"keys":', 1)[1] for line in first if line.startswith(b'{"tkn"')} == {
@@ -423,7 +423,7 @@ def test_a_dataset_that_cannot_be_read_is_named_and_the_others_listed(
     assert status == 1
     assert f"{damaged}: file is not a database" in out.splitlines()
     assert f"{swapped}: 000001.sqlite is not a dataset of keys, version 2" in out.splitlines()
-    assert f"{folder / FILE}: ok" in out.splitlines()
+    assert f"{folder / STORE_FILE}: ok" in out.splitlines()
 
 
 def test_a_folder_without_datasets_lists_none(
@@ -441,29 +441,29 @@ def test_a_check_changes_nothing_whether_a_server_runs_was_killed_or_stopped(
 ) -> None:
     folder = tmp_path / "data"
     server = start_server("--data-dir", str(folder))
-    ok = (0, f"{folder / FILE}: ok\n", "")
+    ok = (0, f"{folder / STORE_FILE}: ok\n", "")
     with opened(server.port) as client:
         client.request("KV_SET", keys={"motd": "x" * 10_000})
         assert run(capfd, "check", "--data-dir", folder) == ok
         assert client.request("KV_GET", keys=["motd"])["st"] == 1
     server.kill()
     before = contents(folder)
-    assert before[f"{FILE}-wal"]
+    assert before[f"{STORE_FILE}-wal"]
     assert run(capfd, "check", "--data-dir", folder) == ok
-    before.pop(f"{FILE}-shm")
+    before.pop(f"{STORE_FILE}-shm")
     after = contents(folder)
-    after.pop(f"{FILE}-shm")
+    after.pop(f"{STORE_FILE}-shm")
     assert after == before
     start_server("--data-dir", str(folder)).stop()
     before = contents(folder)
     assert run(capfd, "check", "--data-dir", folder) == ok
     assert contents(folder) == before
-    assert f"{FILE}-wal" not in before
+    assert f"{STORE_FILE}-wal" not in before
 
 
 def log_row(seq: int, changes: bytes = b"{}") -> str:
     """Return how to put a row into the log that has a checksum."""
-    checksum = log_checksum(IN_LOG, seq, changes)
+    checksum = log_checksum(NO_LOAD, seq, changes)
     return f"INSERT INTO log VALUES ({seq}, '{changes.decode()}', {checksum})"
 
 
@@ -493,7 +493,7 @@ def log_row(seq: int, changes: bytes = b"{}") -> str:
         ("INSERT INTO log VALUES (1, '{}', 5)", "a row of the log whose checksum is wrong"),
         (f"{log_row(1)}; {log_row(3)}", "a row of the log is missing"),
         (
-            log_row(1, msgspec.json.encode(Record(load=LoadCommit(7, 1, 0)))),
+            log_row(1, msgspec.json.encode(LogRecord(load=LoadCommit(7, 1, 0)))),
             "a part of a load is missing",
         ),
         ("DROP TABLE log", "the tables are not those that the server has created"),
@@ -604,7 +604,7 @@ def test_what_is_exported_is_what_the_log_makes_of_the_tables(
 
 def test_who_looks_at_a_store_is_told_if_a_server_begins_to_use_it(tmp_path: Path) -> None:
     path = fill(tmp_path / "data", 1)
-    with pytest.raises(StoreError, match="try again"), looking(path):
+    with pytest.raises(StoreError, match="try again"), open_snapshot(path):
         Path(f"{path}-wal").touch()
 
 
@@ -649,7 +649,7 @@ def test_a_store_that_was_not_closed_in_order_cannot_be_read_on_a_disk_that_is_r
     with opened(server.port) as client:
         client.request("KV_SET", keys={"motd": "hello"})
     server.kill()
-    (folder / f"{FILE}-shm").unlink()
+    (folder / f"{STORE_FILE}-shm").unlink()
     with mounted(folder, "--bind", "-o", "ro", str(folder)):
         for command in ("check", "export"):
             status, _, err = run(capfd, command, "--data-dir", folder)

@@ -11,7 +11,7 @@ from ndb_protocol.conformance.scenarios import Scenario, load_scenarios
 from ndb_protocol.vectors import Advance, Vector, load_vectors
 from ndb_server.dispatch.dispatcher import Dispatcher
 from ndb_server.engine.engine import Engine
-from ndb_server.storage.datasets import Datasets
+from ndb_server.storage.dataset_commands import DatasetCommands
 
 # What the server says of itself is neither the engine's nor the datasets': a live server has it.
 VECTORS = [vector for vector in load_vectors() if vector.file != "SV_INFO"]
@@ -29,7 +29,7 @@ class Clock:
 @contextmanager
 def dispatcher(data_dir: Path | None, clock: Clock) -> Iterator[Dispatcher]:
     engine = Engine()
-    datasets = Datasets(engine, data_dir, clock)
+    datasets = DatasetCommands(engine, data_dir, clock)
     try:
         yield Dispatcher({**engine.handlers, **datasets.handlers})
     finally:

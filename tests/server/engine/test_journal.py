@@ -17,7 +17,8 @@ from ndb_server.engine.session import NEVER, Session
 from ndb_server.errors import RefusedError
 from ndb_server.interfaces import CommitGate
 from ndb_server.limits import Limits
-from ndb_server.storage.datasets import Datasets, Folder
+from ndb_server.storage.dataset_commands import DatasetCommands
+from ndb_server.storage.datasets import DatasetFolder
 from ndb_server.storage.store import Store
 
 from tests.support.engine_loads import pending_load
@@ -311,7 +312,9 @@ async def test_a_save_waits_for_what_it_saves_and_is_refused_if_that_is_undone(
 ) -> None:
     store = Store(tmp_path, "relaxed")
     store.start()
-    datasets = Datasets(durable.engine, tmp_path, lambda: durable.now, store, durable.journal)
+    datasets = DatasetCommands(
+        durable.engine, tmp_path, lambda: durable.now, store, durable.journal
+    )
     save = datasets.handlers["SH_SAVE"]
     durable.ask("SH_SET", tkn=token, keys={"a": 1})
     saving = asyncio.ensure_future(save(SaveSessions(name="a", tkns=[token]), durable.now))
@@ -323,7 +326,7 @@ async def test_a_save_waits_for_what_it_saves_and_is_refused_if_that_is_undone(
         with pytest.raises(RefusedError, match=f"not durable: {FULL}") as refused:
             await saving
         assert refused.value.status == Status.SAVE_ERROR
-    assert Folder(tmp_path).has("sessions", "a") == written
+    assert DatasetFolder(tmp_path).has("sessions", "a") == written
     datasets.close()
     store.close()
 
@@ -421,7 +424,7 @@ def test_a_session_that_makes_room_is_gone_from_disk_too(tmp_path: Path) -> None
     # Who is told that it has gone waits until that is sure.
     assert durable.ask_held("SH_COUNT", tkn=token)[1] is not None
     durable.settle(store=store)
-    store.at_rest(lambda: None)
+    store.run_compacted(lambda: None)
     sessions, keys = store.read()
     assert [*sessions] == []
     assert len(keys) == 15

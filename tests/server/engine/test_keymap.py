@@ -17,7 +17,7 @@ from ndb_server.engine.keymap import (
     MAX_PACKED_SIZE,
     MAX_PROJECTIONS,
     apply_edit,
-    copy_keys,
+    copy_keymap,
     pack,
     project,
     projections,
@@ -109,11 +109,11 @@ def test_clearing_packs_again() -> None:
 
 def test_a_copy_of_a_big_session_does_not_change_with_it() -> None:
     packed = pack({"a": BIG})
-    copy = copy_keys(packed)
+    copy = copy_keymap(packed)
     apply_edit(packed, unpack(packed), Edit({"b": SMALL}))
     assert list(unpack(copy)) == ["a"]
     small = pack({"a": SMALL})
-    assert copy_keys(small) is small
+    assert copy_keymap(small) is small
 
 
 @pytest.mark.parametrize("size", [1, 2 * MAX_PACKED_SIZE])

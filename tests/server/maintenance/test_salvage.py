@@ -14,7 +14,7 @@ import pytest
 from ndb_server.errors import StoreError
 from ndb_server.maintenance.check import check_store
 from ndb_server.maintenance.salvage import salvage
-from ndb_server.storage.schema import FILE
+from ndb_server.storage.schema import STORE_FILE
 
 from tests.support.command_line import run
 from tests.support.data_folders import fill, stored
@@ -47,9 +47,9 @@ def lines(folder: Path) -> set[bytes]:
 
 
 def damage(folder: Path, change: Damage) -> None:
-    content = bytearray((folder / FILE).read_bytes())
+    content = bytearray((folder / STORE_FILE).read_bytes())
     change(content)
-    (folder / FILE).write_bytes(content)
+    (folder / STORE_FILE).write_bytes(content)
 
 
 def zeroed(*pages: int) -> Damage:
@@ -94,10 +94,10 @@ def pages_of(path: Path, table: str) -> tuple[int, set[int]]:
 
 
 def test_a_sound_store_is_left_as_it_is(folder: Path) -> None:
-    before = (folder / FILE).read_bytes()
+    before = (folder / STORE_FILE).read_bytes()
     assert salvage(folder) == []
-    assert (folder / FILE).read_bytes() == before
-    assert sorted(path.name for path in folder.iterdir()) == ["ndb.lock", FILE]
+    assert (folder / STORE_FILE).read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir()) == ["ndb.lock", STORE_FILE]
 
 
 @pytest.mark.parametrize(
@@ -117,13 +117,13 @@ def test_damage_to_what_is_no_row_loses_none(folder: Path, change: Damage) -> No
     damage(folder, change)
     assert salvage(folder)
     assert lines(folder) == before
-    assert check_store(folder / FILE) == []
+    assert check_store(folder / STORE_FILE) == []
 
 
 @pytest.mark.parametrize("table", ["sessions", "keys"])
 def test_a_table_that_has_lost_its_root_loses_no_row(folder: Path, table: str) -> None:
     before = lines(folder)
-    root, _ = pages_of(folder / FILE, table)
+    root, _ = pages_of(folder / STORE_FILE, table)
     damage(folder, zeroed(root))
     assert f"1 pages could not be read completely: {root}" in salvage(folder)
     assert lines(folder) == before
@@ -132,7 +132,7 @@ def test_a_table_that_has_lost_its_root_loses_no_row(folder: Path, table: str) -
 @pytest.mark.parametrize("byte", [0, 1, 3, 4, 5, 6])
 def test_a_page_with_a_flipped_byte_in_its_header_loses_no_row(folder: Path, byte: int) -> None:
     before = lines(folder)
-    _, leaves = pages_of(folder / FILE, "sessions")
+    _, leaves = pages_of(folder / STORE_FILE, "sessions")
     [some, *_] = sorted(leaves)
     damage(folder, flipped((some - 1) * PAGE + byte))
     salvage(folder)
@@ -141,11 +141,11 @@ def test_a_page_with_a_flipped_byte_in_its_header_loses_no_row(folder: Path, byt
 
 def test_zeroed_pages_in_the_middle_lose_the_rows_on_them_alone(folder: Path) -> None:
     before = lines(folder)
-    _, leaves = pages_of(folder / FILE, "sessions")
+    _, leaves = pages_of(folder / STORE_FILE, "sessions")
     lost = sorted(leaves)[5:8]
-    with closing(sqlite3.connect(folder / FILE)) as database:
+    with closing(sqlite3.connect(folder / STORE_FILE)) as database:
         [(sessions,)] = database.execute("SELECT count(*) FROM sessions")
-    on_them = sum((folder / FILE).read_bytes()[(n - 1) * PAGE + 4] for n in lost)
+    on_them = sum((folder / STORE_FILE).read_bytes()[(n - 1) * PAGE + 4] for n in lost)
     damage(folder, zeroed(*lost))
     said = salvage(folder)
     assert f"{sessions - on_them} sessions and 50 independent keys were kept" in said
@@ -153,12 +153,12 @@ def test_zeroed_pages_in_the_middle_lose_the_rows_on_them_alone(folder: Path) ->
     kept = lines(folder)
     assert kept < before
     assert len(kept) == len(before) - on_them
-    assert check_store(folder / FILE) == []
+    assert check_store(folder / STORE_FILE) == []
 
 
 def test_a_file_that_was_cut_keeps_what_is_left(folder: Path) -> None:
     before = lines(folder)
-    last = len((folder / FILE).read_bytes()) // PAGE
+    last = len((folder / STORE_FILE).read_bytes()) // PAGE
     damage(folder, cut)
     said = salvage(folder)
     assert any(line.endswith(f"-{last}") for line in said)
@@ -172,7 +172,7 @@ def test_a_file_that_was_cut_keeps_what_is_left(folder: Path) -> None:
 def test_rows_that_cannot_be_read_are_told_without_a_token(folder: Path) -> None:
     before = lines(folder)
     token = 7919 * 2**40
-    with closing(sqlite3.connect(folder / FILE)) as database:
+    with closing(sqlite3.connect(folder / STORE_FILE)) as database:
         database.execute("UPDATE sessions SET keys = 'x' WHERE tkn = ?", (token,))
         database.execute("UPDATE keys SET value = '[' WHERE key = 'key 7'")
         database.execute("INSERT INTO log VALUES (41, 'x', 1), (42, '{}', 1)")
@@ -191,13 +191,13 @@ def test_keys_whose_session_is_lost_are_kept_beside_the_store(
     capfd: pytest.CaptureFixture[str], folder: Path
 ) -> None:
     before = lines(folder)
-    with closing(sqlite3.connect(folder / FILE)) as database:
+    with closing(sqlite3.connect(folder / STORE_FILE)) as database:
         database.execute("DELETE FROM sessions WHERE tkn = 3")
         database.commit()
     said = salvage(folder)
-    beside = folder / f"{FILE}.damaged-1-keys.jsonl"
+    beside = folder / f"{STORE_FILE}.damaged-1-keys.jsonl"
     assert str(beside) in said[-1]
-    assert check_store(folder / FILE) == []
+    assert check_store(folder / STORE_FILE) == []
     [lost] = before - lines(folder)
     assert beside.read_bytes() == lost + b"\n"
     assert run(capfd, "import", beside, "--data-dir", folder)[0] == 0
@@ -205,7 +205,7 @@ def test_keys_whose_session_is_lost_are_kept_beside_the_store(
 
 
 def test_what_was_deleted_does_not_come_back(folder: Path) -> None:
-    with closing(sqlite3.connect(folder / FILE)) as database:
+    with closing(sqlite3.connect(folder / STORE_FILE)) as database:
         # Some builds of SQLite wipe what is deleted.
         database.execute("PRAGMA secure_delete = OFF")
         database.execute("DELETE FROM sessions WHERE tkn > 0 AND keys IS NOT NULL")
@@ -231,8 +231,8 @@ def test_what_is_only_in_the_write_ahead_log_is_kept(
     server.kill()
     before = lines(folder)
     assert len(before) == 2
-    assert (folder / f"{FILE}-wal").stat().st_size > 0
-    path = folder / FILE
+    assert (folder / f"{STORE_FILE}-wal").stat().st_size > 0
+    path = folder / STORE_FILE
     with closing(sqlite3.connect(path)) as database:
         # The server may have checkpointed, so what the damage hits is written to the log once more.
         [(version,)] = database.execute("PRAGMA user_version")
@@ -250,18 +250,18 @@ def salvage_while_open(folder: Path) -> Path:
     """Salvage while the damaged file is open, so that its write-ahead log is not put into it."""
     said = salvage(folder)
     assert "1 rows of the table log could not be read: 1000" in said
-    kept_as = folder / f"{FILE}.damaged-1"
-    assert (folder / f"{FILE}.damaged-1-wal").exists()
+    kept_as = folder / f"{STORE_FILE}.damaged-1"
+    assert (folder / f"{STORE_FILE}.damaged-1-wal").exists()
     return kept_as
 
 
 def test_a_write_ahead_log_of_garbage_is_passed_over(folder: Path) -> None:
     before = lines(folder)
     garbage = random.Random(1).randbytes(3 * PAGE)
-    _, leaves = pages_of(folder / FILE, "keys")
+    _, leaves = pages_of(folder / STORE_FILE, "keys")
     damage(folder, flipped((min(leaves) - 1) * PAGE))
     for wal in (garbage, b"\x37\x7f\x06\x82" + garbage, b""):
-        (folder / f"{FILE}-wal").write_bytes(wal)
+        (folder / f"{STORE_FILE}-wal").write_bytes(wal)
         salvage(folder)
         assert lines(folder) == before
 
@@ -277,22 +277,22 @@ def test_no_damage_whatever_makes_salvage_fail_or_leaves_damage(folder: Path, se
 
     damage(folder, change)
     salvage(folder)
-    assert check_store(folder / FILE) == []
+    assert check_store(folder / STORE_FILE) == []
     # What is not the same was on one of thirty bytes' rows, or says so.
     assert len(before - lines(folder)) <= 30 * 4
 
 
 def test_a_file_of_which_nothing_can_be_read_is_left_alone(folder: Path) -> None:
     garbage = random.Random(1).randbytes(10 * PAGE)
-    (folder / FILE).write_bytes(garbage)
+    (folder / STORE_FILE).write_bytes(garbage)
     with pytest.raises(StoreError, match="nothing in"):
         salvage(folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["ndb.lock", FILE]
-    assert (folder / FILE).read_bytes() == garbage
+    assert sorted(path.name for path in folder.iterdir()) == ["ndb.lock", STORE_FILE]
+    assert (folder / STORE_FILE).read_bytes() == garbage
 
 
 def test_a_store_of_another_version_is_not_salvaged(folder: Path) -> None:
-    with closing(sqlite3.connect(folder / FILE)) as database:
+    with closing(sqlite3.connect(folder / STORE_FILE)) as database:
         database.execute("PRAGMA user_version = 9")
         database.commit()
     with pytest.raises(StoreError, match="version 9"):
@@ -306,9 +306,9 @@ def test_a_server_refuses_a_damaged_store_and_starts_with_what_can_be_read(
     folder: Path, start_server: StartServer
 ) -> None:
     before = lines(folder)
-    _, leaves = pages_of(folder / FILE, "sessions")
+    _, leaves = pages_of(folder / STORE_FILE, "sessions")
     damage(folder, zeroed(sorted(leaves)[4]))
-    damaged = (folder / FILE).read_bytes()
+    damaged = (folder / STORE_FILE).read_bytes()
     process = subprocess.run(
         [sys.executable, "-m", "ndb_server", "--port", "0", "--data-dir", str(folder)],
         capture_output=True,
@@ -318,12 +318,12 @@ def test_a_server_refuses_a_damaged_store_and_starts_with_what_can_be_read(
     )
     assert (process.returncode, process.stdout) == (2, "")
     refusal = process.stderr.splitlines()[-1]
-    assert refusal.startswith(f"ndb-server: {folder / FILE} is damaged: ")
+    assert refusal.startswith(f"ndb-server: {folder / STORE_FILE} is damaged: ")
     assert "page" in refusal.lower()
     assert "--load a dataset" in refusal
     assert "--salvage" in refusal
     server = start_server("--data-dir", str(folder), "--salvage")
-    kept_as = folder / f"{FILE}.damaged-1"
+    kept_as = folder / f"{STORE_FILE}.damaged-1"
     assert kept_as.read_bytes() == damaged
     [kept] = re.findall(r"([0-9]+) sessions and 50 independent keys were kept", server.stderr)
     with opened(server.port) as client:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ndb_server.server.server import Options, Server
 from ndb_server.storage.files import lock
-from ndb_server.storage.store import LOCK
+from ndb_server.storage.store import LOCK_FILE
 
 from tests.support.event_loop_turns import turns
 from tests.support.waiting import BOUND
@@ -64,7 +64,7 @@ async def test_a_server_whose_journal_fails_is_broken_and_stops(
         assert str(await server.broken) == "the journal failed; the log has the cause"
     assert await server.stop()
     assert [said for said in caplog.messages if said.startswith("the journal failed\nTraceback")]
-    os.close(lock(tmp_path / LOCK))
+    os.close(lock(tmp_path / LOCK_FILE))
 
 
 async def test_what_is_done_now_and_then_is_done_again_after_it_failed(
@@ -88,6 +88,6 @@ async def test_a_server_whose_connections_cannot_be_ended_closes_its_files_still
     server._token_throttle.close()
     with pytest.raises(asyncio.InvalidStateError):
         await server.stop()
-    os.close(lock(tmp_path / LOCK))
+    os.close(lock(tmp_path / LOCK_FILE))
     for acceptor in server._acceptors:
         await acceptor.stop()

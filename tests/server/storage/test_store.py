@@ -24,9 +24,9 @@ from ndb_server.errors import StoreError
 from ndb_server.maintenance.check import check_store
 from ndb_server.storage.files import lock
 from ndb_server.storage.log import records_of
-from ndb_server.storage.schema import FILE, read_anchor, write_complete
-from ndb_server.storage.store import LOCK, Store
-from ndb_server.storage.wal_size import WriteAheadLog
+from ndb_server.storage.schema import STORE_FILE, read_anchor, write_complete
+from ndb_server.storage.store import LOCK_FILE, Store
+from ndb_server.storage.wal_size import WalSize
 
 from tests.support.engine_loads import pending_load
 from tests.support.journaled_engine import START, OnDisk, content, on_disk, raw, write
@@ -71,8 +71,8 @@ class Opened:
         for batch in batches:
             assert write(self.store, batch) is None
 
-    def fold(self) -> None:
-        self.store.at_rest(lambda: None)
+    def compact(self) -> None:
+        self.store.run_compacted(lambda: None)
 
     def after_a_crash(self) -> OnDisk:
         return on_disk(self.crashed())
@@ -140,7 +140,7 @@ def test_any_key_is_kept(opened: Opened, key: str) -> None:
     assert opened.after_a_crash() == ({}, {key: b"1"})
 
 
-# The log, and folding it
+# The log and its compaction
 
 MIX: list[ChangeSet] = [
     changed(
@@ -222,57 +222,57 @@ def ordered(found: OnDisk) -> object:
 
 
 @pytest.mark.parametrize("count", range(1, len(MIX) + 1))
-def test_the_log_is_read_as_what_it_says_and_folding_it_changes_nothing(
+def test_the_log_is_read_as_what_it_says_and_compacting_it_changes_nothing(
     opened: Opened, count: int
 ) -> None:
     opened.write(*MIX[:count])
     expected = ordered(plain(MIX[:count]))
     assert ordered(opened.after_a_crash()) == expected
-    opened.fold()
+    opened.compact()
     assert ordered(opened.after_a_crash()) == expected
 
 
 @pytest.mark.parametrize("count", range(1, len(MIX) + 1))
-def test_folding_after_each_batch_comes_to_the_same(opened: Opened, count: int) -> None:
+def test_compacting_after_each_batch_comes_to_the_same(opened: Opened, count: int) -> None:
     for batch in MIX[:count]:
         opened.write(batch)
-        opened.fold()
+        opened.compact()
     assert ordered(opened.after_a_crash()) == ordered(plain(MIX[:count]))
 
 
 @pytest.mark.parametrize("split", range(len(MIX)))
-def test_a_log_that_is_folded_twice_changes_nothing(opened: Opened, split: int) -> None:
+def test_a_log_that_is_compacted_twice_changes_nothing(opened: Opened, split: int) -> None:
     opened.write(*MIX[:split])
-    opened.fold()
+    opened.compact()
     opened.write(*MIX[split:])
     crashed = opened.crashed()
-    with closing(sqlite3.connect(crashed / FILE)) as database:
+    with closing(sqlite3.connect(crashed / STORE_FILE)) as database:
         log = database.execute("SELECT * FROM log").fetchall()
     assert len(log) == len(MIX) - split
     for _ in range(2):
         assert ordered(on_disk(crashed)) == ordered(plain(MIX))
-        with closing(sqlite3.connect(crashed / FILE)) as database, database:
+        with closing(sqlite3.connect(crashed / STORE_FILE)) as database, database:
             assert database.execute("SELECT count(*) FROM log").fetchone() == (0,)
             database.executemany("INSERT INTO log VALUES (?, ?, ?)", log)
 
 
 @pytest.mark.parametrize("steps", range(20))
 @pytest.mark.parametrize("split", [1, 4])
-def test_a_crash_between_the_steps_of_a_fold_loses_nothing(
+def test_a_crash_between_the_steps_of_a_compaction_loses_nothing(
     folder: Path, steps: int, split: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And neither do batches that come while the log is being folded."""
-    monkeypatch.setattr("ndb_server.storage.folding._SLICE", 1)
+    """And neither do batches that come while the log is being compacted."""
+    monkeypatch.setattr("ndb_server.storage.compaction._SESSIONS_PER_STEP", 1)
     # Each map is a step of its own.
     monkeypatch.setattr("ndb_server.storage.log.RECORD_SIZE", 4096)
     # Without its thread: the steps are taken here.
     store = Store(folder, "relaxed")
     for batch in MIX[:split]:
         assert store._commit(batch) is None
-    folding = store._fold()
+    compaction = store._compaction_steps()
     coming = list(MIX[split:])
     for _ in range(steps):
-        next(folding, None)
+        next(compaction, None)
         if coming:
             assert store._commit(coming.pop(0)) is None
     while coming:
@@ -280,10 +280,10 @@ def test_a_crash_between_the_steps_of_a_fold_loses_nothing(
     copy = folder.with_name("crashed")
     subprocess.run(["cp", "-r", str(folder), str(copy)], check=True)
     assert ordered(on_disk(copy)) == ordered(plain(MIX))
-    # And if it goes on: what came meanwhile is folded next.
-    for _ in folding:
+    # And if it goes on: what came meanwhile is compacted next.
+    for _ in compaction:
         pass
-    for _ in store._fold():
+    for _ in store._compaction_steps():
         pass
     assert ordered(content(store)) == ordered(plain(MIX))
     store.start()
@@ -299,32 +299,32 @@ def test_the_record_that_commits_a_load_has_the_names_that_stores_on_disk_have()
 
 @pytest.mark.parametrize("steps", range(6))
 @pytest.mark.parametrize("after", [changed(ended=[77]), changed(packed(77))])
-def test_keys_of_a_session_that_comes_between_the_steps_of_a_fold_are_not_folded_without_it(
+def test_keys_of_a_session_that_comes_between_two_steps_are_not_compacted_without_it(
     folder: Path, steps: int, after: ChangeSet
 ) -> None:
     store = Store(folder, "relaxed")
     assert (
         store._commit(changed(packed(1), spread(2), maps={2: MapChange.replace_all(LARGE)})) is None
     )
-    folding = store._fold()
+    compaction = store._compaction_steps()
     for _ in range(steps):
-        next(folding, None)
+        next(compaction, None)
     assert store._commit(changed(spread(77), maps={77: MapChange.replace_all(LARGE)})) is None
-    for _ in folding:
+    for _ in compaction:
         pass
-    assert check_store(folder / FILE) == []
+    assert check_store(folder / STORE_FILE) == []
     assert store._commit(after) is None
     copy = folder.with_name("crashed")
     subprocess.run(["cp", "-r", str(folder), str(copy)], check=True)
     expected = {1, 2} if after.ended else {1, 2, 77}
     assert {*on_disk(copy)[0]} == expected
-    assert check_store(copy / FILE) == []
+    assert check_store(copy / STORE_FILE) == []
     store.start()
     store.close()
 
 
 @pytest.mark.parametrize("steps", range(6))
-def test_independent_keys_keep_their_order_when_a_load_comes_between_the_steps_of_a_fold(
+def test_independent_keys_keep_their_order_when_a_load_comes_between_steps_of_a_compaction(
     folder: Path, steps: int
 ) -> None:
     def put(*new: str) -> ChangeSet:
@@ -333,9 +333,9 @@ def test_independent_keys_keep_their_order_when_a_load_comes_between_the_steps_o
 
     store = Store(folder, "relaxed")
     assert store._commit(put("a")) is None
-    folding = store._fold()
+    compaction = store._compaction_steps()
     for _ in range(steps):
-        next(folding, None)
+        next(compaction, None)
     assert store._commit(put("b")) is None
     to_load = pending_load({}, raw(b="2", c="2", d="2"))
     # As it is staged, "b" and "d" are there; as it counts, "b" and "c".
@@ -346,15 +346,15 @@ def test_independent_keys_keep_their_order_when_a_load_comes_between_the_steps_o
     counts = to_load.commit(1, 1, START, [], raw(b="1", c="1"))
     assert store._commit(put("c")) is None
     assert store._commit(ChangeSet(False, [], [], {}, load=counts)) is None
-    for _ in folding:
+    for _ in compaction:
         pass
-    store.fold()
+    store.compact()
     assert [*content(store)[1]] == ["a", "b", "c", "d"]
     store.start()
     store.close()
 
 
-def test_a_fold_that_fails_is_made_again_and_leaves_no_keys_of_sessions_that_have_gone(
+def test_a_compaction_that_fails_is_made_again_and_leaves_no_keys_of_ended_sessions(
     folder: Path,
 ) -> None:
     store = Store(folder, "relaxed")
@@ -364,7 +364,7 @@ def test_a_fold_that_fails_is_made_again_and_leaves_no_keys_of_sessions_that_hav
         changed(packed(1), ended=[2]),
     ):
         if batch is None:
-            store.fold()
+            store.compact()
         else:
             assert store._commit(batch) is None
 
@@ -375,9 +375,9 @@ def test_a_fold_that_fails_is_made_again_and_leaves_no_keys_of_sessions_that_hav
 
     store._database.set_authorizer(deny)
     with pytest.raises(sqlite3.Error):
-        store.fold()
+        store.compact()
     store._database.set_authorizer(None)
-    store.fold()
+    store.compact()
     assert content(store) == ({1: (None, NEVER, {})}, {})
     store.start()
     store.close()
@@ -387,23 +387,23 @@ def test_a_fold_that_fails_is_made_again_and_leaves_no_keys_of_sessions_that_hav
 
 
 def test_a_file_that_is_no_store_is_refused_and_left_alone(folder: Path) -> None:
-    with closing(sqlite3.connect(folder / FILE)) as database:
+    with closing(sqlite3.connect(folder / STORE_FILE)) as database:
         database.execute("CREATE TABLE mine (a)")
-    before = (folder / FILE).read_bytes()
+    before = (folder / STORE_FILE).read_bytes()
     with pytest.raises(StoreError, match="is not a store of NDB"):
         Store(folder)
-    assert (folder / FILE).read_bytes() == before
+    assert (folder / STORE_FILE).read_bytes() == before
 
 
 @pytest.mark.parametrize("version", [1, 3])
 def test_a_store_of_another_version_is_refused_and_left_alone(folder: Path, version: int) -> None:
     on_disk(folder)
-    with closing(sqlite3.connect(folder / FILE)) as database:
+    with closing(sqlite3.connect(folder / STORE_FILE)) as database:
         database.execute(f"PRAGMA user_version = {version}")
-    before = (folder / FILE).read_bytes()
+    before = (folder / STORE_FILE).read_bytes()
     with pytest.raises(StoreError, match=f"has version {version} of the tables; .* only 2"):
         Store(folder)
-    assert (folder / FILE).read_bytes() == before
+    assert (folder / STORE_FILE).read_bytes() == before
 
 
 def overwritten(path: Path) -> None:
@@ -426,17 +426,17 @@ def test_a_damaged_file_is_refused_by_its_name_and_with_a_way_out(
     opened = Opened(folder)
     opened.write(changed(maps={NO_TOKEN: MapChange.replace_all(LARGE)}))
     opened.store.close()
-    damage(folder / FILE)
-    with pytest.raises(StoreError, match=rf"{folder / FILE} is damaged: .*--load.*--salvage"):
+    damage(folder / STORE_FILE)
+    with pytest.raises(StoreError, match=rf"{folder / STORE_FILE} is damaged: .*--load.*--salvage"):
         Store(folder)
     # It is not held any more.
-    (folder / FILE).unlink()
+    (folder / STORE_FILE).unlink()
     assert on_disk(folder) == ({}, {})
 
 
 def test_a_file_that_can_not_be_opened_is_not_called_damaged(folder: Path) -> None:
-    (folder / FILE).mkdir()
-    with pytest.raises(StoreError, match=rf"{folder / FILE} can't be used: Is a directory"):
+    (folder / STORE_FILE).mkdir()
+    with pytest.raises(StoreError, match=rf"{folder / STORE_FILE} can't be used: Is a directory"):
         Store(folder)
 
 
@@ -454,8 +454,8 @@ def test_the_second_to_open_a_folder_is_told_which_process_has_it(folder: Path) 
 
 def test_tokens_and_settings_can_be_read_in_the_file(opened: Opened) -> None:
     opened.write(changed(packed(TOKEN_MAX, b'{"a":1}', SLIDING), packed(1)))
-    opened.fold()
-    with closing(sqlite3.connect(opened.crashed() / FILE)) as database:
+    opened.compact()
+    with closing(sqlite3.connect(opened.crashed() / STORE_FILE)) as database:
         rows = database.execute("SELECT * FROM readable_sessions ORDER BY length(tkn)").fetchall()
     assert rows == [
         ("1", 0, 0, 0, 0, None, "{}"),
@@ -476,10 +476,10 @@ def test_the_file_shrinks_when_most_sessions_have_gone(opened: Opened) -> None:
             for begin in range(1, 501, 50)
         )
     )
-    opened.fold()
+    opened.compact()
     assert size(opened.folder) > 20_000_000
     opened.write(changed(all_ended=True))
-    opened.fold()
+    opened.compact()
     assert size(opened.folder) < 1100 * 4096
 
 
@@ -487,22 +487,22 @@ def test_free_pages_are_given_back_a_thousand_in_a_transaction(opened: Opened) -
     tokens = range(1, 201)
     maps = {token: MapChange.replace_all(LARGE_500) for token in tokens}
     opened.write(changed(*map(spread, tokens), maps=maps))
-    opened.fold()
+    opened.compact()
     pages = size(opened.folder) // 4096
     opened.write(changed(all_ended=True))
     statements: list[str] = []
     opened.store._database.set_trace_callback(statements.append)
-    opened.fold()
+    opened.compact()
     given_back = [each for each in statements if "incremental_vacuum" in each]
     assert 0 < len(given_back) <= pages // 1024
 
 
-def test_whoever_waits_for_work_at_rest_is_told_that_it_failed(opened: Opened) -> None:
+def test_whoever_waits_for_work_behind_a_compaction_is_told_that_it_failed(opened: Opened) -> None:
     def work() -> None:
         raise LookupError
 
     with pytest.raises(LookupError):
-        opened.store.at_rest(work)
+        opened.store.run_compacted(work)
     opened.write(changed(packed(1)))
 
 
@@ -524,13 +524,13 @@ def test_a_store_that_fails_says_so_and_lets_go_of_its_folder(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     failed = threading.Event()
-    store = Store(folder, failed=failed.set)
+    store = Store(folder, on_failed=failed.set)
     store.start()
     no_row: Any = object()
     store.write(changed(no_row), lambda _: None)
     assert failed.wait(BOUND)
     store.close()
-    os.close(lock(folder / LOCK))
+    os.close(lock(folder / LOCK_FILE))
     [said] = caplog.messages
     assert said.startswith("the store failed\nTraceback")
     assert said.endswith("TypeError\n")
@@ -539,8 +539,8 @@ def test_a_store_that_fails_says_so_and_lets_go_of_its_folder(
 def test_the_files_stay_small_while_sessions_come_and_go(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However much is written: the log and its fold, and some free pages, beside what lives."""
-    monkeypatch.setattr("ndb_server.storage.store._WAL_SIZE", 2**20)
+    """However much is written: beside what lives, there are a log and some free pages."""
+    monkeypatch.setattr("ndb_server.storage.store._COMPACT_AFTER", 2**20)
     opened = Opened(folder)
     largest = 0
     for begin in range(1, 2001, 20):
@@ -552,7 +552,7 @@ def test_the_files_stay_small_while_sessions_come_and_go(
                 maps={token: MapChange.replace_all(LARGE_500) for token in tokens},
             )
         )
-        files = [folder / FILE, folder / f"{FILE}-wal"]
+        files = [folder / STORE_FILE, folder / f"{STORE_FILE}-wal"]
         largest = max(largest, sum(path.stat().st_size for path in files))
     opened.store.close()
     # A hundred megabytes were written; one lives.
@@ -562,14 +562,14 @@ def test_the_files_stay_small_while_sessions_come_and_go(
 def test_a_steady_small_change_does_not_make_the_write_ahead_log_grow(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is a page of it: two thousand are eight times what it is folded after."""
-    monkeypatch.setattr("ndb_server.storage.store._WAL_SIZE", 2**20)
-    monkeypatch.setattr("ndb_server.storage.wal_size.LOOK", 2**18)
+    """Each is a page of it: two thousand are eight times what it is compacted after."""
+    monkeypatch.setattr("ndb_server.storage.store._COMPACT_AFTER", 2**20)
+    monkeypatch.setattr("ndb_server.storage.wal_size.MEASURE_AFTER", 2**18)
     opened = Opened(folder)
     largest = 0
     for number in range(2000):
         opened.write(changed(maps={NO_TOKEN: MapChange({}, raw(n=str(number)))}))
-        largest = max(largest, (folder / f"{FILE}-wal").stat().st_size)
+        largest = max(largest, (folder / f"{STORE_FILE}-wal").stat().st_size)
     assert opened.after_a_crash() == ({}, {"n": b"1999"})
     opened.store.close()
     assert 2**20 < largest < 2 * 2**20
@@ -578,10 +578,10 @@ def test_a_steady_small_change_does_not_make_the_write_ahead_log_grow(
 def test_a_store_that_another_process_has_locked_is_waited_for_once(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened.store._do(lambda: opened.store._database.execute("PRAGMA busy_timeout = 1"))
+    opened.store._run_in_thread(lambda: opened.store._database.execute("PRAGMA busy_timeout = 1"))
     statements: list[str] = []
     opened.store._database.set_trace_callback(statements.append)
-    other = closing(sqlite3.connect(opened.folder / FILE, isolation_level=None))
+    other = closing(sqlite3.connect(opened.folder / STORE_FILE, isolation_level=None))
     with other as database:
         database.execute("BEGIN IMMEDIATE")
         batch = changed(maps={NO_TOKEN: MapChange({}, raw(a="1"))})
@@ -593,11 +593,11 @@ def test_a_store_that_another_process_has_locked_is_waited_for_once(
 
 
 def test_a_write_ahead_log_that_begins_anew_may_be_shorter_than_it_was(folder: Path) -> None:
-    log = WriteAheadLog(folder / "log")
-    log.wrote(10_000)
-    assert log.least > 0
-    log.checkpoint(begins_anew=True)
-    assert log.least == 0
+    log = WalSize(folder / "log")
+    log.note_write(10_000)
+    assert log.min_file_size > 0
+    log.note_checkpoint(restarts=True)
+    assert log.min_file_size == 0
 
 
 def test_a_store_that_was_written_anew_is_synced_from_its_first_batch_on(
@@ -607,7 +607,7 @@ def test_a_store_that_was_written_anew_is_synced_from_its_first_batch_on(
     opened = Opened(folder)
     opened.write(*MIX)
     folder.rename(folder.with_name("elsewhere"))
-    until(lambda: opened.store.incomplete)
+    until(lambda: opened.store.needs_rewrite)
     whole = ChangeSet(True, [], [], {NO_TOKEN: MapChange.replace_all(raw(a="1"))}, complete=True)
     opened.write(whole)
     opened.write(changed(maps={NO_TOKEN: MapChange({}, raw(b="1"))}))
@@ -621,7 +621,7 @@ FIRST, SECOND = Anchor(START, START + 1000), Anchor(START, START + 2000)
 
 
 def kept_anchor(folder: Path) -> Anchor:
-    with closing(sqlite3.connect(folder / FILE)) as database:
+    with closing(sqlite3.connect(folder / STORE_FILE)) as database:
         return read_anchor(database)
 
 
@@ -633,10 +633,10 @@ def test_an_anchor_that_comes_while_another_is_written_is_on_disk_before_the_nex
     def step(statement: str) -> None:
         # The store's thread is about to write the first.
         if statement.startswith("REPLACE INTO clock") and coming:
-            opened.store.tie(coming.pop())
+            opened.store.set_anchor(coming.pop())
 
     opened.store._database.set_trace_callback(step)
-    opened.store.tie(FIRST)
+    opened.store.set_anchor(FIRST)
     opened.write(*MIX)
     assert not coming
     assert kept_anchor(opened.crashed()) == SECOND
@@ -650,14 +650,14 @@ def test_an_anchor_that_comes_while_the_store_is_written_anew_is_on_disk_before_
 
     def step(path: Path, complete: ChangeSet, anchor: Anchor) -> None:
         write_complete(path, complete, anchor)
-        opened.store.tie(SECOND)
+        opened.store.set_anchor(SECOND)
 
     monkeypatch.setattr("ndb_server.storage.store.write_complete", step)
     with closing(opened.store):
-        opened.store.tie(FIRST)
+        opened.store.set_anchor(FIRST)
         opened.write(*MIX)
         folder.rename(folder.with_name("elsewhere"))
-        until(lambda: opened.store.incomplete)
+        until(lambda: opened.store.needs_rewrite)
         opened.write(
             ChangeSet(True, [], [], {NO_TOKEN: MapChange.replace_all(raw(a="1"))}, complete=True)
         )
@@ -669,4 +669,4 @@ LARGE_500 = {f"key{number}": Raw(b'"%b"' % (b"x" * 1000)) for number in range(50
 
 
 def size(folder: Path) -> int:
-    return (folder / FILE).stat().st_size
+    return (folder / STORE_FILE).stat().st_size

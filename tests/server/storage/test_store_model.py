@@ -105,18 +105,18 @@ class Stepped(Store):
     def write(self, changed: ChangeSet, written: Callable[[str | None], object]) -> None:
         written(self._commit(changed))
 
-    def _do(self, work: Callable[[], object]) -> None:
+    def _run_in_thread(self, work: Callable[[], object]) -> None:
         work()
 
-    def fold_a_step(self) -> None:
-        if self._folding is None:
-            self._folding = self._fold()
-        if next(self._folding, "folded") == "folded":
-            self._folding = None
+    def compact_a_step(self) -> None:
+        if self._compaction is None:
+            self._compaction = self._compaction_steps()
+        if next(self._compaction, "compacted") == "compacted":
+            self._compaction = None
 
     def close(self) -> None:
-        self.fold()
-        self._end()
+        self.compact()
+        self._release()
 
 
 class DurableMachine(RuleBasedStateMachine):
@@ -414,13 +414,13 @@ class DurableMachine(RuleBasedStateMachine):
         self.durable.disk.retry()
 
     @rule()
-    def fold(self) -> None:
-        self.store.at_rest(lambda: None)
+    def compact(self) -> None:
+        self.store.run_compacted(lambda: None)
 
     @rule(steps=st.integers(1, 3))
-    def fold_some(self, steps: int) -> None:
+    def compact_some(self, steps: int) -> None:
         for _ in range(steps):
-            self.store.fold_a_step()
+            self.store.compact_a_step()
 
     # Restarts
 
@@ -535,8 +535,8 @@ def same(reply: dict[str, Any], expected: dict[str, Any]) -> bool:
 def test_what_was_acknowledged_is_there_and_what_was_refused_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Each session and each map of keys is a step of a fold.
-    monkeypatch.setattr("ndb_server.storage.folding._SLICE", 1)
+    # Each session and each map of keys is a step of a compaction.
+    monkeypatch.setattr("ndb_server.storage.compaction._SESSIONS_PER_STEP", 1)
     monkeypatch.setattr("ndb_server.storage.log.RECORD_SIZE", 4096)
     run_state_machine_as_test(
         DurableMachine,

@@ -19,8 +19,8 @@ from ndb_server.engine.record import (
 )
 from ndb_server.engine.session import NEVER, Session
 from ndb_server.storage.tables import (
-    END_SESSIONS,
-    TABLES,
+    DATA_TABLES,
+    DELETE_SESSIONS,
     DamageError,
     connect,
     put_keys,
@@ -35,7 +35,7 @@ from tests.support.journaled_engine import raw
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     with closing(connect(tmp_path / "tables?#%.sqlite")) as database:
-        database.executescript(TABLES)
+        database.executescript(DATA_TABLES)
         yield database
 
 
@@ -46,7 +46,7 @@ def test_any_number_of_rows_goes_in_and_out(database: sqlite3.Connection, count:
     put_keys(database, NO_TOKEN, {str(number): Raw(b"1") for number in range(count)}.items())
     assert [row[0] for row, _ in read_sessions(database)] == [row[0] for row in rows]
     assert list(read_keys(database)) == [str(number) for number in range(count)]
-    END_SESSIONS.run(database, [(row[0],) for row in rows])
+    DELETE_SESSIONS.run(database, [(row[0],) for row in rows])
     assert list(read_sessions(database)) == []
 
 

@@ -79,10 +79,10 @@ class MapChange(Struct, gc=False):
 
     def apply(self, values: Mapping[str, Raw]) -> dict[str, Raw]:
         """Return `values` with the change applied."""
-        changed = {} if self.clear else {k: v for k, v in values.items() if k not in self.removed}
+        result = {} if self.clear else {k: v for k, v in values.items() if k not in self.removed}
         for key, value in self.put.items():
             if value is not UNCHANGED:
-                changed[key] = value
-            elif key in changed:
-                changed[key] = changed.pop(key)
-        return changed
+                result[key] = value
+            elif key in result:
+                result[key] = result.pop(key)
+        return result

@@ -26,7 +26,7 @@ from .eviction import EvictionQueue
 from .expiry import Deadlines
 from .journal import Journal
 from .key_commands import COSTLY, READS, WRITES, TooDeepError
-from .keymap import EMPTY, MAX_PACKED_SIZE, apply_edit, copy_keys, unpack
+from .keymap import EMPTY, MAX_PACKED_SIZE, apply_edit, copy_keymap, unpack
 from .loading import PendingLoad
 from .paths import quoted
 from .session import NEVER, Session, deadline_after, intern_expiry
@@ -37,8 +37,8 @@ _T = TypeVar("_T")
 
 _OK = int(Status.OK)
 
-_ANY_MEMORY = 2**62
-"""More bytes than any machine has."""
+_UNBOUNDED = 2**62
+"""More bytes, or steps, than there can be."""
 
 _MEMORY_FULL = "the server's memory limit is reached; remove data, or raise --max-memory"
 
@@ -96,10 +96,10 @@ class Engine:
         self._key_memory = 0
         # Up to so many bytes no request can exceed the memory limit, and none is checked: a key of
         # a few bytes takes thirty times as many, and a step of a path makes 64 bytes.
-        self._memory_unchecked = _ANY_MEMORY
+        self._memory_unchecked = _UNBOUNDED
         if limits.memory:
             self._memory_unchecked = limits.memory - max(
-                32 * limits.message_size, 64 * (limits.steps or _ANY_MEMORY)
+                32 * limits.message_size, 64 * (limits.steps or _UNBOUNDED)
             )
         self._checks_packed = (
             0 < limits.key_length < MAX_PACKED_SIZE or 0 < limits.keys < MAX_PACKED_SIZE
@@ -514,7 +514,7 @@ class Engine:
             self.unknown_tokens += len(tokens) - len(known)
             chosen = dict.fromkeys(known)
         return [
-            (token, Session(session.expiry, session.deadline, copy_keys(session.keys)))
+            (token, Session(session.expiry, session.deadline, copy_keymap(session.keys)))
             for token in chosen
             for session in [sessions[token]]
         ]

@@ -126,13 +126,13 @@ def to_re2(pattern: str) -> str | None:
     repeatable = False
     at = 0
     while at < len(pattern):
-        piece = _TOKEN.match(pattern, at)
-        if piece is None:
+        token = _TOKEN.match(pattern, at)
+        if token is None:
             return None
-        at = piece.end()
-        kind = piece.lastgroup
+        at = token.end()
+        kind = token.lastgroup
         if kind == "quantifier":
-            if not repeatable or _is_reversed(piece):
+            if not repeatable or _is_reversed(token):
                 return None
         elif kind == "open":
             depth += 1
@@ -140,7 +140,7 @@ def to_re2(pattern: str) -> str | None:
             depth -= 1
             if depth < 0:
                 return None
-        translated.append(_token_to_re2(kind, piece))
+        translated.append(_token_to_re2(kind, token))
         repeatable = kind not in ("quantifier", "open", "or")
     return "".join(translated) if depth == 0 else None
 
@@ -150,13 +150,13 @@ def _is_reversed(quantifier: re.Match[str]) -> bool:
     return bool(most) and int(most) < int(quantifier["least"])
 
 
-def _token_to_re2(kind: str | None, piece: re.Match[str]) -> str:
+def _token_to_re2(kind: str | None, token: re.Match[str]) -> str:
     if kind == "class":
-        parts = "".join(map(_part_to_re2, _CLASS_PARTS.finditer(piece["parts"])))
-        return f"[{piece['not']}{parts}]"
+        parts = "".join(map(_part_to_re2, _CLASS_PARTS.finditer(token["parts"])))
+        return f"[{token['not']}{parts}]"
     if kind == "category":
-        return f"[{_category_to_re2(piece[0])}]"
-    return r"[^\n\r]" if kind == "dot" else piece[0]
+        return f"[{_category_to_re2(token[0])}]"
+    return r"[^\n\r]" if kind == "dot" else token[0]
 
 
 def _part_to_re2(part: re.Match[str]) -> str:

@@ -115,6 +115,6 @@ def apply_edit(keymap: KeyMap, values: dict[str, Raw], edit: Edit) -> KeyMap:
     return keymap if type(keymap) is dict else pack(values)
 
 
-def copy_keys(keymap: KeyMap) -> KeyMap:
+def copy_keymap(keymap: KeyMap) -> KeyMap:
     """Return a copy of `keymap` that later edits do not change."""
     return keymap if type(keymap) is bytes else keymap.copy()  # type: ignore[union-attr]

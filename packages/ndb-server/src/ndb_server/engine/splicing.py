@@ -60,11 +60,11 @@ def spans(text: str, locations: LocationTree, steps: Steps) -> list[tuple[int, i
     stack: list[_Container] = []
     container = _Container(locations)
     while True:
-        lead = _ITEM_START.match(text, at)
-        if lead:
+        item_start = _ITEM_START.match(text, at)
+        if item_start:
             steps.take()
-            begin = lead.end()
-            container.step = container.count if lead[1] is None else json.loads(lead[1])
+            begin = item_start.end()
+            container.step = container.count if item_start[1] is None else json.loads(item_start[1])
             container.count += 1
             container.found.pop(container.step, None)
             below = container.targets.get(container.step)

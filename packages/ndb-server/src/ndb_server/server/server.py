@@ -48,7 +48,7 @@ from ..limits import (
     for_operators,
 )
 from ..path_size import MAX_PATH_DEPTH, MAX_PATH_LENGTH
-from ..storage.datasets import Datasets
+from ..storage.dataset_commands import DatasetCommands
 from ..storage.store import Durability, Store
 from ..storage.tables import READ_ERRORS, DamageError
 from ..websocket.connection import Connection, Timeouts, Traffic
@@ -177,12 +177,12 @@ class Server:
         if options.data_dir is not None:
             store = Store(options.data_dir, options.durability, self._lost, self._store_failed)
             self._store = store
-            self._journal = Journal(self._write, self._later, lambda: store.incomplete)
+            self._journal = Journal(self._write, self._later, lambda: store.needs_rewrite)
         self._clock = Clock(None if self._store is None else self._store.anchor)
         self._engine = Engine(journal=self._journal, limits=options.limits)
         if self._journal is not None:
             self._journal.engine = self._engine
-        self._datasets = Datasets(
+        self._datasets = DatasetCommands(
             self._engine,
             options.data_dir,
             self._clock,
@@ -305,7 +305,7 @@ class Server:
                 extra={"seconds": moved / 1000},
             )
         if moved and self._store is not None:
-            self._store.tie(self._clock.anchor)
+            self._store.set_anchor(self._clock.anchor)
 
     def _store_failed(self) -> None:
         """Stop: nothing is written any more. The store's thread calls it."""
@@ -354,8 +354,8 @@ class Server:
                     await asyncio.sleep(0)
             self._engine.restore_keys(keys)
         except (*READ_ERRORS, DamageError) as error:
-            raise StartError(store.damaged(error)) from error
-        store.tie(self._clock.anchor)
+            raise StartError(store.describe_error(error)) from error
+        store.set_anchor(self._clock.anchor)
         # All threads that there will ever be start here: later there may be no room for one.
         self._datasets.start()
         store.start()
@@ -729,7 +729,7 @@ class Server:
                 if (again := self._journal.write_again()) is not None:
                     await finished(again)
             # The later the anchor, the less a wall clock that is put back meanwhile gives away.
-            self._store.tie(self._clock.renew())
+            self._store.set_anchor(self._clock.renew())
         # Its thread has nothing else to do, and a new one may not be had.
         await self._datasets.finish(self._store.close)
         self._datasets.close()

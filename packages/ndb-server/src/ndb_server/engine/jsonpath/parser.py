@@ -130,22 +130,22 @@ class _Parser:
         return Query(tuple(segments), relative, tuple(singular) if is_singular else None)
 
     def _segment(self) -> Segment:
-        descends = self._accept("..")
+        is_descendant = self._accept("..")
         if not self._path.startswith("[", self._at):
-            if not descends:
+            if not is_descendant:
                 self._expect(".")
             if self._accept("*"):
-                return Segment((WildcardSelector(),), descends)
+                return Segment((WildcardSelector(),), is_descendant)
             name = self._match(_NAME)
             if not name:
-                self._fail_expecting("a name, '*' or '['" if descends else "a name or '*'")
-            return Segment((NameSelector(name[0]),), descends)
+                self._fail_expecting("a name, '*' or '['" if is_descendant else "a name or '*'")
+            return Segment((NameSelector(name[0]),), is_descendant)
         self._expect("[")
         selectors = [self._selector()]
         while self._accept_after_blank(","):
             selectors.append(self._selector())
         self._expect("]")
-        return Segment(tuple(selectors), descends)
+        return Segment(tuple(selectors), is_descendant)
 
     def _selector(self) -> Selector:
         self._match(_BLANK)

@@ -18,7 +18,7 @@ from ndb_server.engine.engine import Engine
 from ndb_server.engine.session import Session
 from ndb_server.errors import RefusedError
 from ndb_server.limits import UNLIMITED, Limits
-from ndb_server.storage.datasets import Datasets
+from ndb_server.storage.dataset_commands import DatasetCommands
 
 from tests.support.mounted_disks import mounted
 
@@ -62,7 +62,7 @@ class Store:
     def __init__(self, folder: Path | None, limits: Limits = UNLIMITED) -> None:
         self.now = 1_700_000_000_000
         self.engine = Engine(limits=limits)
-        self.datasets = Datasets(self.engine, folder, lambda: self.now, limits=limits)
+        self.datasets = DatasetCommands(self.engine, folder, lambda: self.now, limits=limits)
         self._dispatcher = Dispatcher({**self.engine.handlers, **self.datasets.handlers})
 
     async def answer(self, message: str) -> str:
