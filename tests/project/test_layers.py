@@ -8,7 +8,7 @@ import pytest
 from ndb_protocol import COMMANDS
 
 from docs._ext import ndb_rooms
-from tests.support.project_sources import source_folder
+from tests.support.project_sources import ROOT, source_folder
 
 SERVER = source_folder("ndb-server")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -45,3 +45,21 @@ def test_the_picture_has_the_layers_in_the_order_of_the_contract() -> None:
     heights = [{rooms[room] for room in layer} for layer in ndb_rooms.layers()]
     assert all(len(height) == 1 for height in heights)
     assert heights == sorted(heights, key=max)
+
+
+def test_every_module_that_the_tour_names_exists() -> None:
+    tour = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
+    named = set(re.findall(r"`([a-z_]+/[a-z_]+)`", tour))
+    assert len(named) > 10
+    missing = {name for name in named if not (SERVER / f"{name}.py").exists()}
+    assert missing == set()
+    rooms = set(re.findall(r"^\| `([a-z_]+)`", tour, re.M))
+    assert rooms >= {path.parent.name for path in SERVER.glob("*/__init__.py")}
+
+
+def test_every_class_and_method_that_the_tour_names_exists() -> None:
+    tour = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
+    code = "".join(path.read_text() for path in SERVER.rglob("*.py"))
+    for name, method in re.findall(r"`([A-Z][A-Za-z]+)(?:\.([a-z_]+))?`", tour):
+        assert f"class {name}" in code, name
+        assert not method or f"def {method}(" in code, method

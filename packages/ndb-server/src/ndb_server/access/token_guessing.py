@@ -15,7 +15,7 @@ from ..gates import finished
 from ..interfaces import CommitGate, Respond, ThrottledReply, TokenCounter
 from .rate_limits import LogThrottle, RateLimiter
 
-logger = logging.getLogger("ndb_server.guesses")
+logger = logging.getLogger("ndb_server.token_guessing")
 
 RATE = 1000
 """Unknown tokens that a client may ask for each second in the long run."""

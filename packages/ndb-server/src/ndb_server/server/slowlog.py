@@ -9,7 +9,7 @@ from ndb_protocol.messages import Reply
 
 from ..interfaces import Handler
 
-logger = logging.getLogger("ndb_server.slow")
+logger = logging.getLogger("ndb_server.slowlog")
 
 
 def with_slow_log(
