@@ -102,8 +102,8 @@ class Stepped(Store):
     def start(self) -> None:
         pass
 
-    def write(self, changed: ChangeSet, written: Callable[[str | None], object]) -> None:
-        written(self._commit(changed))
+    def write(self, changes: ChangeSet, written: Callable[[str | None], object]) -> None:
+        written(self._commit(changes))
 
     def _run_in_thread(self, work: Callable[[], object]) -> None:
         work()
