@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ndb_protocol import COMMANDS
 
-from docs._ext import ndb_rooms
+from docs._ext import rooms_picture
 from tests.support.project_sources import ROOT, source_folder
 
 SERVER = source_folder("ndb-server")
@@ -16,7 +16,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def picture() -> tuple[dict[str, float], list[str]]:
     """Return how far down each name in bold stands, and all texts."""
-    texts = list(ET.fromstring(ndb_rooms.draw()).iter(f"{SVG}text"))
+    texts = list(ET.fromstring(rooms_picture.draw()).iter(f"{SVG}text"))
     rooms = {str(one.text): float(one.attrib["y"]) for one in texts if "font-weight" in one.attrib}
     return rooms, [str(one.text) for one in texts]
 
@@ -42,7 +42,7 @@ def test_the_picture_shows_every_room_and_module_of_the_source_tree() -> None:
 
 def test_the_picture_has_the_layers_in_the_order_of_the_contract() -> None:
     rooms, _ = picture()
-    heights = [{rooms[room] for room in layer} for layer in ndb_rooms.layers()]
+    heights = [{rooms[room] for room in layer} for layer in rooms_picture.layers()]
     assert all(len(height) == 1 for height in heights)
     assert heights == sorted(heights, key=max)
 
