@@ -1,6 +1,6 @@
 """Admission of clients: decides whether a connection is served or refused.
 
-`handshake` checks the request, and `credentials` checks the secret. This module counts the
+`request_checks` checks the request, and `credentials` checks the secret. This module counts the
 connections and combines the decisions.
 """
 

@@ -1,6 +1,6 @@
 """The pages for operators over plain HTTP: liveness, readiness and metrics.
 
-It turns a request into a response. The transport handles the connection.
+It turns a request into a response. The room `websocket` handles the connection.
 """
 
 from collections.abc import Callable
