@@ -1,5 +1,6 @@
 """What import-linter can't check of the server's rooms, and the picture of them in the docs."""
 
+import ast
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -12,6 +13,20 @@ from tests.support.project_sources import ROOT, source_folder
 
 SERVER = source_folder("ndb-server")
 SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_no_two_public_things_of_the_server_have_one_name() -> None:
+    places: dict[str, list[str]] = {}
+    for module in SERVER.rglob("*.py"):
+        for node in ast.parse(module.read_text()).body:
+            names = [node.name] if isinstance(node, ast.ClassDef | ast.FunctionDef) else []
+            if isinstance(node, ast.Assign):
+                names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            for name in names:
+                places.setdefault(name, []).append(module.stem)
+    # Each module has its log, and each group of commands its application of cyclopts.
+    same = {name for name, found in places.items() if len(found) > 1 and not name.startswith("_")}
+    assert same <= {"logger", "app"}
 
 
 def picture() -> tuple[dict[str, float], list[str]]:

@@ -36,12 +36,8 @@ class PendingBatch(Protocol):
     committed: bool | None
 
 
-class Journal(Protocol):
-    """Tells which replies have to wait until a change is durable.
-
-    Attributes:
-        pending: the batches that replies wait for, newest first.
-    """
+class PendingBatches(Protocol):
+    """Tells which replies have to wait until a change is durable: the journal."""
 
     @property
     def pending(self) -> Sequence[PendingBatch]:

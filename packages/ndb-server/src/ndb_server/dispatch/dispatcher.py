@@ -27,7 +27,14 @@ from ndb_protocol.replies import encode_body_into, reply_opening
 from ndb_protocol.requests import BEGINNING, NO_COMMAND, SHORT_WAY, UNREADABLE
 
 from ..errors import RefusedError, trace_of
-from ..interfaces import CommitGate, Handler, Journal, PendingBatch, StepCounter, TokenCounter
+from ..interfaces import (
+    CommitGate,
+    Handler,
+    PendingBatch,
+    PendingBatches,
+    StepCounter,
+    TokenCounter,
+)
 from ..json_depth import nests_deeper
 from ..path_size import PathTooLargeError, check_path_size
 
@@ -110,7 +117,7 @@ class Dispatcher:
     def __init__(
         self,
         handlers: Mapping[str, Handler],
-        journal: Journal | None = None,
+        journal: PendingBatches | None = None,
         note: Note = lambda *_: None,
         amend: Amend = lambda *_: None,
         depth: int = sys.maxsize,
