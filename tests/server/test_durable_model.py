@@ -39,6 +39,7 @@ from ndb_server.storage.store import Store
 from tests.server.durable import START, Durable, body, content, raw
 from tests.server.loads import coming
 from tests.server.model import Keys, Model, RefusedByModel, Settings, text
+from tests.support.rounds import rounds
 
 EVERYTHING = -1
 """What stands for all sessions, where tokens do."""
@@ -528,13 +529,14 @@ def same(reply: dict[str, Any], expected: dict[str, Any]) -> bool:
     return said == expected
 
 
+@rounds(few=50, many=500)
 def test_what_was_acknowledged_is_there_and_what_was_refused_is_not(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, rounds: int
 ) -> None:
     # Each session and each map of keys is a step of a fold.
     monkeypatch.setattr("ndb_server.storage.folding._SLICE", 1)
     monkeypatch.setattr("ndb_server.storage.log.RECORD_SIZE", 4096)
     run_state_machine_as_test(
         DurableMachine,
-        settings=settings(max_examples=150, stateful_step_count=50),
+        settings=settings(max_examples=rounds, stateful_step_count=50),
     )
