@@ -62,7 +62,7 @@ def faults(server: Server, calls: str, fault: str) -> Iterator[None]:
     """Have system calls of a server fail, or take long: see ``inject`` of strace(1)."""
     strace = shutil.which("strace")
     if strace is None:
-        pytest.skip("there is no strace")
+        pytest.skip("strace is not installed; on Debian: apt-get install strace")
     command = [strace, "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}"]
     command += ["-e", f"inject={calls}:{fault}", "-p", str(server.pid)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

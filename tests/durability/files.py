@@ -25,7 +25,7 @@ def compiled(folder: Path, source: str = "files.c") -> Path:
     """Return what is to be loaded with LD_PRELOAD: see the source."""
     compiler = shutil.which("cc")
     if compiler is None:
-        pytest.skip("a C compiler is not installed")
+        pytest.skip("a C compiler is not installed; on Debian: apt-get install gcc")
     library = folder / f"{source}.so"
     path = Path(__file__).with_name(source)
     command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(path), "-ldl"]

@@ -1,7 +1,6 @@
 """Pages in a real browser: which of them can open a connection."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from threading import Thread
 
 import pytest
 
+from tests.conformance.programs import chromium
 from tests.conftest import StartServer
 
 BOUND = 60
@@ -71,12 +71,6 @@ class Page(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
-
-
-def chromium() -> str:
-    found = shutil.which("chromium")
-    assert found, "chromium is not installed; on Debian: apt-get install chromium"
-    return found
 
 
 @contextmanager

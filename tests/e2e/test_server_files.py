@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
@@ -89,6 +90,8 @@ def test_no_file_is_made_outside_the_data_folder(start_server: StartServer, tmp_
         "-e",
         "trace=open,openat,creat,mkdir",
     )
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed; on Debian: apt-get install strace")
     if subprocess.run([*through, "true"], capture_output=True, check=False).returncode:
         pytest.skip("strace can't trace here")
     server = start_server("--data-dir", str(folder), through=through)
