@@ -216,18 +216,23 @@ def distributions_of(session: nox.Session, version: str) -> list[str]:
     return [str(folder / "packages" / name) for name in DISTRIBUTIONS]
 
 
-@nox.session
-@nox.parametrize("earlier", EARLIER, ids=EARLIER)
-def compat(session: nox.Session, earlier: str) -> None:
-    """Try an earlier version's client with today's server, and the reverse."""
-    distributions = distributions_of(session, earlier)
-    install(session)
+def python_with(session: nox.Session, version: str) -> str:
+    """Return the Python of an environment that has an earlier version."""
+    distributions = distributions_of(session, version)
     venv = Path(session.create_tmp()).resolve() / "earlier"
     # Without pip of its own: that takes longer than all the rest.
     session.run("python", "-m", "venv", "--clear", "--without-pip", str(venv))
     python = str(venv / "bin" / "python")
     session.run("python", "-m", "pip", "--python", python, "install", "--quiet", *distributions)
-    session.run("python", "-m", "tests.compat", python)
+    return python
+
+
+@nox.session
+@nox.parametrize("earlier", EARLIER, ids=EARLIER)
+def compat(session: nox.Session, earlier: str) -> None:
+    """Try an earlier version's client with today's server, and the reverse."""
+    install(session)
+    session.run("python", "-m", "tests.compat", python_with(session, earlier))
 
 
 @nox.session
@@ -235,6 +240,14 @@ def bench(session: nox.Session) -> None:
     """Measure, and print a table. Arguments go to ``python -m tests.benchmarks``."""
     install(session, "test", "bench")
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
+
+
+@nox.session
+def instructions(session: nox.Session) -> None:
+    """Count the instructions of a request. ``-- VERSION`` compares with a version or commit."""
+    install(session, "bench")
+    against = [f"--against={python_with(session, version)}" for version in session.posargs]
+    session.run("python", "-m", "tests.benchmarks.instructions", *against)
 
 
 @nox.session

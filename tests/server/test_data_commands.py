@@ -649,8 +649,9 @@ def test_a_store_that_was_not_closed_in_order_cannot_be_read_on_a_disk_that_is_r
     server.kill()
     (folder / f"{FILE}-shm").unlink()
     mounted = ["mount", "--bind", "-o", "ro", str(folder), str(folder)]
-    if subprocess.run(mounted, capture_output=True, check=False).returncode:
-        pytest.skip("nothing can be mounted here")
+    done = subprocess.run(mounted, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr}")
     try:
         for command in ("check", "export"):
             status, _, err = run(capfd, command, "--data-dir", folder)
