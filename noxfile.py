@@ -107,10 +107,11 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting."""
-    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    """Check style, formatting, and who imports whom."""
+    install(session, "lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-cache")
 
 
 @nox.session

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from ndb_protocol import __version__
 
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+HERE = Path(__file__).parent
+# Extensions are found by their names; what they share with tests, from the top.
+sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent)]
 
 project = "NDB"
 author = "the NDB contributors"
@@ -18,6 +20,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "ndb_reference",
     "ndb_requirements",
+    "ndb_rooms",
 ]
 exclude_patterns = ["_build", "_ext", "examples"]
 # In docstrings, `name` is code.

@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import pytest
 from coverage import Coverage
 from hypothesis import HealthCheck, settings
+
+# What is asserted there says what it compared, as in tests.
+pytest.register_assert_rewrite("tests.support")
+
+from tests.support.server_process import SECONDS_TO_START, Server, StartServer  # noqa: E402
 
 # How long an example takes, to make or to run, says how busy the machine is.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -21,9 +24,6 @@ settings.load_profile("untimed")
 
 # A shell has what it runs in the background ignore it, and what that starts with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-SECONDS_TO_START = 60
-SECONDS_TO_STOP = 60
 
 
 def pytest_sessionfinish() -> None:
@@ -56,64 +56,6 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     return without_skip((yield))
-
-
-@dataclass
-class Server:
-    """A server in a process of its own.
-
-    Attributes:
-        process: the process.
-        url: where it accepts connections.
-        stderr_file: what it writes to stderr.
-        killed: the test ended it by other means than `stop`: how it exits is the test's concern.
-    """
-
-    process: subprocess.Popen[str]
-    url: str
-    stderr_file: Path
-    killed: bool = False
-
-    @property
-    def port(self) -> int:
-        return int(self.url.rstrip("/").rpartition(":")[2])
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    @property
-    def stderr(self) -> str:
-        return self.stderr_file.read_text()
-
-    def stop(self) -> None:
-        """Ask the server to stop, as an operator would, and see that it does so in order."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        status = self.process.wait(SECONDS_TO_STOP)
-        assert "Traceback" not in self.stderr, self.stderr
-        assert status == 0, self.stderr
-
-    def kill(self) -> None:
-        """End the server at once, as the out-of-memory killer would."""
-        self.killed = True
-        self.process.kill()
-        self.process.wait(SECONDS_TO_STOP)
-
-
-class StartServer(Protocol):
-    """Starts a server on any free port, with more arguments and environment variables.
-
-    `through` is a program that becomes the server, and `pass_fds` are descriptors it has.
-    """
-
-    def __call__(
-        self,
-        *args: str,
-        env: Mapping[str, str] | None = None,
-        through: Sequence[str] = (),
-        pass_fds: Sequence[int] = (),
-    ) -> Server: ...
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from ndb_protocol import decode_request, encode_reply
 from ndb_server.clock import Clock
 from ndb_server.dispatch.dispatcher import Dispatcher
 from ndb_server.engine.engine import Engine
-from ndb_server.websocket.connection import Connection, Respond, Timeouts
+from ndb_server.interfaces import Respond
+from ndb_server.websocket.connection import Connection, Timeouts
 
 from .filling import HANDSHAKE, values
 

@@ -17,10 +17,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.support.process_memory import peak_bytes, resident_bytes
+
 from . import peers
 from .filling import fill, saving
 from .load import load
-from .machine import on_processor, peak_bytes, resident_bytes
+from .machine import on_processor
 from .parts import IN_A_READ
 from .peers import Peer
 

@@ -13,8 +13,9 @@ from ndb.bench import BenchError, Plan, Report, Unreachable, measure
 from ndb.figures import total
 from websockets.asyncio.server import ServerConnection
 
-from tests.client.peers import BOUND, HOST, peer, reply
-from tests.conftest import Server
+from tests.support.misbehaving_servers import HOST, peer, reply
+from tests.support.server_process import Server
+from tests.support.waiting import BOUND
 
 IN_FLIGHT = 4
 CLIENTS = 3

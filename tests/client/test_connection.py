@@ -10,7 +10,6 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -32,11 +31,13 @@ from ndb.servers import parse_servers
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode, Opcode
 
-from tests.client.peers import BOUND, HOST, NDB, RawPeer, frame, peer, raw_peer, reply, text, until
+from tests.support.certificates import SELF_SIGNED
+from tests.support.event_loop_turns import until
+from tests.support.misbehaving_servers import HOST, NDB, RawPeer, frame, peer, raw_peer, reply, text
+from tests.support.waiting import BOUND
 
 T = TypeVar("T")
 
-CERTIFICATE = Path(__file__).parent / "certificates" / "localhost.pem"
 COUNT = reply("KV_COUNT", cnt=1)
 ONE_CONNECTION = ConnectionPolicy(reconnect_timeout=0)
 
@@ -206,11 +207,11 @@ async def test_a_connection_over_tls_trusts_whom_the_system_trusts(
             await server.send(COUNT)
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(CERTIFICATE)
+    context.load_cert_chain(SELF_SIGNED)
     async with peer(handler, context) as url:
         with pytest.raises(ConnectError, match="certificate can't be trusted: self-signed"):
             await KvClient().open(url)
-        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+        monkeypatch.setenv("SSL_CERT_FILE", str(SELF_SIGNED))
         async with KvClient(url) as client:
             assert await client.count() == 1
 

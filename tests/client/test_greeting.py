@@ -19,7 +19,8 @@ from ndb.errors import NdbException
 from ndb.greeting import GREETING, read_greeting
 from websockets.asyncio.server import ServerConnection
 
-from tests.client.peers import BOUND, NDB, NEMESISDB, RawPeer, peer, raw_peer, reply, text
+from tests.support.misbehaving_servers import NDB, NEMESISDB, RawPeer, peer, raw_peer, reply, text
+from tests.support.waiting import BOUND
 
 COUNT = reply("KV_COUNT", cnt=1)
 QUICK = ConnectionPolicy(initial_backoff=0.01, max_backoff=0.01)

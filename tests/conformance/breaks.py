@@ -18,14 +18,14 @@ import pytest
 from msgspec import UNSET, Raw, structs
 from ndb_protocol import RequestError, Status, decode_request, frame_lengths
 from ndb_protocol import messages as m
+from ndb_server import path_size
 from ndb_server.dispatch import dispatcher as dispatch
-from ndb_server.engine import engine, paths
-from ndb_server.engine import key_commands as keyspace
+from ndb_server.engine import engine, key_commands, paths
 from ndb_server.engine.edits import Edit
 from ndb_server.engine.engine import Engine
-from ndb_server.engine.jsonpath import compare, parser, query
-from ndb_server.engine.keymap import Packed, unpack
-from ndb_server.engine.loading import Coming
+from ndb_server.engine.jsonpath import compare, query
+from ndb_server.engine.keymap import KeyMap, unpack
+from ndb_server.engine.loading import PendingLoad
 from ndb_server.engine.session import Session, deadline_after
 from ndb_server.errors import RefusedError
 from ndb_server.server import server
@@ -33,7 +33,7 @@ from ndb_server.websocket import connection as transport
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import Protocol
 
-from .breaking import Breaks, Patch
+from tests.support.break_registry import Breaks, Patch
 
 BREAKS = Breaks()
 breaks = BREAKS.enter
@@ -75,11 +75,11 @@ def substitute(pattern: bytes, by: bytes | Callable[[re.Match[bytes]], bytes]) -
 def rewrite_values(patch: Patch, rewrite: Callable[[str], str]) -> None:
     """Change the text of every value that SET stores."""
 
-    def put(_: keyspace.Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
+    def put(_: key_commands.Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
         values = {k: Raw(rewrite(bytes(v).decode()).encode()) for k, v in params.keys.items()}
         return m.Reply(), Edit(values)
 
-    patch.setitem(keyspace.WRITES, "SET", put)
+    patch.setitem(key_commands.WRITES, "SET", put)
 
 
 def breaks_replies(
@@ -101,14 +101,14 @@ def breaks_values(name: str, caught_by: str, rewrite: Callable[[str], str]) -> N
     breaks(name, caught_by)(lambda patch: rewrite_values(patch, rewrite))
 
 
-def read_differently(patch: Patch, name: str, read: Callable[[Packed, Any], m.Reply]) -> None:
-    patch.setitem(keyspace.READS, name, read)
+def read_differently(patch: Patch, name: str, read: Callable[[KeyMap, Any], m.Reply]) -> None:
+    patch.setitem(key_commands.READS, name, read)
 
 
 def write_differently(
-    patch: Patch, name: str, write: Callable[[keyspace.Values, Any], tuple[m.Reply, Edit]]
+    patch: Patch, name: str, write: Callable[[key_commands.Values, Any], tuple[m.Reply, Edit]]
 ) -> None:
-    patch.setitem(keyspace.WRITES, name, write)
+    patch.setitem(key_commands.WRITES, name, write)
 
 
 def move_deadlines(patch: Patch, by: int) -> None:
@@ -177,7 +177,7 @@ breaks_replies(
 
 @breaks("token-in-the-sentence", "SH_GET/The session has ended")
 def _(patch: Patch) -> None:
-    original = Engine._live
+    original = Engine._live_session
 
     def live(self: Engine, token: int, now: int) -> Session:
         try:
@@ -185,7 +185,7 @@ def _(patch: Patch) -> None:
         except RefusedError as error:
             raise RefusedError(error.status, f"no session {token}") from None
 
-    patch.setattr(Engine, "_live", live)
+    patch.setattr(Engine, "_live_session", live)
 
 
 breaks_replies(
@@ -290,24 +290,24 @@ def _(patch: Patch) -> None:
     "add-overwrites", "KV_ADD/Keys that do not exist are stored, existing ones are left as they are"
 )
 def _(patch: Patch) -> None:
-    write_differently(patch, "ADD", keyspace.put)
+    write_differently(patch, "ADD", key_commands.set_keys)
 
 
 @breaks(
     "rmv-fails-on-a-missing-key", "KV_RMV/Keys are removed, those that do not exist are ignored"
 )
 def _(patch: Patch) -> None:
-    def remove(values: keyspace.Values, params: m.SomeKeyNames) -> tuple[m.Reply, Edit]:
+    def remove(values: key_commands.Values, params: m.SomeKeyNames) -> tuple[m.Reply, Edit]:
         if any(key not in values for key in params.keys):
             raise RefusedError(Status.KEY_NOT_EXIST, "no such key")
-        return keyspace.remove(values, params)
+        return key_commands.remove_keys(values, params)
 
     write_differently(patch, "RMV", remove)
 
 
 @breaks("overwritten-key-moves", "KV_SET/Other keys stay, and an overwritten key keeps its place")
 def _(patch: Patch) -> None:
-    def put(values: keyspace.Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
+    def put(values: key_commands.Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
         return m.Reply(), Edit(params.keys, tuple(key for key in params.keys if key in values))
 
     write_differently(patch, "SET", put)
@@ -315,8 +315,8 @@ def _(patch: Patch) -> None:
 
 @breaks("get-in-stored-order", "KV_GET/The keys that exist are returned in the order asked")
 def _(patch: Patch) -> None:
-    def get(packed: Packed, params: m.KeyNames) -> m.ValuesReply:
-        values = unpack(packed)
+    def get(keymap: KeyMap, params: m.KeyNames) -> m.ValuesReply:
+        values = unpack(keymap)
         return m.ValuesReply(keys={k: values[k] for k in values if k in params.keys})
 
     read_differently(patch, "GET", get)
@@ -324,12 +324,12 @@ def _(patch: Patch) -> None:
 
 @breaks("keys-sorted", "KV_KEYS/Keys are listed in the order they were inserted")
 def _(patch: Patch) -> None:
-    read_differently(patch, "KEYS", lambda packed, _: m.KeyListReply(keys=sorted(unpack(packed))))
+    read_differently(patch, "KEYS", lambda keymap, _: m.KeyListReply(keys=sorted(unpack(keymap))))
 
 
 @breaks("clear-set-keeps-the-rest", "KV_CLEAR_SET/All keys are replaced; those removed are counted")
 def _(patch: Patch) -> None:
-    def clear_set(values: keyspace.Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
+    def clear_set(values: key_commands.Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
         return m.CountReply(cnt=len(values)), Edit(params.keys)
 
     write_differently(patch, "CLEAR_SET", clear_set)
@@ -343,7 +343,7 @@ def _(patch: Patch) -> None:
 @breaks("keys-mix", "message/A session and the independent keys never mix")
 def _(patch: Patch) -> None:
     def counted(self: Engine, _: m.Params, __: int) -> m.CountReply:
-        return m.CountReply(cnt=len(self._keys) + self._session_keys)
+        return m.CountReply(cnt=len(self._keys) + self._session_key_count)
 
     original = Engine.__init__
 
@@ -368,16 +368,16 @@ def _(patch: Patch) -> None:
     "find-ignores-keys", "KV_FIND/'keys' restricts the search; names that do not exist are ignored"
 )
 def _(patch: Patch) -> None:
-    def find(packed: Packed, params: m.Find) -> m.Reply:
-        return keyspace.find(packed, structs.replace(params, keys=UNSET))
+    def find(keymap: KeyMap, params: m.Find) -> m.Reply:
+        return key_commands.find_keys(keymap, structs.replace(params, keys=UNSET))
 
     read_differently(patch, "FIND", find)
 
 
 @breaks("ignored-keys-name-all", "KV_FIND/'keys' whose elements are all ignored names no key")
 def _(patch: Patch) -> None:
-    def find(packed: Packed, params: m.Find) -> m.Reply:
-        return keyspace.find(packed, structs.replace(params, keys=params.keys or UNSET))
+    def find(keymap: KeyMap, params: m.Find) -> m.Reply:
+        return key_commands.find_keys(keymap, structs.replace(params, keys=params.keys or UNSET))
 
     read_differently(patch, "FIND", find)
 
@@ -394,7 +394,7 @@ def _(patch: Patch) -> None:
     "KV_FIND/A filter tests whether a node is there, whatever its value",
 )
 def _(patch: Patch) -> None:
-    patch.setattr(query.Query, "holds", lambda self, *args: bool(self.value(*args)))
+    patch.setattr(query.Query, "is_true", lambda self, *args: bool(self.value(*args)))
 
 
 # Tokens.
@@ -448,7 +448,7 @@ def _sweep_only(patch: Patch) -> None:
             raise RefusedError(Status.SESSION_NOT_EXIST, "no session")
         return session
 
-    patch.setattr(Engine, "_live", found)
+    patch.setattr(Engine, "_live_session", found)
     patch.setattr(Engine, "_is_live", lambda self, token, _: token in self._sessions)
     patch.setattr(server, "_REAP_INTERVAL", 5.0)
 
@@ -544,12 +544,12 @@ def _(patch: Patch) -> None:
     "SH_LOAD/A session that exists already is not changed and not counted",
 )
 def _(patch: Patch) -> None:
-    def end_known(self: Engine, coming: Coming, _: int) -> list[int]:
-        for token in coming.sessions.keys() & self._sessions.keys():
-            self._end_one(token, self._sessions[token])
+    def end_existing(self: Engine, pending: PendingLoad, _: int) -> list[int]:
+        for token in pending.sessions.keys() & self._sessions.keys():
+            self._end_session(token, self._sessions[token])
         return []
 
-    patch.setattr(Engine, "drop_known", end_known)
+    patch.setattr(Engine, "drop_existing", end_existing)
 
 
 @breaks(
@@ -558,8 +558,8 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     original = Engine.load
 
-    def load(self: Engine, coming: Coming, now: int, staged: Any) -> Any:
-        return original(self, coming, now - 600, staged)
+    def load(self: Engine, pending: PendingLoad, now: int, staged: Any) -> Any:
+        return original(self, pending, now - 600, staged)
 
     patch.setattr(Engine, "load", load)
 
@@ -637,7 +637,7 @@ def _(patch: Patch) -> None:
     "limits/A path has limits.pathLength characters at the most; a longer one is refused with 42",
 )
 def _(patch: Patch) -> None:
-    patch.setattr(parser, "LONGEST", 2**20)
+    patch.setattr(path_size, "MAX_PATH_LENGTH", 2**20)
 
 
 @breaks(
@@ -645,7 +645,7 @@ def _(patch: Patch) -> None:
     "limits/A path nests limits.pathDepth levels at the most; a deeper one is refused with 42",
 )
 def _(patch: Patch) -> None:
-    patch.setattr(parser, "DEEPEST", 2**20)
+    patch.setattr(path_size, "MAX_PATH_DEPTH", 2**20)
 
 
 @breaks(
@@ -654,7 +654,7 @@ def _(patch: Patch) -> None:
     "with 201",
 )
 def _(patch: Patch) -> None:
-    patch.setattr(keyspace, "nests_deeper", lambda *_: False)
+    patch.setattr(key_commands, "nests_deeper", lambda *_: False)
 
 
 @breaks(

@@ -12,8 +12,9 @@ from ndb_protocol import SUCCESS, ReplyError, decode_reply, frame_lengths
 from websockets.frames import CloseCode, Frame, apply_mask  # type: ignore[attr-defined]
 from websockets.protocol import Protocol
 
+from tests.support.break_registry import Breaks, Patch
+
 from . import python_client
-from .breaking import Breaks, Patch
 
 BREAKS = Breaks()
 breaks = BREAKS.enter

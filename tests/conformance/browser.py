@@ -11,12 +11,12 @@ import tempfile
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 
-from .programs import chromium
+from tests.support.client_runtimes import chromium
+from tests.support.project_sources import ROOT
 
-CLIENT = Path(__file__).parents[2] / "docs" / "clients" / "javascript"
+CLIENT = ROOT / "docs" / "clients" / "javascript"
 
 
 class Page(SimpleHTTPRequestHandler):

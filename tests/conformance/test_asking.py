@@ -14,7 +14,7 @@ from ndb_protocol.conformance.scenarios import (
     matches,
 )
 
-from tests.e2e.wire import BOUND
+from tests.support.waiting import BOUND
 
 SERVED = [
     scenario

@@ -18,7 +18,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
-from tests.e2e.wire import BOUND
+from tests.support.waiting import BOUND
 
 COUNT = [scenario for scenario in load_scenarios() if scenario.file == "KV_COUNT"]
 

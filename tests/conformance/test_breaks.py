@@ -8,11 +8,12 @@ from ndb_protocol.conformance.scenarios import load_scenarios
 from ndb_protocol.conformance.servers import check_server
 from ndb_server.server.server import Options
 
-from .breaking import Break
-from .breaks import BREAKS, table
-from .running import running
+from tests.support.break_registry import Break
+from tests.support.in_process_server import running
+from tests.support.project_sources import ROOT
 
-ROOT = Path(__file__).parents[2]
+from .breaks import BREAKS, table
+
 SCENARIOS = {scenario.id: scenario for scenario in load_scenarios()}
 SOON = 1.0
 """Seconds after which a broken server's silence is taken for what it is."""

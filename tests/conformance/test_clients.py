@@ -2,16 +2,16 @@
 
 import shlex
 import sys
-from pathlib import Path
 
 import pytest
 from ndb_protocol.conformance.scenarios import load_client_scenarios, matches
 
-from .broken_client import BREAKS
-from .kit import run_kit
-from .programs import chromium, node, perl
+from tests.support.client_runtimes import chromium, node, perl
+from tests.support.conformance_kit import run_kit
+from tests.support.project_sources import ROOT
 
-ROOT = Path(__file__).parents[2]
+from .broken_client import BREAKS
+
 CLIENTS = ROOT / "docs" / "clients"
 PYTHON = shlex.quote(sys.executable)
 

@@ -12,12 +12,13 @@ from ndb_protocol.conformance.servers import check_server
 from ndb_server.server.server import Options
 from ndb_server.websocket.connection import Timeouts
 
-from tests.conftest import Server, StartServer
-from tests.e2e.test_server_admission import Authority, added
-from tests.e2e.wire import BOUND
-
-from .kit import run_kit
-from .running import running
+from tests.support.certificates import Authority
+from tests.support.conformance_kit import run_kit
+from tests.support.credentials import added
+from tests.support.in_process_server import running
+from tests.support.project_sources import ROOT
+from tests.support.server_process import Server, StartServer
+from tests.support.waiting import BOUND
 
 SERVERS: dict[str, Callable[[Path], list[str]]] = {
     "in memory": lambda _: [],
@@ -29,7 +30,7 @@ SERVERS: dict[str, Callable[[Path], list[str]]] = {
 }
 """The ways to run a server, each with its arguments: every one must pass the same kit."""
 
-HOWTO = Path(__file__).parents[2] / "docs" / "howto"
+HOWTO = ROOT / "docs" / "howto"
 
 LIMITS = {
     "--max-keys": "50",

@@ -17,9 +17,9 @@ from ndb_protocol.conformance.scenarios import (
     matches,
 )
 
-from tests.docs.pages import ROOT
-from tests.docs.requirements import requirements
-from tests.protocol.test_vectors import NOT_BY_TEXT
+from tests.support.project_sources import ROOT
+from tests.support.protocol_requirements import requirements
+from tests.support.vector_messages import NOT_BY_TEXT
 
 MANIFEST = json.loads((files("ndb_protocol.conformance") / "manifest.json").read_text())
 TIED: dict[str, list[str]] = MANIFEST["must"]

@@ -4,9 +4,9 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import Server
-from tests.docs.pages import ROOT
-from tests.e2e.http import get
+from tests.support.http_client import get
+from tests.support.project_sources import ROOT
+from tests.support.server_process import Server
 
 ROW = re.compile(r"^\| `(ndb_\w+)` \| (\w+) \| ", re.M)
 

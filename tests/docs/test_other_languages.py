@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.programs import node, perl
-from tests.conftest import Server
-from tests.docs.pages import DEFAULT_URI, ROOT, blocks, name, pages_with
+from tests.support.client_runtimes import node, perl
+from tests.support.documentation_pages import DEFAULT_URI, blocks, name, pages_with
+from tests.support.project_sources import ROOT
+from tests.support.server_process import Server
 
 CLIENTS = ROOT / "docs" / "clients"
 

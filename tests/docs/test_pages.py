@@ -25,8 +25,9 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from tests.conftest import Server, StartServer
-from tests.docs.pages import DEFAULT_URI, Block, blocks, name, pages_with
+from tests.support.documentation_pages import DEFAULT_URI, Block, blocks, name, pages_with
+from tests.support.project_sources import ROOT
+from tests.support.server_process import Server, StartServer
 
 SERVER = "ndb-server"
 PRINTS_AND_EXITS = {"--help", "--version"}
@@ -140,7 +141,7 @@ async def test_a_page_does_what_it_says(
 
 
 async def test_the_demo_ends_well() -> None:
-    demo = Path(__file__).parents[2] / "docs" / "examples" / "demo.py"
+    demo = ROOT / "docs" / "examples" / "demo.py"
     printed = await run_program(demo.read_text())
     assert "{'cart': ['tea', 'cup']}" in printed
     assert "exits with status 0" in printed

@@ -7,7 +7,7 @@ from ndb_protocol import COMMANDS, NDB_V1, NDB_V1_TEXT, Status
 from ndb_protocol.messages import DURATION_MAX, FIND_RESPONSES, Expiry, Limits
 from ndb_server.server.server import FEATURES
 
-from tests.docs.requirements import PROTOCOL
+from tests.support.protocol_requirements import PROTOCOL
 
 FIRST_CELLS = {
     ("versions.md", "feature"): FEATURES,

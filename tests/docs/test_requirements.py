@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.requirements import PROTOCOL, Misnumbered, requirements
+from tests.support.protocol_requirements import PROTOCOL, Misnumbered, requirements
 
 REFERENCE = re.compile(r"\[([A-Z]-\d+)\]\(#([a-z]-\d+)\)")
 

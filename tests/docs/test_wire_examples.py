@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.conftest import Server
-from tests.docs.pages import blocks, name, pages_with
+from tests.support.documentation_pages import blocks, name, pages_with
+from tests.support.server_process import Server
 
 EXCHANGE = re.compile(r"→ (?P<request>.*)\n← (?P<reply>.*)\n")
 NEW_TOKEN = re.compile(r'"SH_NEW_RSP".*"tkn": ?"?(?P<token>\d+)')

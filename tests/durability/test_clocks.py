@@ -1,6 +1,6 @@
 """A wall clock that is set, and a machine that is suspended, under a server and between two.
 
-The clocks are those of the process: see clock.c.
+The clocks are those of the process: see settable_clocks.c.
 """
 
 import json
@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.conftest import Server, StartServer
-from tests.durability.files import compiled
-from tests.e2e.wire import Wire, opened, until
+from tests.support.preloaded_libraries import compiled
+from tests.support.raw_client import Wire, opened
+from tests.support.server_process import Server, StartServer
+from tests.support.waiting import until
 
 HOUR = 3600
 
@@ -46,7 +47,10 @@ class Clocks:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "clocks"
-        self.env = {"LD_PRELOAD": str(compiled(folder, "clock.c")), "CLOCK_FILE": str(self._file)}
+        self.env = {
+            "LD_PRELOAD": str(compiled(folder, "settable_clocks.c")),
+            "CLOCK_FILE": str(self._file),
+        }
         self.set(0)
 
     def set(self, wall: int, suspended: int = 0) -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Server, StartServer
-from tests.durability.traffic import Seen, Written, check, read, write
-from tests.e2e.wire import BOUND, opened
-from tests.server.model import Model
+from tests.support.raw_client import opened
+from tests.support.recorded_traffic import Seen, Written, check, read, write
+from tests.support.reference_model import Model
 from tests.support.rounds import rounds
+from tests.support.server_process import Server, StartServer
+from tests.support.waiting import BOUND
 
 WRITERS = 3
 READERS = 1

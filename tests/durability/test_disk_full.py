@@ -1,8 +1,6 @@
 """A server whose disk is full, or fails, and works again."""
 
 import itertools
-import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import StartServer
-from tests.durability.conftest import faults, run
-from tests.e2e.test_server_admission import added, admitted
-from tests.e2e.wire import BOUND, Wire, opened, text, until
-
-REFUSED = "changes can't be made durable and are refused"
-AGAIN = "changes are durable again"
+from tests.support.credentials import added
+from tests.support.mounted_disks import mounted
+from tests.support.opening_handshakes import admitted
+from tests.support.process_memory import peak_bytes
+from tests.support.raw_client import Wire, opened, text
+from tests.support.refused_changes import AGAIN, REFUSED, everything
+from tests.support.server_process import StartServer
+from tests.support.system_call_faults import faults
+from tests.support.waiting import BOUND, until
 
 LARGE = {f"key{number}": "x" * 100 for number in range(8)}
 """Keys beyond what is packed."""
@@ -40,24 +40,6 @@ class Fill:
 
     def end(self) -> None:
         self._path.unlink()
-
-
-def everything(wire: Wire, tokens: list[int]) -> list[Any]:
-    """Return all there is, but for how much time is left, and the order of keys.
-
-    A key that was removed stands at the end when that is undone.
-    """
-    found: list[Any] = [
-        wire.request("SH_INFO_ALL"),
-        wire.request("SH_EXISTS", tkns=tokens),
-        json.dumps(wire.request("KV_FIND", path="$", rsp="kv"), sort_keys=True),
-    ]
-    for token in tokens:
-        info = wire.request("SH_INFO", tkn=token)
-        info.get("expiry", {}).pop("remaining", None)
-        keys = wire.request("SH_FIND", tkn=token, path="$", rsp="kv")
-        found += [info, json.dumps(keys, sort_keys=True)]
-    return found
 
 
 def write_and_read(wire: Wire, token: int, numbers: Iterator[int], count: int) -> list[int]:
@@ -255,9 +237,7 @@ def test_a_slow_disk_does_not_make_replies_pile_up(
             assert wire.reply() == {"KV_SET_RSP": {"st": 1}}
             for _ in range(100):
                 assert wire.reply()["KV_GET_RSP"]["keys"] == {"large": large}
-        peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())
-        assert peak is not None
-        assert int(peak[1]) < 250_000
+        assert peak_bytes(server.pid) < 250_000 * 1024
 
 
 def test_the_second_server_on_a_folder_is_told_which_process_has_it(
@@ -311,9 +291,7 @@ def test_a_server_is_not_started_where_no_file_can_be_made_and_says_why(
     disk = tmp_path / "disk"
     disk.mkdir()
     options = "size=6m,nr_inodes=5,mode=0700"
-    if refused := run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)):
-        pytest.skip(f"no tmpfs can be mounted here: {refused}")
-    try:
+    with mounted(disk, "-t", "tmpfs", "-o", options, "tmpfs"):
         for number in range(4):
             (disk / str(number)).touch()
             status, said = refused_to_start("--data-dir", str(disk))
@@ -326,5 +304,3 @@ def test_a_server_is_not_started_where_no_file_can_be_made_and_says_why(
         for path in disk.iterdir():
             path.unlink()
         start_server("--data-dir", str(disk)).stop()
-    finally:
-        assert not run("umount", str(disk))

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from ndb_server.storage.files import lock
-from ndb_server.storage.store import LOCK
+from ndb_server.storage.store import LOCK_FILE
 
-from tests.conftest import Server, StartServer
-from tests.durability.test_disk_full import AGAIN, REFUSED, everything
-from tests.e2e.http import get
-from tests.e2e.wire import Wire, opened, until
+from tests.support.http_client import get
+from tests.support.raw_client import Wire, opened
+from tests.support.refused_changes import AGAIN, REFUSED, everything
+from tests.support.server_process import Server, StartServer
+from tests.support.waiting import until
 
 LOST = f"{REFUSED}: the data folder or a file of the store was removed or replaced"
 
@@ -181,13 +182,13 @@ def test_a_folder_that_another_server_has_is_not_written(
     named.symlink_to(tmp_path / "first")
     server = start_server("--data-dir", str(named))
     # From one moment to the next it is a folder that somebody holds.
-    held = lock(other / LOCK)
+    held = lock(other / LOCK_FILE)
     (tmp_path / "next").symlink_to(other)
     (tmp_path / "next").replace(named)
     with opened(server.port) as wire:
         until(lambda: wire.request("KV_SET", keys={"b": 1})["st"] == 202)
         until(lambda: f"{REFUSED}: another process uses the data folder" in server.stderr)
-        assert [path.name for path in other.iterdir()] == [LOCK]
+        assert [path.name for path in other.iterdir()] == [LOCK_FILE]
         os.close(held)
         until(lambda: AGAIN in server.stderr)
         assert wire.request("KV_SET", keys={"b": 1})["st"] == 1

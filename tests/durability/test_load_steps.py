@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import StartServer
-from tests.durability.killing import Forking
-from tests.e2e.wire import Wire, opened
-from tests.server.durable import on_disk
-from tests.support.rounds import MANY
+from tests.support.journaled_engine import on_disk
+from tests.support.killed_servers import Forking
+from tests.support.raw_client import Wire, opened
+from tests.support.rounds import TORTURE
+from tests.support.server_process import StartServer
 
 LARGE = {f"key{number}": "x" * 100 for number in range(8)}
 
@@ -53,7 +53,7 @@ def found(folder: Path) -> object:
 
 
 @pytest.mark.parametrize(
-    "stride", [pytest.param(9, id="few"), pytest.param(1, id="many", marks=MANY)]
+    "stride", [pytest.param(9, id="few"), pytest.param(1, id="many", marks=TORTURE)]
 )
 @pytest.mark.parametrize("command", ["SH_LOAD", "KV_LOAD", "--load"])
 def test_a_server_killed_at_any_step_of_a_load_has_all_of_it_or_nothing(

@@ -17,14 +17,15 @@ from pathlib import Path
 import pytest
 from ndb_protocol.messages import Expiry
 
-from tests.conftest import StartServer
-from tests.durability.files import Disk, calls, compiled
-from tests.durability.traffic import Operation, Writer, Written, message, states
-from tests.e2e.wire import opened, text
-from tests.server.durable import OnDisk, on_disk
-from tests.server.model import Keys, Model, Settings
-from tests.server.model import text as value_text
+from tests.support.file_calls import Disk, calls
+from tests.support.journaled_engine import OnDisk, on_disk
+from tests.support.preloaded_libraries import compiled
+from tests.support.raw_client import opened, text
+from tests.support.recorded_traffic import Operation, Writer, Written, message, states
+from tests.support.reference_model import Keys, Model, Settings
+from tests.support.reference_model import text as value_text
 from tests.support.rounds import rounds
+from tests.support.server_process import StartServer
 
 OPERATIONS = 600
 
@@ -85,7 +86,7 @@ def write_and_note(port: int, written: Written, seed: int, log: Path) -> list[in
                 ends.append(log.stat().st_size)
                 writer.answered(operation)
             if to_come % 96 == 0:
-                # What is in the log is folded, and SQLite's own log is brought into the file.
+                # The log is compacted, and SQLite's own log is brought into the file.
                 assert wire.request("KV_SAVE", name="a")["st"] == 121
     return ends
 

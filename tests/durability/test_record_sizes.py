@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from msgspec import Raw
 from ndb_protocol import NO_TOKEN
-from ndb_server.engine.batch import Changed
+from ndb_server.engine.batch import ChangeSet
 from ndb_server.engine.edits import MapChange
 from ndb_server.storage.log import RECORD_SIZE
 from ndb_server.storage.store import Store
 
-from tests.server.durable import START, Durable, content, on_disk, write
-from tests.server.loads import coming
+from tests.support.engine_loads import pending_load
+from tests.support.journaled_engine import START, Durable, content, on_disk, write
 
 ONE = 100_000
 """Characters of a value."""
@@ -36,14 +36,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def largest(store: Store, table: str) -> int:
-    """Return how large the largest record in a table is, and let it be folded then."""
+    """Return how large the largest record in a table is, and let it be compacted then."""
     found: list[int] = []
 
     def look() -> None:
         select = f"SELECT coalesce(max(length(CAST(changes AS BLOB))), 0) FROM {table}"
         found.extend(*store._database.execute(select))
 
-    store._do(look)
+    store._run_in_thread(look)
     return found[0]
 
 
@@ -55,16 +55,16 @@ def fill(store: Store, *, full: bool) -> None:
         most = pages + FEW_PAGES if full else 2**31 - 2
         store._database.execute(f"PRAGMA max_page_count = {most}").fetchall()
 
-    store._do(limit)
+    store._run_in_thread(limit)
 
 
 @pytest.fixture
-def unfolded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def uncompacted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written stays in the log."""
-    monkeypatch.setattr(store, "_fold_some", lambda *, is_idle: None)
+    monkeypatch.setattr(store, "_compact_some", lambda *, is_idle: None)
 
 
-@pytest.mark.usefixtures("unfolded")
+@pytest.mark.usefixtures("uncompacted")
 @pytest.mark.parametrize("token", [NO_TOKEN, 5])
 def test_a_batch_of_any_size_is_written_as_records_of_a_bounded_size(
     store: Store, token: int, tmp_path: Path
@@ -74,27 +74,27 @@ def test_a_batch_of_any_size_is_written_as_records_of_a_bounded_size(
     rows = [(number, 0, 0, None, Raw(b'{"a":"%s"}' % (b"x" * 300))) for number in range(10, 9000)]
     spread = [(5, 0, 0, None, None)]
     store_batches = [
-        Changed(False, [], [*spread, *rows], {token: MapChange.whole(values | names)}),
-        Changed(False, [], [], {token: MapChange(dict.fromkeys(names), {"last": Raw(b"1")})}),
-        Changed(False, [*range(10, 9000)], [], {}),
+        ChangeSet(False, [], [*spread, *rows], {token: MapChange.replace_all(values | names)}),
+        ChangeSet(False, [], [], {token: MapChange(dict.fromkeys(names), {"last": Raw(b"1")})}),
+        ChangeSet(False, [*range(10, 9000)], [], {}),
     ]
     for batch in store_batches:
         assert write(store, batch) is None
         assert 10_000 < largest(store, "log") <= 2 * RECORD_SIZE
-    store.at_rest(lambda: None)
+    store.run_compacted(lambda: None)
     sessions, keys = content(store)
     assert list(sessions) == [5]
     found = keys if token == NO_TOKEN else sessions[5][2]
     assert found == {key: bytes(value) for key, value in values.items()} | {"last": b"1"}
 
 
-@pytest.mark.usefixtures("unfolded")
+@pytest.mark.usefixtures("uncompacted")
 def test_a_load_of_any_size_is_staged_as_records_of_a_bounded_size(
     store: Store, tmp_path: Path
 ) -> None:
     values = {key: Raw(b'"%s"' % value.encode()) for key, value in MANY.items()}
-    to_load = coming({5: (None, values)}, values)
-    parts = store.stage(1, to_load.stage({}))
+    to_load = pending_load({5: (None, values)}, values)
+    parts = store.stage(1, to_load.prepare_staging({}))
     assert parts > 2 * len(values) * ONE // RECORD_SIZE
     assert largest(store, "loading") <= RECORD_SIZE + ONE
     assert largest(store, "log") == 0
@@ -102,7 +102,7 @@ def test_a_load_of_any_size_is_staged_as_records_of_a_bounded_size(
     durable.engine.load(to_load, START, (1, parts))
     durable.settle(store=store)
     assert largest(store, "log") < 1000
-    store.at_rest(lambda: None)
+    store.run_compacted(lambda: None)
     sessions, keys = content(store)
     assert sessions[5][2] == keys == {key: bytes(value) for key, value in values.items()}
 
@@ -110,11 +110,14 @@ def test_a_load_of_any_size_is_staged_as_records_of_a_bounded_size(
 def test_a_load_that_was_broken_off_takes_no_room_once_the_store_is_opened_again(
     store: Store, tmp_path: Path
 ) -> None:
-    store.stage(1, coming({}, {key: Raw(b'"%s"' % (b"x" * ONE)) for key in MANY}).stage({}))
+    store.stage(
+        1, pending_load({}, {key: Raw(b'"%s"' % (b"x" * ONE)) for key in MANY}).prepare_staging({})
+    )
     copy = tmp_path.with_name(f"{tmp_path.name}-killed")
     assert os.spawnlp(os.P_WAIT, "cp", "cp", "-r", str(tmp_path), str(copy)) == 0
     opened = Store(copy)
-    assert opened._database.execute("SELECT count(*) FROM loading").fetchall() == [(0,)]
+    with opened.transaction() as database:
+        assert database.execute("SELECT count(*) FROM loading").fetchall() == [(0,)]
     assert content(opened) == ({}, {})
     opened.close()
 
@@ -132,12 +135,12 @@ def test_a_removal_that_cannot_be_written_costs_little_afterwards_however_large_
         durable.ask(f"{kind}_RMV", **of, keys=["key7"])
         durable.ask(f"{kind}_SET", **of, keys={"large": "x" * 10 * FEW_PAGES * 4096})
     durable.settle(store=store)
-    assert durable.journal.trouble == "database or disk is full"
+    assert durable.journal.last_error == "database or disk is full"
     # The disk is as full as it was: what fits is written.
     for kind, of in (("SH", {"tkn": token}), ("KV", {})):
         durable.ask(f"{kind}_SET", **of, keys={"small": 1})
     durable.settle(store=store)
-    assert durable.journal.trouble is None
+    assert durable.journal.last_error is None
     fill(store, full=False)
     in_memory = durable.ask("SH_KEYS", tkn=token)["keys"], durable.ask("KV_KEYS")["keys"]
     assert in_memory == ([*(key for key in MANY if key != "key7"), "key7", "small"],) * 2

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from ndb_server.limits import UNLIMITED
-from ndb_server.storage.datasets import KEYS, SESSIONS, Folder, read
+from ndb_server.storage.datasets import KEYS, SESSIONS, DatasetFolder, read_datasets
 
-from tests.conftest import StartServer
-from tests.durability.killing import Forking
-from tests.e2e.wire import Wire, opened
-from tests.server.durable import on_disk, values
+from tests.support.journaled_engine import on_disk, values
+from tests.support.killed_servers import Forking
+from tests.support.raw_client import Wire, opened
+from tests.support.server_process import StartServer
 
 LARGE = {f"key{number}": "x" * 100 for number in range(8)}
 
@@ -42,10 +42,10 @@ def new(wire: Wire, keys: dict[str, str]) -> None:
 
 def content_of(folder: Path, kind: str) -> list[dict[str, bytes]]:
     """Return the keys in the newest dataset."""
-    found = read(Folder(folder), "a", [kind], UNLIMITED)
+    found = read_datasets(DatasetFolder(folder), "a", [kind], UNLIMITED)
     if kind == KEYS:
         return [values(found.keys)]
-    return sorted((values(session.packed) for session in found.sessions.values()), key=len)
+    return sorted((values(session.keys) for session in found.sessions.values()), key=len)
 
 
 @pytest.mark.parametrize(

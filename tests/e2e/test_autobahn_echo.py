@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from websockets.frames import Opcode
 
-from tests.docs.pages import ROOT
-from tests.e2e.wire import BOUND, Wire, close, frame, handshake, opened
+from tests.support.project_sources import ROOT
+from tests.support.raw_client import Wire, close, frame, handshake, opened
+from tests.support.waiting import BOUND
 
 
 @pytest.fixture(params=[(), ("--plain",)], ids=["ours", "plain"])

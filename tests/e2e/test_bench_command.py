@@ -14,13 +14,13 @@ import pytest
 from ndb import SessionClient
 from ndb.bench import OPERATIONS
 
-from tests.conftest import Server
-from tests.docs.pages import ROOT, blocks
+from tests.support.documentation_pages import blocks
+from tests.support.project_sources import ROOT
+from tests.support.server_process import Server
+from tests.support.waiting import BOUND
 
 NDB = (sys.executable, "-m", "ndb")
 SMALL = ("--clients", "3", "--in-flight", "4", "--sessions", "20", "--seconds", "0.3")
-BOUND = 60
-"""The most that a test waits for a program, in seconds."""
 
 FIGURES = {"requests", "throughput", "latencyMs", "errors"}
 

@@ -12,11 +12,9 @@ from threading import Thread
 
 import pytest
 
-from tests.conformance.programs import chromium
-from tests.conftest import StartServer
-
-BOUND = 60
-"""The most that a browser is waited for, in seconds."""
+from tests.support.client_runtimes import chromium
+from tests.support.server_process import StartServer
+from tests.support.waiting import BOUND
 
 PAGE = """<!doctype html><script type="module">
 const tried = (url) => new Promise((resolve) => {

@@ -8,7 +8,7 @@ import pytest
 from ndb import KvClient, ResponseError, Session, SessionClient, Status, UnreadableReply
 from websockets.asyncio.client import connect
 
-from tests.conftest import Server, StartServer
+from tests.support.server_process import Server, StartServer
 
 NO_SESSION = 1
 

@@ -9,7 +9,7 @@ from ndb.client import NdbClient, ResponseError
 from ndb_protocol import Status
 
 from tests.compat import program
-from tests.conftest import Server, StartServer
+from tests.support.server_process import Server, StartServer
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sys
 import pytest
 from ndb import ConnectionLost, ConnectionPolicy, KvClient, RequestTimeout, SessionClient
 
-from tests.conftest import Server, StartServer
+from tests.support.server_process import Server, StartServer
 
 REQUESTS = 1000
 

@@ -29,10 +29,11 @@ from ndb.baseclient import BaseClient
 from ndb.core import Request
 from ndb_protocol import COMMANDS
 
-from tests.client.peers import BOUND, until
-from tests.conftest import Server, StartServer
-from tests.e2e.proxy import Fault, Proxy, Way, proxied
+from tests.support.event_loop_turns import until
 from tests.support.rounds import SEED, rounds
+from tests.support.server_process import Server, StartServer
+from tests.support.tcp_proxy import Fault, Proxy, Way, proxied
+from tests.support.waiting import BOUND
 
 QUICK = ConnectionPolicy(
     request_timeout=BOUND,

@@ -11,16 +11,16 @@ from socket import create_server
 import pytest
 from ndb import ConnectError, KvClient
 
-from tests.client.loops import BOTH_LOOPS, Factory, run
-from tests.conftest import StartServer
-from tests.e2e.wire import BOUND
+from tests.support.certificates import SELF_SIGNED
+from tests.support.event_loops import BOTH_LOOPS, Factory, run
+from tests.support.server_process import StartServer
+from tests.support.waiting import BOUND
 
-CERTIFICATE = str(Path(__file__).parents[1] / "client" / "certificates" / "localhost.pem")
-TLS = (f"--tls-cert={CERTIFICATE}", f"--tls-key={CERTIFICATE}")
+TLS = (f"--tls-cert={SELF_SIGNED}", f"--tls-key={SELF_SIGNED}")
 
 
 def trusting() -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=CERTIFICATE)
+    return ssl.create_default_context(cafile=SELF_SIGNED)
 
 
 def refusal(factory: Factory, client: KvClient) -> str:
@@ -85,8 +85,8 @@ def test_a_server_that_hangs_up_on_tls_is_asked_whether_it_speaks_it(factory: Fa
 
 
 def wanting_certificates() -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=CERTIFICATE)
-    context.load_cert_chain(CERTIFICATE)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=SELF_SIGNED)
+    context.load_cert_chain(SELF_SIGNED)
     context.verify_mode = ssl.CERT_REQUIRED
     return context
 
@@ -102,7 +102,7 @@ def test_the_alert_of_a_server_that_wants_a_certificate_is_told(factory: Factory
 def test_a_client_without_the_certificate_it_needs_is_told_of_it(
     start_server: StartServer, factory: Factory
 ) -> None:
-    port = start_server(*TLS, f"--tls-client-ca={CERTIFICATE}").port
+    port = start_server(*TLS, f"--tls-client-ca={SELF_SIGNED}").port
     context = trusting()
     # Up to 1.2 the server refuses in the TLS handshake, and from 1.3 on behind it.
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):

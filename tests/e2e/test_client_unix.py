@@ -12,9 +12,9 @@ import pytest
 import uvloop
 from ndb import ConnectError, KvClient, SessionClient
 
-from tests.conftest import StartServer
-from tests.e2e.test_server_admission import added
-from tests.e2e.wire import BOUND
+from tests.support.credentials import added
+from tests.support.server_process import StartServer
+from tests.support.waiting import BOUND
 
 
 @pytest.fixture

@@ -8,47 +8,20 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-import trustme
 from ndb_protocol import COMMANDS
 from ndb_protocol.commands import Role
 
-from tests.conftest import Server, StartServer
-from tests.e2e.http import get, labelled, ops_port
-from tests.e2e.wire import BOUND, Wire, close, handshake, opened, text, until
-
-ENDED = (ConnectionError, ssl.SSLError, AssertionError)
-"""What `Wire` raises where the server ends the connection."""
-
-
-class Answer(dict[str, str]):
-    """An HTTP answer: its headers, its status and its body."""
-
-    def __init__(self, status: int, headers: dict[str, str], body: str) -> None:
-        super().__init__(headers)
-        self.status = status
-        self.body = body
-
-
-def answer(port: int, host: str = "127.0.0.1", **headers: str) -> Answer:
-    """Return the answer to an opening handshake with these headers, to its end if it refuses."""
-    with Wire(port, host) as wire:
-        wire.send(handshake(None, **headers))
-        return answered(wire)
-
-
-def answered(wire: Wire) -> Answer:
-    """Return the answer to what was sent, to its end if it refuses."""
-    status, headers = wire.head()
-    body = b""
-    while len(body) < int(headers.get("Content-Length", "0")):
-        body += wire.socket.recv(4096)
-    return Answer(status, headers, body.decode())
+from tests.support.certificates import Authority
+from tests.support.credentials import added, auth, basic
+from tests.support.http_client import get, labelled, ops_port
+from tests.support.opening_handshakes import ENDED, Answer, admitted, answer, encrypted
+from tests.support.raw_client import Wire, close, handshake, opened, text
+from tests.support.server_process import Server, StartServer
+from tests.support.valid_params import PARAMS
+from tests.support.waiting import BOUND, until
 
 
 def refused(server: Server, expected: int, sentence: str, **headers: str) -> Answer:
@@ -60,38 +33,6 @@ def refused(server: Server, expected: int, sentence: str, **headers: str) -> Ans
     line = next(line for line in reversed(server.stderr.splitlines()) if sentence in line)
     assert "INFO ndb_server.transport: handshake refused, from 127.0.0.1 port " in line
     return got
-
-
-def basic(name: str, secret: str) -> str:
-    return "Basic " + base64.b64encode(f"{name}:{secret}".encode()).decode()
-
-
-def auth(*arguments: str) -> str:
-    """Run ``ndb-server auth``; return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ndb_server", "auth", *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=BOUND,
-    )
-    assert done.stderr == ""
-    return done.stdout
-
-
-def added(file: Path, name: str, *roles: str) -> str:
-    """Add an entry to a file of credentials; return its secret."""
-    options = [f"--role={role}" for role in roles]
-    return auth("add", name, *options, "--auth-file", str(file)).split()[-1]
-
-
-@contextmanager
-def admitted(port: int | Path, secret: str) -> Iterator[Wire]:
-    """Yield an open connection of whoever has `secret`."""
-    with Wire(port) as wire:
-        wire.send(handshake(Authorization=f"Bearer {secret}"))
-        assert wire.head()[0] == 101
-        yield wire
 
 
 # Browsers
@@ -267,20 +208,6 @@ def test_what_is_sent_behind_the_handshake_is_answered(
 
 # Roles
 
-PARAMS: dict[str, dict[str, Any]] = {
-    "SH_EXISTS": {"tkns": []},
-    "SH_SAVE": {"name": "x"},
-    "SH_LOAD": {"name": "x"},
-    "KV_SAVE": {"name": "x"},
-    "KV_LOAD": {"name": "x"},
-    **{f"{prefix}_{name}": {"keys": {}} for prefix in ("SH", "KV") for name in ("SET", "ADD")},
-    **{f"{prefix}_CLEAR_SET": {"keys": {}} for prefix in ("SH", "KV")},
-    **{f"{prefix}_{name}": {"keys": []} for prefix in ("SH", "KV") for name in ("GET", "CONTAINS")},
-    **{f"{prefix}_RMV": {"keys": ["a"]} for prefix in ("SH", "KV")},
-    **{f"{prefix}_FIND": {"path": "$", "rsp": "keys"} for prefix in ("SH", "KV")},
-    **{f"{prefix}_UPDATE": {"key": "a", "path": "$", "value": 1} for prefix in ("SH", "KV")},
-    **{f"{prefix}_ARR_APPEND": {"key": "a", "items": []} for prefix in ("SH", "KV")},
-}
 
 ADMIN = {
     "SH_END_ALL", "SH_INFO_ALL", "SH_SAVE", "SH_LOAD", "KV_SAVE", "KV_LOAD", "KV_CLEAR",
@@ -364,40 +291,9 @@ def test_a_file_that_cannot_be_read_again_leaves_those_in_who_were(
 # TLS
 
 
-class Authority(trustme.CA):
-    """Signs certificates, and has clients that trust it."""
-
-    def files(self, folder: Path, name: str) -> list[str]:
-        """Write a certificate for `name`; return the options that let a server use it."""
-        issued = self.issue_cert(name, common_name=name)
-        chain, key = folder / f"{name}.pem", folder / f"{name}.key"
-        chain.unlink(missing_ok=True)
-        for part in issued.cert_chain_pems:
-            part.write_to_path(chain, append=True)
-        issued.private_key_pem.write_to_path(key)
-        return ["--tls-cert", str(chain), "--tls-key", str(key)]
-
-    def client(self, name: str | None = None) -> ssl.SSLContext:
-        """Return what a client connects with, one with a certificate if it has a `name`."""
-        context = ssl.create_default_context()
-        self.configure_trust(context)
-        if name is not None:
-            self.issue_cert(name).configure_cert(context)
-        return context
-
-
 @pytest.fixture(scope="module")
 def authority() -> Authority:
     return Authority()
-
-
-@contextmanager
-def encrypted(port: int, context: ssl.SSLContext) -> Iterator[Wire]:
-    """Yield an open WebSocket connection over TLS."""
-    with Wire(port) as wire:
-        wire.socket = context.wrap_socket(wire.socket, server_hostname="localhost")
-        wire.upgrade()
-        yield wire
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])

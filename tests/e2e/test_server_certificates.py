@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Server, StartServer
-from tests.e2e.http import get, labelled, ops_port
-from tests.e2e.test_server_admission import Authority
-from tests.e2e.wire import until
+from tests.support.certificates import Authority
+from tests.support.http_client import get, labelled, ops_port
+from tests.support.server_process import Server, StartServer
+from tests.support.waiting import until
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 METRIC = "ndb_certificate_expiration_timestamp_seconds"

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from websockets.frames import Opcode
 
-from tests.conftest import Server, StartServer
-from tests.e2e.wire import BOUND, Wire, close, frame, opened, text, until
+from tests.support.raw_client import Wire, close, frame, opened, text
+from tests.support.server_process import Server, StartServer
+from tests.support.waiting import BOUND, until
 
 LARGE = "x" * 4_000_000
 SAVE = text({"KV_SAVE": {"name": "a"}})

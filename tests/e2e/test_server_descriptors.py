@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Server, StartServer
-from tests.e2e.http import ops_port, scrape
-from tests.e2e.test_server_admission import added
-from tests.e2e.wire import Wire, handshake, opened, until
+from tests.support.credentials import added
+from tests.support.http_client import ops_port, scrape
+from tests.support.raw_client import Wire, handshake, opened
+from tests.support.server_process import Server, StartServer
+from tests.support.waiting import until
 
 MOST = 100
 """How many descriptors the servers here may have."""

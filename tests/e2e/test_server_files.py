@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import shutil
 import stat
 import subprocess
 import sys
@@ -11,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import StartServer
-from tests.e2e.wire import BOUND, opened
+from tests.support.programs import installed
+from tests.support.raw_client import opened
+from tests.support.server_process import StartServer
+from tests.support.waiting import BOUND
 
 LARGE = {f"key{number}": "x" * 500 for number in range(8)}
 
@@ -81,7 +82,7 @@ def test_no_file_is_made_outside_the_data_folder(start_server: StartServer, tmp_
     """With a read-only root there is no folder for temporary files."""
     folder, traced = tmp_path / "data", tmp_path / "opened"
     through = (
-        "strace",
+        installed("strace"),
         "-D",
         "-f",
         "-qq",
@@ -90,8 +91,6 @@ def test_no_file_is_made_outside_the_data_folder(start_server: StartServer, tmp_
         "-e",
         "trace=open,openat,creat,mkdir",
     )
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed; on Debian: apt-get install strace")
     if subprocess.run([*through, "true"], capture_output=True, check=False).returncode:
         pytest.skip("strace can't trace here")
     server = start_server("--data-dir", str(folder), through=through)

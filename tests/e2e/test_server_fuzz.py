@@ -10,9 +10,11 @@ from ndb_protocol import COMMANDS, Status
 from ndb_protocol.vectors import Exchange, load_vectors
 from websockets.frames import Close, Opcode
 
-from tests.conftest import Server, StartServer
-from tests.e2e.wire import BOUND, Frames, frame, handshake, opened, resident_bytes, text
+from tests.support.process_memory import resident_bytes
+from tests.support.raw_client import Frames, frame, handshake, opened, text
 from tests.support.rounds import SEED, rounds
+from tests.support.server_process import Server, StartServer
+from tests.support.waiting import BOUND
 
 BATCH = 500
 

@@ -14,11 +14,15 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.conftest import Server, StartServer
-from tests.e2e.http import get, ops_port
-from tests.e2e.test_server_admission import Authority, added, admitted, answer
-from tests.e2e.test_server_operation import activated
-from tests.e2e.wire import BOUND, Wire, handshake, needs_ipv6, opened
+from tests.support.certificates import Authority
+from tests.support.credentials import added
+from tests.support.http_client import get, ops_port
+from tests.support.ipv6 import needs_ipv6
+from tests.support.opening_handshakes import admitted, answer
+from tests.support.raw_client import Wire, handshake, opened
+from tests.support.server_process import Server, StartServer
+from tests.support.socket_activation import activated
+from tests.support.waiting import BOUND
 
 LOOPS = ["uvloop", "asyncio"]
 

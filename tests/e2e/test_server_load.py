@@ -7,8 +7,10 @@ from contextlib import suppress
 
 import pytest
 
-from tests.conftest import Server, StartServer
-from tests.e2e.wire import BOUND, Wire, all_opened, close, handshake, opened, resident_bytes, text
+from tests.support.process_memory import resident_bytes
+from tests.support.raw_client import Wire, all_opened, close, handshake, opened, text
+from tests.support.server_process import Server, StartServer
+from tests.support.waiting import BOUND
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import StartServer
-from tests.e2e.wire import Wire, opened, resident_bytes, text
+from tests.support.process_memory import resident_bytes
+from tests.support.raw_client import Wire, opened, text
+from tests.support.server_process import StartServer
 
 LIMIT = 16 * 2**20
 TOLERANCE = 0.3

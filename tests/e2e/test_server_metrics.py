@@ -15,10 +15,11 @@ from ndb_protocol import COMMANDS
 from ndb_server.engine.size_estimate import KEY_BYTES, SESSION_BYTES
 from websockets.frames import Opcode
 
-from tests.conftest import Server, StartServer
-from tests.durability.conftest import faults
-from tests.e2e.http import Samples, get, labelled, ops_port, scrape
-from tests.e2e.wire import Wire, close, frame, handshake, text, until
+from tests.support.http_client import Samples, get, labelled, ops_port, scrape
+from tests.support.raw_client import Wire, close, frame, handshake, text
+from tests.support.server_process import Server, StartServer
+from tests.support.system_call_faults import faults
+from tests.support.waiting import until
 
 
 @dataclass

@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server, StartServer
-from tests.e2e.http import get, ops_port, scrape
-from tests.e2e.wire import BOUND, Wire, close, handshake, opened, text, until
-from tests.server.filled import fill
+from tests.support.data_folders import fill
+from tests.support.http_client import get, ops_port, scrape
+from tests.support.raw_client import Wire, close, handshake, opened, text
+from tests.support.server_process import Server, StartServer
+from tests.support.socket_activation import activated, listening
+from tests.support.waiting import BOUND, until
 
 GOING_AWAY = (1001, "server is shutting down")
 
@@ -575,24 +577,6 @@ def test_a_manager_that_cannot_be_told_is_no_reason_to_stop(
 ) -> None:
     server = start_server(env={"NOTIFY_SOCKET": str(tmp_path / "nobody")})
     assert get(server.port, "/readyz")[0] == 200
-
-
-def activated(sockets: list[socket.socket], names: str = "") -> dict[str, Any]:
-    """Return how to start a server to which a manager passes these sockets, from 3 on."""
-    passed = [one.fileno() for one in sockets]
-    # Further up first, so that none is in the place where one of them is to be.
-    moves = [f"{number + 20}<&{fd}" for number, fd in enumerate(passed)]
-    moves += [f"{number + 3}<&{number + 20}" for number in range(len(passed))]
-    script = f'export LISTEN_PID=$$; exec {" ".join(moves)}; exec "$@"'
-    return {
-        "through": ["bash", "-c", script, "bash"],
-        "pass_fds": passed,
-        "env": {"LISTEN_FDS": str(len(passed))} | ({"LISTEN_FDNAMES": names} if names else {}),
-    }
-
-
-def listening() -> socket.socket:
-    return socket.create_server(("127.0.0.1", 0))
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])

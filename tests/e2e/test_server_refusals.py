@@ -9,19 +9,13 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.conftest import Server, StartServer
-from tests.e2e.http import get, labelled, ops_port
-from tests.e2e.test_server_admission import (
-    ENDED,
-    Answer,
-    Authority,
-    added,
-    admitted,
-    answered,
-    basic,
-    encrypted,
-)
-from tests.e2e.wire import Wire, handshake, opened, until
+from tests.support.certificates import Authority
+from tests.support.credentials import added, basic
+from tests.support.http_client import get, labelled, ops_port
+from tests.support.opening_handshakes import ENDED, Answer, admitted, answered, encrypted
+from tests.support.raw_client import Wire, handshake, opened
+from tests.support.server_process import Server, StartServer
+from tests.support.waiting import until
 
 
 def counted(port: int, **headers: str) -> dict[str, float]:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from ndb_server.storage.files import lock
-from ndb_server.storage.store import LOCK
+from ndb_server.storage.store import LOCK_FILE
 
-from tests.conftest import Server, StartServer
-from tests.e2e.wire import BOUND, Wire, handshake, opened, text
+from tests.support.raw_client import Wire, handshake, opened, text
+from tests.support.server_process import Server, StartServer
+from tests.support.waiting import BOUND
 
 LOOPS = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 
@@ -86,7 +87,7 @@ def test_a_server_that_cannot_start_its_threads_says_so(
     assert done.stdout == ""
     [line] = done.stderr.splitlines()
     assert line.startswith("ndb-server: cannot start a thread: allow the process more threads")
-    os.close(lock(tmp_path / LOCK))
+    os.close(lock(tmp_path / LOCK_FILE))
 
 
 @needs_large_stacks
@@ -227,7 +228,7 @@ def test_a_start_that_there_is_no_memory_for_says_so_and_not_that_files_are_dama
 FAILING = """
 import asyncio, gc, sys
 from pathlib import Path
-from ndb_server.engine.batch import Changed
+from ndb_server.engine.batch import ChangeSet
 from ndb_server.server.server import Options, serve
 from ndb_server.storage.store import Store
 
@@ -236,7 +237,7 @@ def fail_to_tell(url):
 
 def break_the_store(url):
     [store] = [one for one in gc.get_objects() if isinstance(one, Store)]
-    store.write(Changed(False, [], [object()], {}), lambda _: None)
+    store.write(ChangeSet(False, [], [object()], {}), lambda _: None)
 
 asyncio.run(serve(Options(port=0, data_dir=Path(sys.argv[1])), globals()[sys.argv[2]]))
 """
@@ -252,7 +253,7 @@ def test_a_server_that_fails_ends_and_lets_go_of_its_folder(
     script = FAILING.replace("asyncio.run", "gc.freeze = lambda: None\nasyncio.run")
     done = run("-c", script, str(tmp_path), way, status=1)
     assert error in done.stderr.splitlines()[-1]
-    os.close(lock(tmp_path / LOCK))
+    os.close(lock(tmp_path / LOCK_FILE))
 
 
 def test_a_signal_ends_a_server_that_fails_at_its_start(tmp_path: Path) -> None:
@@ -261,18 +262,18 @@ def test_a_signal_ends_a_server_that_fails_at_its_start(tmp_path: Path) -> None:
     script = FAILING.replace("raise AttributeError", told)
     done = run("-c", "import os\n" + script, str(tmp_path), "fail_to_tell", status=1)
     assert "ValueError" in done.stderr
-    os.close(lock(tmp_path / LOCK))
+    os.close(lock(tmp_path / LOCK_FILE))
 
 
 PROGRAM = """
 import gc, sys
 from ndb_server.cli import main as cli
-from ndb_server.engine.batch import Changed
+from ndb_server.engine.batch import ChangeSet
 from ndb_server.storage.store import Store
 
 def break_the_store():
     [store] = [one for one in gc.get_objects() if isinstance(one, Store)]
-    store.write(Changed(False, [], [object()], {}), lambda _: None)
+    store.write(ChangeSet(False, [], [object()], {}), lambda _: None)
 
 def fail():
     raise LookupError

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from websockets.frames import Opcode
 
-from tests.conftest import StartServer
-from tests.e2e.test_server_admission import added
-from tests.e2e.wire import BOUND, Wire, close, frame, handshake, text
+from tests.support.credentials import added
+from tests.support.raw_client import Wire, close, frame, handshake, text
+from tests.support.server_process import StartServer
+from tests.support.waiting import BOUND
 
 MARK = "5ecre7"
 

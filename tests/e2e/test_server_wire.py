@@ -6,9 +6,10 @@ import ssl
 import pytest
 from websockets.frames import Opcode
 
-from tests.conftest import Server
-from tests.e2e.exchanges import ANSWERED, BROKEN, COUNT, COUNTED
-from tests.e2e.wire import BOUND, Wire, close, frame, handshake, header, opened, text, until
+from tests.support.raw_client import Wire, close, frame, handshake, header, opened, text
+from tests.support.server_process import Server
+from tests.support.waiting import BOUND, until
+from tests.support.websocket_exchanges import ANSWERED, BROKEN, COUNT, COUNTED
 
 LIMIT = 4 * 2**20
 REASON = f"frame with {LIMIT + 1} bytes exceeds limit of {LIMIT} bytes"

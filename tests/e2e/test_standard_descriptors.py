@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from ndb_server.storage.files import lock
-from ndb_server.storage.store import LOCK
+from ndb_server.storage.store import LOCK_FILE
 
-from tests.conftest import StartServer
-from tests.e2e.wire import BOUND, opened, until
+from tests.support.raw_client import opened
+from tests.support.server_process import StartServer
+from tests.support.waiting import BOUND, until
 
 COMBINATIONS = list(chain.from_iterable(combinations((0, 1, 2), count) for count in range(4)))
 
@@ -68,7 +69,7 @@ def test_a_server_without_standard_descriptors_starts_serves_and_stops(
         for missing, process in servers.items():
             assert process.wait(BOUND) == 0
             folder = tmp_path / "-".join(["without", *map(str, missing)])
-            os.close(lock(folder / LOCK))
+            os.close(lock(folder / LOCK_FILE))
             assert process.stdout is not None
             printed = process.stdout.read()
             assert printed.startswith(b"ws://") is (1 not in missing)

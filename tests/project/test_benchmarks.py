@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.project_sources import ROOT
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 import ast
 import re
 
-from tests.docs.pages import PAGES
-from tests.project.sources import ROOT
+from tests.support.documentation_pages import PAGES
+from tests.support.project_sources import ROOT
 
 NOX_CALL = re.compile(r"nox\"? -s ((?:[a-z0-9.-]+ ?)+)")
 

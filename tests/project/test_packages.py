@@ -6,7 +6,7 @@ from itertools import chain
 
 import pytest
 
-from tests.project.sources import PACKAGES, ROOT, imports, metadata, source_folder
+from tests.support.project_sources import PACKAGES, ROOT, imports, metadata, source_folder
 
 IMPORTED_AS = {"google_re2": "re2"}
 """Packages that are not named as what provides them."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ndb_server.cli.main import app
 
-from tests.project.sources import ROOT
+from tests.support.project_sources import ROOT
 
 PACKAGING = ROOT / "packaging"
 OPTIONS = {name for argument in app.assemble_argument_collection() for name in argument.names}

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.project.sources import ROOT
+from tests.support.project_sources import ROOT
 
 SKIPPING = {
     "test_in_a_test.py": "def test_it():\n    pytest.skip('there is no strace')",

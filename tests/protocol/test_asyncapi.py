@@ -8,8 +8,8 @@ from jsonschema import Draft7Validator
 from ndb_protocol import COMMANDS, Status
 from ndb_protocol.asyncapi import asyncapi
 
-from .schemas import DEFINITIONS, is_valid, parse, with_ecma_patterns
-from .test_schema import SENT, parts, refusal
+from tests.support.schema_validators import DEFINITIONS, is_valid, parse, parts, with_ecma_patterns
+from tests.support.vector_messages import SENT, refusal
 
 META_SCHEMA = Path(__file__).parent / "asyncapi" / "3.0.0.json"
 DOCUMENT = asyncapi()

@@ -22,7 +22,7 @@ from ndb_protocol import messages as m
 from ndb_protocol import requests as codec
 from ndb_protocol.vectors import Exchange, load_vectors
 
-from .messages import plain_params, requests
+from tests.support.message_strategies import plain_params, requests
 
 SENT = sorted({step.send for v in load_vectors() for step in v.steps if isinstance(step, Exchange)})
 

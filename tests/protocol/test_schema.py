@@ -1,10 +1,7 @@
 """The JSON Schemas say of every message what the codec says."""
 
 import json
-import re
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
 
 import pytest
 import regress
@@ -15,77 +12,18 @@ from ndb_protocol import (
     COMMANDS,
     NO_TOKEN,
     TOKEN_MAX,
-    RequestError,
     Status,
-    decode_request,
     parse_token,
 )
 from ndb_protocol.schema import json_schema
-from ndb_protocol.vectors import Exchange, load_vectors
 
-from .messages import requests
-from .schemas import DEFINITIONS, is_valid, parse, validator
-
-
-@runtime_checkable
-class HasToken(Protocol):
-    tkn: int
-
-
-SAMPLES = {
-    "any:string": '"text"',
-    "any:uint": "0",
-    "any:boolean": "true",
-    "any:array": '["text"]',
-    "any:object": '{"messageSize":1,"writeTimeout":0.5}',
-}
-
-
-def filled(text: str) -> str:
-    """Return a message of a vector with something for each placeholder."""
-
-    def sample(found: re.Match[str]) -> str:
-        name = found[1]
-        if name.startswith("tkn"):
-            return "18446744073709551615"
-        return '"a sentence"' if name.startswith("naming:") else SAMPLES[name]
-
-    return re.sub(r"\{\{((?:tkn|any:|naming:)\w+)\}\}", sample, text)
-
-
-EXCHANGES = [
-    step for vector in load_vectors() for step in vector.steps if isinstance(step, Exchange)
-]
-# Many vectors begin alike.
-SENT = sorted({filled(exchange.send) for exchange in EXCHANGES})
-EXPECTED = sorted({filled(exchange.expect) for exchange in EXCHANGES})
-
-
-def refusal(message: str) -> Status | None:
-    """Return the status by which the codec refuses a request, if it does.
-
-    A token that is none goes through the codec, and is refused behind it.
-    """
-    try:
-        _, params = decode_request(message.encode())
-    except RequestError as error:
-        return error.status
-    if isinstance(params, HasToken) and parse_token(params.tkn) == NO_TOKEN:
-        return Status.SESSION_NOT_EXIST
-    return None
+from tests.support.message_strategies import requests
+from tests.support.schema_validators import DEFINITIONS, is_valid, parse, parts, validator
+from tests.support.vector_messages import EXPECTED, SENT, refusal
 
 
 def test_the_schema_is_one_by_its_own_dialect() -> None:
     Draft202012Validator.check_schema(json_schema())
-
-
-def parts(schema: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(schema, dict):
-        yield schema
-        schema = list(schema.values())
-    if isinstance(schema, list):
-        for part in schema:
-            yield from parts(part)
 
 
 def test_every_reference_leads_somewhere_and_every_definition_is_used() -> None:

@@ -11,17 +11,10 @@ from ndb_protocol.conformance.conversation import Conversation, Mismatch, compac
 from ndb_protocol.messages import EXPIRY, KEY_NAMES, KEY_VALUES, TOKEN, VALUE, Rule, rules_of
 from ndb_protocol.vectors import Advance, Exchange, Vector, load_vectors
 
+from tests.support.vector_messages import NOT_BY_TEXT
+
 VECTORS = load_vectors()
 
-NOT_BY_TEXT = {
-    Status.OP_CODE_INVALID,
-    Status.SESSION_NEW_FAIL,
-    Status.SAVE_ERROR,
-    Status.LIMIT_EXCEEDED,
-    Status.NOT_DURABLE,
-    Status.UNKNOWN,
-}
-"""Statuses that no text message provokes of every server; the README names them."""
 
 OF_NO_COMMAND = {Status.JSON_INVALID, Status.COMMAND_SYNTAX, Status.COMMAND_NOT_EXIST}
 """Statuses of messages that name no command there is."""

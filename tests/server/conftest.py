@@ -13,7 +13,7 @@ def pytest_asyncio_loop_factories(
     """Run the tests of connections on both loops; but uvloop's clock can't stand still."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
     asked = item.path.stem in (
-        "test_accepting", "test_stopping", "test_transport", "test_transport_held"
+        "test_acceptor", "test_connection", "test_connection_held", "test_server_stopping"
     )  # fmt: skip
     if asked and "clock" not in getattr(item, "fixturenames", ()):
         loops["uvloop"] = uvloop.new_event_loop

@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.e2e.http import ops_port, scrape
-from tests.e2e.wire import resident_bytes
+from tests.support.http_client import ops_port, scrape
+from tests.support.process_memory import resident_bytes
 
 from .load import CLIENTS, Load
 

@@ -8,7 +8,7 @@ from ndb import ResponseError, Status
 from ndb.kvclient import KvClient
 from ndb.sessionclient import SessionClient
 
-from tests.e2e.wire import handshake, text
+from tests.support.raw_client import handshake, text
 
 CLIENTS = 16
 SESSIONS = 50

@@ -10,7 +10,7 @@ SEED = os.environ.get("TORTURE_SEED", "1")
 _TIMES = int(os.environ.get("TORTURE", "1"))
 """How many times as much is tried in ``nox -s torture``."""
 
-MANY = [pytest.mark.torture, pytest.mark.timeout(900 * _TIMES)]
+TORTURE = [pytest.mark.torture, pytest.mark.timeout(900 * _TIMES)]
 """The marks of what takes long. What is marked so also has a short form, which always runs."""
 
 
@@ -18,5 +18,5 @@ def rounds(few: int, many: int) -> pytest.MarkDecorator:
     """Run a test twice, with another argument `rounds`: `few` always, `many` in torture only."""
     return pytest.mark.parametrize(
         "rounds",
-        [pytest.param(few, id="few"), pytest.param(many * _TIMES, id="many", marks=MANY)],
+        [pytest.param(few, id="few"), pytest.param(many * _TIMES, id="many", marks=TORTURE)],
     )

@@ -15,16 +15,16 @@ from ndb_protocol.commands import Role
 from websockets.headers import build_www_authenticate_basic
 from websockets.http11 import Request
 
+from ..addresses import client_key
+from ..http.responses import Refusal
+from ..interfaces import Respond
 from ..limits import CONNECTIONS_BEYOND, Limits
-from ..websocket.connection import Respond
 from .credentials import Credentials, Entry
 from .request_checks import (
-    Refusal,
     check_host,
     check_origin,
-    client_key,
     forwarded_for,
-    offered,
+    sent_credentials,
 )
 
 logger = logging.getLogger("ndb_server.admission")
@@ -45,40 +45,40 @@ class Policy:
     Attributes:
         origins: the origins whose pages may connect.
         hosts: the names of this server; None for any.
-        proxied: whether all connections come through a proxy that sends the client's address.
+        behind_proxy: whether all connections come through a proxy that sends the client's address.
     """
 
     origins: frozenset[str] = frozenset()
     hosts: frozenset[str] | None = frozenset()
-    proxied: bool = False
+    behind_proxy: bool = False
 
 
-class Crowd:
+class ConnectionCounts:
     """Counts the open connections.
 
     Attributes:
         count: the number of all connections.
-        present: the number of connections of each client.
+        by_client: the number of connections of each client.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.present: Counter[str] = Counter()
+        self.by_client: Counter[str] = Counter()
 
-    def enter(self, client: str) -> None:
+    def add(self, client: str) -> None:
         """Count one more."""
         self.count += 1
-        self.present[client] += 1
+        self.by_client[client] += 1
 
-    def exit(self, client: str) -> None:
+    def remove(self, client: str) -> None:
         """Count one less."""
         self.count -= 1
-        self.present[client] -= 1
-        if not self.present[client]:
-            del self.present[client]
+        self.by_client[client] -= 1
+        if not self.by_client[client]:
+            del self.by_client[client]
 
 
-class Door:
+class AdmissionControl:
     """Decides which connections are accepted.
 
     Args:
@@ -107,62 +107,64 @@ class Door:
         self.credentials = credentials
         self.refused: Counter[str] = Counter()
         self.reached: Counter[str] = Counter()
-        self.clients = Crowd()
+        self.clients = ConnectionCounts()
         # However many clients there are, operators are told so.
-        self.operators = Crowd()
-        self._unnamed = False
+        self.operators = ConnectionCounts()
+        self._warned = False
 
-    def warn_of_unnamed(self) -> None:
+    def warn_without_forwarded_for(self) -> None:
         """Warn, once, that the proxy says of a client not who it is."""
-        if not self._unnamed:
-            self._unnamed = True
+        if not self._warned:
+            self._warned = True
             logger.warning(
                 "the proxy does not send the client's address, so all its clients count as one: "
                 "configure it to set X-Forwarded-For"
             )
 
-    def arrive(self, address: str) -> "Visit | None":
+    def admit_client(self, address: str) -> "ConnectionAdmission | None":
         """Let a connection from `address` ask; None if there are far too many."""
-        return Visit.begin(self, self.clients, client_key(address))
+        return ConnectionAdmission.begin(self, self.clients, client_key(address))
 
-    def arrive_as_operator(self, address: str) -> "Visit | None":
+    def admit_operator(self, address: str) -> "ConnectionAdmission | None":
         """Do the same on a port for operators."""
-        return Visit.begin(self, self.operators, client_key(address))
+        return ConnectionAdmission.begin(self, self.operators, client_key(address))
 
 
-class Visit:
+class ConnectionAdmission:
     """One connection, from its beginning to its end.
 
     Attributes:
         entry: whose credentials it came with, if there are any.
     """
 
-    def __init__(self, door: Door, crowd: Crowd, client: str) -> None:
-        self._door = door
-        self._crowd = crowd
+    def __init__(self, control: AdmissionControl, counts: ConnectionCounts, client: str) -> None:
+        self._control = control
+        self._counts = counts
         self._client = client
         self.entry: Entry | None = None
-        self._named = False
-        self._gone = asyncio.get_running_loop().create_future()
-        crowd.enter(client)
+        self._is_forwarded = False
+        self._ended = asyncio.get_running_loop().create_future()
+        counts.add(client)
 
     @classmethod
-    def begin(cls, door: Door, crowd: Crowd, client: str) -> "Visit | None":
+    def begin(
+        cls, control: AdmissionControl, counts: ConnectionCounts, client: str
+    ) -> "ConnectionAdmission | None":
         """Return a new one; None if there are so many that no more are even answered."""
-        limits = door.limits
+        limits = control.limits
         # Those beyond a limit are told so, unless they come in crowds.
-        if _beyond(crowd.count, limits.connections) > CONNECTIONS_BEYOND or (
-            not door.policy.proxied
-            and _beyond(crowd.present[client], limits.connections_per_address) > 64
+        if _excess(counts.count, limits.connections) > CONNECTIONS_BEYOND or (
+            not control.policy.behind_proxy
+            and _excess(counts.by_client[client], limits.connections_per_address) > 64
         ):
-            door.refused["flood"] += 1
+            control.refused["flood"] += 1
             return None
-        return cls(door, crowd, client)
+        return cls(control, counts, client)
 
     def leave(self) -> None:
         """End."""
-        self._gone.set_result(None)
-        self._crowd.exit(self._client)
+        self._ended.set_result(None)
+        self._counts.remove(self._client)
 
     def forwarded_for(self, request: Request) -> str | None:
         """Count the connection as one of the client that the proxy names; return its address.
@@ -170,59 +172,59 @@ class Visit:
         Returns:
             None where there is no proxy, or none that says it.
         """
-        address = forwarded_for(request) if self._door.policy.proxied else None
-        self._named = address is not None
+        address = forwarded_for(request) if self._control.policy.behind_proxy else None
+        self._is_forwarded = address is not None
         if address is not None:
-            self._crowd.exit(self._client)
+            self._counts.remove(self._client)
             self._client = client_key(address)
-            self._crowd.enter(self._client)
+            self._counts.add(self._client)
         return address
 
     def admit(self, request: Request) -> Decision:
         """Decide on an opening handshake that is one."""
-        door = self._door
-        if door.policy.proxied and not self._named:
-            door.warn_of_unnamed()
+        control = self._control
+        if control.policy.behind_proxy and not self._is_forwarded:
+            control.warn_without_forwarded_for()
         refusal = (
             self._check_number()
-            or check_host(request, door.policy.hosts)
-            or check_origin(request, door.policy.origins)
+            or check_host(request, control.policy.hosts)
+            or check_origin(request, control.policy.origins)
         )
         if refusal is not None:
             return refusal
         found = self.identify(request)
         if isinstance(found, Refusal):
             return found
-        return door.respond_for(found, self._client, self._gone)
+        return control.respond_for(found, self._client, self._ended)
 
     def check(self, request: Request) -> Refusal | None:
         """Refuse a request of plain HTTP for a host that is none of the server's."""
-        return check_host(request, self._door.policy.hosts)
+        return check_host(request, self._control.policy.hosts)
 
     def identify(self, request: Request) -> Identity:
         """Return the roles of who makes a request; refuse wrong credentials."""
-        credentials = self._door.credentials
+        credentials = self._control.credentials
         if credentials is None:
             return EVERY_ROLE
-        offer = offered(request)
-        if offer is None:
+        sent = sent_credentials(request)
+        if sent is None:
             return _unauthorized("no_credentials", "this server requires credentials")
-        self.entry = credentials.verify(offer)
+        self.entry = credentials.verify(sent)
         if self.entry is None:
             return _unauthorized("credentials", "the credentials are wrong")
         return frozenset(self.entry.roles)
 
     def _check_number(self) -> Refusal | None:
-        door = self._door
-        if _beyond(self._crowd.count, door.limits.connections) > 0:
+        control = self._control
+        if _excess(self._counts.count, control.limits.connections) > 0:
             return Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "connections",
-                f"there are {door.limits.connections} connections already, and no more are "
+                f"there are {control.limits.connections} connections already, and no more are "
                 "allowed; try again later",
             )
-        number = door.limits.connections_per_address
-        if _beyond(self._crowd.present[self._client], number) > 0:
+        number = control.limits.connections_per_address
+        if _excess(self._counts.by_client[self._client], number) > 0:
             return Refusal(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "connections_per_address",
@@ -233,20 +235,20 @@ class Visit:
 
     def refused(self, reason: str) -> None:
         """Count that the client was refused."""
-        self._door.refused[reason] += 1
+        self._control.refused[reason] += 1
 
     def reached(self, limit: str) -> None:
         """Count that the client came to a limit."""
-        self._door.reached[limit] += 1
+        self._control.reached[limit] += 1
 
     @property
     def withdrawn(self) -> bool:
         """Whether its credentials are none any more."""
-        credentials = self._door.credentials
+        credentials = self._control.credentials
         return self.entry is not None and credentials is not None and self.entry not in credentials
 
 
-def _beyond(count: int, limit: int) -> int:
+def _excess(count: int, limit: int) -> int:
     return count - limit if limit else 0
 
 

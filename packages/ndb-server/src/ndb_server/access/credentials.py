@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 from ndb_protocol.commands import Role
 
-from .request_checks import Offer
+from .request_checks import SentCredentials
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -71,16 +71,16 @@ class Credentials:
     def __contains__(self, entry: Entry) -> bool:
         return self._by_name.get(entry.name) == entry
 
-    def verify(self, offer: Offer) -> Entry | None:
-        """Return whose `offer` is; None if nobody's.
+    def verify(self, sent: SentCredentials) -> Entry | None:
+        """Return whose `sent` is; None if nobody's.
 
         Digests are compared in a time that doesn't depend on where they differ.
         """
-        if offer.name is None:
-            entry = self._by_key.get(offer.secret.partition(".")[0])
+        if sent.name is None:
+            entry = self._by_key.get(sent.secret.partition(".")[0])
         else:
-            entry = self._by_name.get(offer.name)
-        digest = digest_of(offer.secret)
+            entry = self._by_name.get(sent.name)
+        digest = digest_of(sent.secret)
         if entry is None or not hmac.compare_digest(entry.sha256, digest):
             return None
         return entry

@@ -2,18 +2,18 @@
 
 from collections import OrderedDict
 
-REMEMBERED = 10_000
+MAX_CLIENTS = 10_000
 """How many clients are remembered; then the one is forgotten that was quiet the longest."""
 
 
 def _remember(times: OrderedDict[str, float], client: str, time: float) -> None:
     times[client] = time
     times.move_to_end(client)
-    if len(times) > REMEMBERED:
+    if len(times) > MAX_CLIENTS:
         times.popitem(last=False)
 
 
-class Reminder:
+class LogThrottle:
     """Something that is said of a client once in a while, however often there is cause to.
 
     Args:
@@ -22,18 +22,18 @@ class Reminder:
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
-        self._said_at: OrderedDict[str, float] = OrderedDict()
+        self._logged_at: OrderedDict[str, float] = OrderedDict()
 
     def is_due(self, client: str, now: float) -> bool:
         """Tell whether to say it now, which is taken to be done then."""
-        said_at = self._said_at.get(client)
-        if said_at is not None and now - said_at < self._interval:
+        logged_at = self._logged_at.get(client)
+        if logged_at is not None and now - logged_at < self._interval:
             return False
-        _remember(self._said_at, client, now)
+        _remember(self._logged_at, client, now)
         return True
 
 
-class Allowance:
+class RateLimiter:
     """The allowed rate of an action. A client that exceeds it has to wait.
 
     A client may act `burst` times at once, and `rate` times a second in the long run.
@@ -46,10 +46,10 @@ class Allowance:
     def __init__(self, rate: float, burst: float) -> None:
         self._rate = rate
         self._burst = burst
-        # When all of a client's allowance will be there again.
+        # When all of a client's limiter will be there again.
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
-    def spend(self, client: str, times: int, now: float) -> float:
+    def acquire(self, client: str, times: int, now: float) -> float:
         """Enter that `client` did it; return for how many seconds it has to wait for that."""
         full_at = max(now, self._full_at.get(client, now)) + times / self._rate
         _remember(self._full_at, client, full_at)

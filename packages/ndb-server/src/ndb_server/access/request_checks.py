@@ -11,46 +11,22 @@ Two attacks come through a browser, which opens a WebSocket to any address for a
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass, field
 from http import HTTPStatus
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from ndb_protocol.authority import parse_authority, parse_host
 from websockets.http11 import Request
 
+from ..addresses import parse_address
+from ..http.responses import NO_HOST, Refusal
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a request is refused.
-
-    Attributes:
-        status: the HTTP status of the answer.
-        cause: the reason under which it is counted, one of a few words.
-        message: what is wrong and what to do, for a human.
-        headers: additional headers of the answer.
-    """
-
-    status: HTTPStatus
-    cause: str
-    message: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-NO_HOST = Refusal(
-    HTTPStatus.BAD_REQUEST,
-    "host",
-    "there must be exactly one Host header, and it must contain a host",
-)
-"""Refuses a request as RFC 9112, section 3.2, says."""
-
-
-class Offer(NamedTuple):
+class SentCredentials(NamedTuple):
     """The credentials that a client sends; `name` is None if it sent only the secret."""
 
     name: str | None
@@ -133,44 +109,9 @@ def parse_allowed_host(text: str) -> str:
     return host
 
 
-def is_always_right(host: str) -> bool:
+def is_safe_from_rebinding(host: str) -> bool:
     """Tell whether `host` may stand in any ``Host`` header: no DNS can make it another site's."""
     return parse_address(host) is not None or host == "localhost" or host.endswith(".localhost")
-
-
-def parse_address(host: str) -> IPv4Address | IPv6Address | None:
-    """Return the IP address that `host` is; None if it is a name."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return None
-    if isinstance(address, IPv4Address):
-        return address
-    # Without the zone (RFC 4007): where the packets go, it doesn't say who somebody is.
-    return address.ipv4_mapped or IPv6Address(int(address))
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach the address `host`."""
-    address = parse_address(host)
-    return address is not None and address.is_loopback
-
-
-def shown_address(host: str) -> str:
-    """Return the address `host` as logs show it: one of IPv4 is one, on a socket of both too."""
-    address = parse_address(host)
-    return str(address) if isinstance(address, IPv4Address) else host
-
-
-def client_key(host: str) -> str:
-    """Return by what to count a client at address `host`.
-
-    Whoever has one address of IPv6 has a network of 2⁶⁴ of them, so that is counted as one.
-    """
-    address = parse_address(host)
-    if isinstance(address, IPv6Address):
-        return str(IPv6Network((address, 64), strict=False))
-    return host if address is None else str(address)
 
 
 def check_origin(request: Request, allowed: Collection[str]) -> Refusal | None:
@@ -198,7 +139,7 @@ def check_host(request: Request, allowed: Collection[str] | None) -> Refusal | N
         host = parse_host(text)
     except ValueError:
         return NO_HOST
-    if allowed is None or host in allowed or is_always_right(host):
+    if allowed is None or host in allowed or is_safe_from_rebinding(host):
         return None
     return Refusal(
         HTTPStatus.FORBIDDEN,
@@ -207,7 +148,7 @@ def check_host(request: Request, allowed: Collection[str] | None) -> Refusal | N
     )
 
 
-def offered(request: Request) -> Offer | None:
+def sent_credentials(request: Request) -> SentCredentials | None:
     """Return the credentials in ``Authorization``, Basic (RFC 7617) or Bearer (RFC 6750).
 
     Returns:
@@ -219,13 +160,13 @@ def offered(request: Request) -> Offer | None:
     scheme, _, value = headers[0].partition(" ")
     value = value.strip()
     if scheme.lower() == "bearer" and value:
-        return Offer(None, value)
+        return SentCredentials(None, value)
     if scheme.lower() == "basic":
         try:
             name, colon, secret = b64decode(value, validate=True).decode().partition(":")
         except (binascii.Error, ValueError):
             return None
-        return Offer(name, secret) if colon else None
+        return SentCredentials(name, secret) if colon else None
     return None
 
 

@@ -12,7 +12,7 @@ from .x509 import Validity, validities
 
 logger = logging.getLogger("ndb_server.tls")
 
-SOON = timedelta(days=14)
+WARN_BEFORE = timedelta(days=14)
 """How long before the expiry of a certificate the server warns."""
 
 _DATE = "%Y-%m-%d %H:%M UTC"
@@ -46,7 +46,7 @@ class Certificate(NamedTuple):
             )
         elif end <= now:
             said = f"expired on {end:{_DATE}}; renew it, and send SIGHUP"
-        elif end - now <= SOON:
+        elif end - now <= WARN_BEFORE:
             said = f"expires on {end:{_DATE}}; renew it, and send SIGHUP"
         else:
             return None
@@ -135,7 +135,7 @@ class Certificates:
                 ) from error
 
 
-class Expirations:
+class CertificateExpiry:
     """Knows when the certificates in use expire, and warns in time."""
 
     def __init__(self) -> None:
@@ -162,7 +162,7 @@ class Expirations:
         return found
 
 
-def report_refusals(context: ssl.SSLContext, refused: Callable[[str], None]) -> None:
+def report_failed_handshakes(context: ssl.SSLContext, refused: Callable[[str], None]) -> None:
     """Have `refused` be told of each handshake of `context` that fails, with the reason.
 
     Event loops tell nobody: to them a client that can't come in was never there.

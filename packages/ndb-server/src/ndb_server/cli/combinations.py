@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from ..access.request_checks import is_always_right, parse_allowed_host
+from ..access.request_checks import is_safe_from_rebinding, parse_allowed_host
 from ..limits import Limits
 from ..server.systemd import OPS_SOCKET
 
@@ -32,7 +32,7 @@ def contradiction(given: Mapping[str, Any]) -> str | None:
     return None
 
 
-def remarks(given: Mapping[str, Any], passed: Collection[str] = ()) -> list[str]:
+def options_without_effect(given: Mapping[str, Any], passed: Collection[str] = ()) -> list[str]:
     """Return what to say of options that do no harm, and nothing else.
 
     Args:
@@ -55,7 +55,7 @@ def remarks(given: Mapping[str, Any], passed: Collection[str] = ()) -> list[str]
         said += [
             f"--allow-host {host} has no effect: addresses and localhost are always accepted"
             for host in given.get("allow_host", ())
-            if is_always_right(parse_allowed_host(host))
+            if is_safe_from_rebinding(parse_allowed_host(host))
         ]
     return said
 
@@ -68,7 +68,7 @@ def _beside_sockets(given: Mapping[str, Any], passed: Collection[str]) -> Iterat
     if _for_clients(passed):
         on_host = "ops_port" in given and OPS_SOCKET not in passed
         # A name of this server is one by which clients may know it, wherever it listens.
-        named = not all(is_always_right(host.lower()) for host in given.get("host", ()))
+        named = not all(is_safe_from_rebinding(host.lower()) for host in given.get("host", ()))
         for option in ("host", "port", "unix"):
             if option in given and not (option == "host" and (on_host or named)):
                 yield f"--{option} has no effect: the service manager has passed a socket"

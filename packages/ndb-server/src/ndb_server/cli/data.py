@@ -13,14 +13,14 @@ from cyclopts import Parameter
 from ..clock import wall_ms
 from ..errors import DataError, StoreError
 from ..maintenance.check import check_folder
-from ..maintenance.importer import KeyEntry, SessionEntry, bring_in
+from ..maintenance.importer import KeyEntry, SessionEntry, import_entries
 from ..maintenance.jsonl import key_lines, read_lines, session_line
-from ..maintenance.nemesisdb import read_dataset
-from ..maintenance.snapshot import looking, read_folded
+from ..maintenance.nemesisdb import read_nemesisdb_dataset
+from ..maintenance.snapshot import open_snapshot, read_merged
 from ..storage import tables
-from ..storage.catalog import Saved, counts_of, saved_in
-from ..storage.datasets import KEYS, SESSIONS, DatasetError, Folder
-from ..storage.schema import FILE, read_anchor, recognize
+from ..storage.catalog import DatasetFile, count_dataset, list_datasets
+from ..storage.datasets import KEYS, SESSIONS, DatasetError, DatasetFolder
+from ..storage.schema import STORE_FILE, read_anchor, recognize_store
 from .arguments import Text
 
 DAMAGED = 1
@@ -39,9 +39,9 @@ def datasets(*, data_dir: Text, json: Annotated[bool, Parameter(negative="")] = 
     """
     status = 0
     shown: list[dict[str, object]] = []
-    for saved in saved_in(_existing(data_dir)):
+    for saved in list_datasets(_existing(data_dir)):
         try:
-            counts = counts_of(saved)
+            counts = count_dataset(saved)
         except DatasetError as error:
             print("ndb-server:", error, file=sys.stderr)
             status = DAMAGED
@@ -52,7 +52,7 @@ def datasets(*, data_dir: Text, json: Annotated[bool, Parameter(negative="")] = 
     return status
 
 
-def _described(saved: Saved, counts: dict[str, int]) -> dict[str, object]:
+def _described(saved: DatasetFile, counts: dict[str, int]) -> dict[str, object]:
     about = saved.path.stat()
     when = datetime.fromtimestamp(about.st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     named = {"name": saved.name, "kind": saved.kind, "number": saved.number, "saved": when}
@@ -110,22 +110,22 @@ def export(*, data_dir: Text, dataset: Text | None = None) -> None:
 
 
 def _stored(folder: Path) -> Iterator[bytes]:
-    path = folder / FILE
+    path = folder / STORE_FILE
     if not path.exists():
         raise StoreError(
             f"there is no store in {folder}; export one of its datasets with --dataset"
         )
-    with looking(path) as database:
-        recognize(database, path)
-        tables.check_structure(database)
+    with open_snapshot(path) as database:
+        recognize_store(database, path)
+        tables.check_integrity(database)
         anchor = read_anchor(database)
-        sessions, keys = read_folded(database)
+        sessions, keys = read_merged(database)
         yield from (session_line(*session, anchor) for session in sessions)
         yield from key_lines(keys)
 
 
 def _saved(folder: Path, name: str) -> Iterator[bytes]:
-    saved = Folder(folder)
+    saved = DatasetFolder(folder)
     kinds = [kind for kind in (SESSIONS, KEYS) if saved.has(kind, name)]
     if not kinds:
         raise DatasetError(f"there is no dataset named '{name}'")
@@ -162,7 +162,7 @@ def import_(
     try:
         with _entries(source, wall_ms()) as entries:
             folder.mkdir(parents=True, exist_ok=True)
-            imported = bring_in(folder, entries)
+            imported = import_entries(folder, entries)
     except (OSError, ValueError) as error:
         # A path with a null character is a ValueError.
         raise DataError(f"cannot import {source} into {data_dir}: {error}") from error
@@ -178,7 +178,7 @@ def _entries(source: str, now: int) -> Iterator[Iterator[SessionEntry | KeyEntry
     if source == "-":
         yield read_lines(sys.stdin.buffer, "standard input", now)
     elif path.is_dir():
-        yield read_dataset(path, now)
+        yield read_nemesisdb_dataset(path, now)
     else:
         with path.open("rb") as lines:
             yield read_lines(lines, source, now)
@@ -187,9 +187,9 @@ def _entries(source: str, now: int) -> Iterator[Iterator[SessionEntry | KeyEntry
 def _existing(data_dir: str) -> Path:
     folder = Path(data_dir)
     try:
-        known = any((folder / name).exists() for name in (FILE, "datasets"))
+        known = any((folder / name).exists() for name in (STORE_FILE, "datasets"))
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot use data folder {folder}: {error}") from error
     if not known:
-        raise StoreError(f"{folder} is not a data folder: it has neither {FILE} nor datasets")
+        raise StoreError(f"{folder} is not a data folder: it has neither {STORE_FILE} nor datasets")
     return folder

@@ -18,7 +18,7 @@ _OF_A_SERVICE = re.compile(
 _ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 
-class Strangers(NamedTuple):
+class UnknownVariables(NamedTuple):
     """Variables that are not options.
 
     Attributes:
@@ -32,14 +32,16 @@ class Strangers(NamedTuple):
     unknown: list[str]
 
 
-def set_aside(environment: MutableMapping[str, str], options: Collection[str]) -> Strangers:
+def remove_unknown_variables(
+    environment: MutableMapping[str, str], options: Collection[str]
+) -> UnknownVariables:
     """Take what is made for Services out of `environment`; say what else is no option.
 
     Args:
         environment: the variables.
         options: the names of those that are options.
     """
-    found = Strangers([], [], [])
+    found = UnknownVariables([], [], [])
     stems = [option.removeprefix(PREFIX) for option in options]
     for name in sorted(name for name in environment if name.startswith(PREFIX)):
         if _is_of_a_service(name, environment[name]):

@@ -34,15 +34,15 @@ from ..websocket.connection import Timeouts
 from . import auth as auth_command
 from . import data as data_commands
 from .arguments import Text, not_empty
-from .combinations import contradiction, remarks
-from .environment import PREFIX, Strangers, set_aside
+from .combinations import contradiction, options_without_effect
+from .environment import PREFIX, UnknownVariables, remove_unknown_variables
 
 FAILED = 1
 """Exit status when data can't be read or imported, or the server fails while it runs."""
 
 logger = logging.getLogger("ndb_server.cli")
 
-_OF_OTHERS = 0o077
+_GROUP_AND_OTHERS = 0o077
 """What the users that don't own a file may do with it."""
 
 USAGE_ERROR = 2
@@ -87,7 +87,7 @@ def _size(_: object, tokens: Sequence[Token]) -> int:
         raise CoercionError(token=tokens[0], target_type=int) from None
 
 
-def _all(parse: Callable[[str], object]) -> Callable[[object, Sequence[str]], None]:
+def _each(parse: Callable[[str], object]) -> Callable[[object, Sequence[str]], None]:
     def validate(_: object, values: Sequence[str]) -> None:
         for value in values:
             parse(value)
@@ -98,19 +98,19 @@ def _all(parse: Callable[[str], object]) -> Callable[[object, Sequence[str]], No
 Port = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=0, lte=65535))]
 Switch = Literal["on", "off"]
 Count = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=0))]
-Some = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=1))]
+PositiveCount = Annotated[int, Parameter(converter=_whole_number, validator=Number(gte=1))]
 Size = Annotated[int, Parameter(converter=_size, validator=Number(gte=0))]
 Addresses = Annotated[
     tuple[str, ...],
     # What is empty has no words in it, and would go unseen.
     Parameter(
         negative=(),
-        validator=_all(not_empty),
+        validator=_each(not_empty),
         env_var_split=lambda _, value, **__: value.split() or [value],
     ),
 ]
-Origins = Annotated[tuple[str, ...], Parameter(negative=(), validator=_all(parse_origin))]
-Hosts = Annotated[tuple[str, ...], Parameter(negative=(), validator=_all(parse_allowed_host))]
+Origins = Annotated[tuple[str, ...], Parameter(negative=(), validator=_each(parse_origin))]
+Hosts = Annotated[tuple[str, ...], Parameter(negative=(), validator=_each(parse_allowed_host))]
 Flag = Annotated[bool, Parameter(negative=())]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Loop = Literal["auto", "uvloop", "asyncio"]
@@ -151,12 +151,12 @@ def run(
     max_keys: Count = _LIMITS.keys,
     max_key_length: Count = _LIMITS.key_length,
     max_message_size: Size = _LIMITS.message_size,
-    max_depth: Some = _LIMITS.depth,
+    max_depth: PositiveCount = _LIMITS.depth,
     max_steps: Count = _LIMITS.steps,
     max_in_flight: Count = _LIMITS.in_flight,
     max_connections: Count = _LIMITS.connections,
     max_connections_per_address: Count = _LIMITS.connections_per_address,
-    handshake_timeout: Some = int(_TIMEOUTS.handshake),
+    handshake_timeout: PositiveCount = int(_TIMEOUTS.handshake),
     idle_timeout: Count = int(_TIMEOUTS.idle),
 ) -> None:
     """Run the server until SIGINT or SIGTERM.
@@ -215,7 +215,7 @@ def run(
     # What is wrong with these is found before anything is made or changed.
     certificates = _certificates(tls_cert, tls_key, tls_client_ca)
     loop_factory = _loop_factory(loop)
-    folder = None if data_dir is None else _prepare(Path(data_dir))
+    folder = None if data_dir is None else _prepare_data_dir(Path(data_dir))
     options = Options(
         host=host or (() if unix else (LOOPBACK,)),
         port=port,
@@ -278,7 +278,7 @@ def _certificates(chain: str | None, key: str | None, client_ca: str | None) -> 
     return Certificates(Path(chain), Path(key), None if client_ca is None else Path(client_ca))
 
 
-def _prepare(data_dir: Path) -> Path:
+def _prepare_data_dir(data_dir: Path) -> Path:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         next(data_dir.iterdir(), None)
@@ -290,7 +290,7 @@ def _prepare(data_dir: Path) -> Path:
         raise StartError(
             f"cannot use data folder {data_dir}: {reason}; it must be readable and writable"
         ) from error
-    if data_dir.stat().st_mode & _OF_OTHERS:
+    if data_dir.stat().st_mode & _GROUP_AND_OTHERS:
         logger.warning(
             "other users of this machine may read %s, which contains tokens; remove their access: "
             "chmod -R go-rwx %s",
@@ -300,7 +300,7 @@ def _prepare(data_dir: Path) -> Path:
     return data_dir
 
 
-def _kinds(hint: Any) -> tuple[tuple[type, ...], str]:
+def _toml_types(hint: Any) -> tuple[tuple[type, ...], str]:
     """Return of which types an option may be in the configuration file, and what to call that."""
     if hint == Addresses:
         return (str, list), "a string, or an array of strings"
@@ -319,8 +319,8 @@ def _kinds(hint: Any) -> tuple[tuple[type, ...], str]:
     return (str,), "a string"
 
 
-_IN_FILE = {
-    name.replace("_", "-"): _kinds(hint)
+_OPTION_TYPES = {
+    name.replace("_", "-"): _toml_types(hint)
     for name, hint in get_type_hints(run, include_extras=True).items()
     if name != "return"
 }
@@ -337,11 +337,11 @@ def _read(config: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise StartError(f"cannot read configuration {config}: {error}") from error
     for key, value in options.items():
-        if key not in _IN_FILE:
+        if key not in _OPTION_TYPES:
             raise StartError(
-                f"unknown option [{key}] in {config}; the options are {', '.join(_IN_FILE)}"
+                f"unknown option [{key}] in {config}; the options are {', '.join(_OPTION_TYPES)}"
             )
-        kinds, must_be = _IN_FILE[key]
+        kinds, must_be = _OPTION_TYPES[key]
         if type(value) not in kinds or (type(value) is list and {*map(type, value)} - {str}):
             raise StartError(f"[{key}] in {config} must be {must_be}, not {value}")
         if value == []:
@@ -369,7 +369,7 @@ def configure(
             _read(Path(config)), source=config, use_commands_as_keys=False, allow_unknown=True
         )
         app.config = [_ENVIRONMENT, file]
-    strangers = set_aside(os.environ, _variables())
+    strangers = remove_unknown_variables(os.environ, _variables())
     if app.parse_commands(arguments)[0]:
         for line in strangers.unknown:
             print("ndb-server:", line, file=sys.stderr)
@@ -380,7 +380,7 @@ def configure(
     return status
 
 
-def _prepare_run(given: Mapping[str, Any], strangers: Strangers) -> None:
+def _prepare_run(given: Mapping[str, Any], strangers: UnknownVariables) -> None:
     """Begin to log, and say which options and variables have no effect.
 
     Raises:
@@ -403,7 +403,7 @@ def _prepare_run(given: Mapping[str, Any], strangers: Strangers) -> None:
     reason = contradiction(given)
     if reason is not None:
         raise StartError(reason)
-    for line in remarks(given, passed):
+    for line in options_without_effect(given, passed):
         logger.warning(line)
 
 
@@ -431,7 +431,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: the command line; by default that of the process.
     """
     # Files and folders are for this user alone, whatever makes them, SQLite among others.
-    os.umask(_OF_OTHERS)
+    os.umask(_GROUP_AND_OTHERS)
     try:
         open_missing_descriptors()
         with all_output():

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from ndb_protocol import (
     COMMANDS,
@@ -26,32 +26,21 @@ from ndb_protocol.messages import DONE, Reply
 from ndb_protocol.replies import encode_body_into, reply_opening
 from ndb_protocol.requests import BEGINNING, NO_COMMAND, SHORT_WAY, UNREADABLE
 
-from ..engine.batch import Batch, Hold
-from ..engine.journal import Journal
-from ..engine.jsonpath import TooLargeError, check_size
-from ..engine.steps import Steps
 from ..errors import RefusedError, trace_of
+from ..interfaces import CommitGate, Handler, Journal, PendingBatch, StepCounter, TokenCounter
 from ..json_depth import nests_deeper
+from ..path_size import PathTooLargeError, check_path_size
 
 logger = logging.getLogger("ndb_server.dispatch")
 
 _OK = int(Status.OK)
 
-Handler = Callable[[Any, int], Reply | Awaitable[Reply]]
-"""Runs a command, given its parameters and the time in ms since the epoch."""
+
+class _Uncounted:
+    unknown_tokens = total = 0
 
 
-class Counting(Protocol):
-    """Counts the unknown tokens it was asked for."""
-
-    unknown_tokens: int
-
-
-class _AsksForNone:
-    unknown_tokens = 0
-
-
-class Refusing:
+class RefusalHandler:
     """A handler that refuses a command instead of running it.
 
     Args:
@@ -93,10 +82,10 @@ _TOO_DEEP = encode_reply(
     Reply(st=Status.JSON_INVALID, m="the message nests arrays and objects too deeply"),
 )
 
-ENOUGH = 2**18
+MAX_REPLY_BYTES = 2**18
 """Bytes of replies after which no further request is run at once."""
 
-MUCH = 10_000
+MAX_STEPS = 10_000
 """Steps through values after which no further request is run at once: some 10 ms of work."""
 
 
@@ -125,17 +114,17 @@ class Dispatcher:
         note: Note = lambda *_: None,
         amend: Amend = lambda *_: None,
         depth: int = sys.maxsize,
-        steps: Steps | None = None,
-        counting: Counting | None = None,
+        steps: StepCounter | None = None,
+        counting: TokenCounter | None = None,
     ) -> None:
-        self._unsettled: Sequence[object] = () if journal is None else journal.unsettled
-        self._awaited = _nothing if journal is None else journal.awaited
+        self._unsettled: Sequence[object] = () if journal is None else journal.pending
+        self._awaited = _nothing if journal is None else journal.pending_batch
         self._newest = _nothing if journal is None else journal.open_batch
         self._note = note
         self._amend = amend
         self._depth = depth
-        self._steps = Steps() if steps is None else steps
-        self._counting = _AsksForNone() if counting is None else counting
+        self._steps = _Uncounted() if steps is None else steps
+        self._counting = _Uncounted() if counting is None else counting
         self._body = bytearray()
         self.too_deep = 0
         self.large_paths: Counter[str] = Counter()
@@ -163,8 +152,8 @@ class Dispatcher:
 
         def run(params: Any, now: int) -> Reply | Awaitable[Reply]:
             try:
-                check_size(params.path)
-            except TooLargeError as error:
+                check_path_size(params.path)
+            except PathTooLargeError as error:
                 self.large_paths[error.limit] += 1
                 raise
             return handler(params, now)
@@ -177,13 +166,13 @@ class Dispatcher:
         now: int,
         text_tokens: bool = False,
         notes: list[Any] | None = None,
-    ) -> tuple[list[bytes | Awaitable[bytes]], Hold | None]:
+    ) -> tuple[list[bytes | Awaitable[bytes]], CommitGate | None]:
         """Run the requests that `messages` (valid UTF-8) are, in their order.
 
-        Stops behind one that is answered later, as those that follow have to wait for it; behind
-        one that asks for an unknown token, as its reply may be made to come later; once the replies
-        come to `ENOUGH` bytes, so that who asks and does not read is noticed; and once they
-        took `MUCH` steps, so that others are not kept waiting.
+        Stops behind one that is answered later, because those that follow have to wait for it;
+        behind one that asks for an unknown token, because its reply may be delayed; once the
+        replies have `MAX_REPLY_BYTES` bytes, so that a client that does not read is noticed; and
+        once they took `MAX_STEPS` steps, so that other clients do not wait long.
 
         Args:
             messages: the text messages.
@@ -197,13 +186,13 @@ class Dispatcher:
         """
         replies: list[bytes | Awaitable[bytes]] = []
         unsettled, newest = self._unsettled, self._newest()
-        batch: Batch[Any] | None = None
+        batch: PendingBatch | None = None
         first = 0
         size = 0
         short_way = self._short_way
         body = self._body
         steps = self._steps
-        steps_until = steps.spent + MUCH
+        steps_until = steps.total + MAX_STEPS
         counting = self._counting
         unknown = counting.unknown_tokens
         # A shorter one can't nest as deep: what begins has to end.
@@ -254,12 +243,16 @@ class Dispatcher:
                     batch = awaited
             replies.append(text)
             size += len(text)
-            if size >= ENOUGH or steps.spent >= steps_until or counting.unknown_tokens != unknown:
+            if (
+                size >= MAX_REPLY_BYTES
+                or steps.total >= steps_until
+                or counting.unknown_tokens != unknown
+            ):
                 break
         if batch is None:
             return replies, None
         instead = partial(self._instead, messages, text_tokens, notes)
-        return replies, Hold(first, batch, instead, notes)
+        return replies, CommitGate(first, batch, instead, notes)
 
     def _instead(
         self,
@@ -285,7 +278,7 @@ class Dispatcher:
         if not nests_deeper(message, self._depth):
             with suppress(RequestError):
                 command, _ = decode_request(message)
-                if command.changes and not isinstance(self._handlers[command.name], Refusing):
+                if command.changes and not isinstance(self._handlers[command.name], RefusalHandler):
                     notes.append(self._note(command, NOT_DURABLE.st))
                     return encode_reply(command.reply_name, NOT_DURABLE)
         return None

@@ -5,7 +5,8 @@ from collections.abc import Collection, Mapping
 from ndb_protocol import COMMANDS, Status
 from ndb_protocol.commands import Role
 
-from .dispatcher import Handler, Refusing
+from ..interfaces import Handler
+from .dispatcher import RefusalHandler
 
 
 def permitted(handlers: Mapping[str, Handler], roles: Collection[Role]) -> dict[str, Handler]:
@@ -22,6 +23,6 @@ def permitted(handlers: Mapping[str, Handler], roles: Collection[Role]) -> dict[
 
 def _refusing(name: str, needed: Role, roles: Collection[Role]) -> Handler:
     has = ", ".join(sorted(role.value for role in roles)) or "none"
-    return Refusing(
+    return RefusalHandler(
         Status.COMMAND_DISABLED, f"{name} needs the role {needed.value}; this client's: {has}"
     )

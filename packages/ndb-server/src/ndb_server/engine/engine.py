@@ -1,10 +1,11 @@
 """The in-memory engine: it executes the commands on sessions and keys.
 
-Pure: it opens no files and reads no clock. Every call passes `now`, in milliseconds since the
-epoch, which never goes back.
+The engine does no I/O and reads no clock. Every call passes `now`, in milliseconds since the epoch,
+which never goes back.
 
 A session expires exactly at its deadline, because every lookup of a session first compares its
-deadline with `now` (`_live`). `reap` frees the memory of expired sessions that nobody looks up.
+deadline with `now` (`_live_session`). `reap` frees the memory of expired sessions that no command
+looks up.
 """
 
 from collections import Counter
@@ -21,31 +22,30 @@ from ..errors import RefusedError
 from ..limits import UNLIMITED, Limits
 from .batch import Batch
 from .edits import Edit
-from .eviction import Nearest
+from .eviction import EvictionQueue
 from .expiry import Deadlines
 from .journal import Journal
-from .key_commands import BOUNDED, READS, WRITES, TooDeepError
-from .keymap import EMPTY, PACKED_SIZE, copied, edited, unpack
-from .loading import Coming
-from .paths import show
-from .session import NEVER, Session, deadline_after, settings
-from .size_estimate import SESSION_BYTES, growth, of_keys
+from .key_commands import COSTLY, READS, WRITES, TooDeepError
+from .keymap import EMPTY, MAX_PACKED_SIZE, apply_edit, copy_keymap, unpack
+from .loading import PendingLoad
+from .paths import quoted
+from .session import NEVER, Session, deadline_after, intern_expiry
+from .size_estimate import SESSION_BYTES, growth, keys_size
 from .steps import Steps
 
 _T = TypeVar("_T")
 
 _OK = int(Status.OK)
 
-_MUCH = 2**62
-"""More bytes than there are."""
+_UNBOUNDED = 2**62
+"""More bytes, or steps, than there can be."""
 
-_FULL = "the server's memory limit is reached; remove data, or raise --max-memory"
+_MEMORY_FULL = "the server's memory limit is reached; remove data, or raise --max-memory"
 
-Handler = Callable[[Any, int], m.Reply]
+_Handler = Callable[[Any, int], m.Reply]
 """Runs a command, given its parameters and `now`."""
 
-
-_STEPS = 8
+_DEADLINE_WRITES = 8
 """How often per duration an extended deadline is written: not every read causes a write."""
 
 
@@ -62,17 +62,17 @@ class Engine:
 
     Args:
         make_token: returns a random token.
-        journal: told of every change, if given.
+        journal: records every change; without it, changes are not durable.
         limits: the limits on sessions and keys.
 
     Attributes:
         handlers: the function that runs each command, by the command's name.
         expirations: how many session deadlines have passed.
         unknown_tokens: how many tokens were asked for that no session has.
-        reached: how often a request was refused because of a limit, by limit; `steps` counts its
-            own refusals.
-        steps: counts the steps that a request takes through values.
-        evicted: how many sessions were evicted to make room for other data.
+        limits_reached: how often a request was refused because of a limit, by limit, except for
+            `steps`, which counts its own refusals.
+        steps: counts and limits the steps of requests through values.
+        evictions: how many sessions were evicted to make room for other data.
     """
 
     def __init__(
@@ -86,45 +86,50 @@ class Engine:
         self._journal = journal
         self._sessions: dict[int, Session] = {}
         self._keys: dict[str, Raw] = {}
-        self._session_keys = 0
+        self._session_key_count = 0
         self.expirations = 0
         self._deadlines = Deadlines(self._deadline_of)
         self._limits = limits
         self.steps = Steps(limits.steps)
-        # Bytes that sessions take, and independent keys.
+        # Estimated bytes of the sessions, and of the independent keys.
         self._session_memory = 0
         self._key_memory = 0
-        # Below this, no request can need more than there is: a key of a few bytes takes thirty
-        # times as many, and following a path makes 64 bytes with each step.
-        self._nearly_full = _MUCH
+        # Up to so many bytes no request can exceed the memory limit, and none is checked: a key of
+        # a few bytes takes thirty times as many, and a step of a path makes 64 bytes.
+        self._memory_unchecked = _UNBOUNDED
         if limits.memory:
-            self._nearly_full = limits.memory - max(
-                32 * limits.message_size, 64 * (limits.steps or _MUCH)
+            self._memory_unchecked = limits.memory - max(
+                32 * limits.message_size, 64 * (limits.steps or _UNBOUNDED)
             )
-        self._is_narrow = 0 < limits.key_length < PACKED_SIZE or 0 < limits.keys < PACKED_SIZE
-        self._nearest = self._no_nearest()
+        self._checks_packed = (
+            0 < limits.key_length < MAX_PACKED_SIZE or 0 < limits.keys < MAX_PACKED_SIZE
+        )
+        self._eviction_queue = self._new_eviction_queue()
         self.unknown_tokens = 0
-        self.reached: Counter[str] = Counter()
-        self.evicted = 0
-        self.handlers: Mapping[str, Handler] = {
+        self.limits_reached: Counter[str] = Counter()
+        self.evictions = 0
+        self.handlers: Mapping[str, _Handler] = {
             "SH_NEW": self._new,
             "SH_END": self._end,
             "SH_END_ALL": self._end_all,
             "SH_EXISTS": self._exists,
             "SH_INFO": self._info,
             "SH_INFO_ALL": self._info_all,
-            **{f"SH_{name}": self._session_read(name) for name in READS},
-            **{f"SH_{name}": self._session_write(name) for name in WRITES},
+            **{f"SH_{name}": self._session_reader(name) for name in READS},
+            **{f"SH_{name}": self._session_writer(name) for name in WRITES},
             **{
-                f"KV_{name}": partial(self._keys_read, self._bounded(name, READS[name]))
+                f"KV_{name}": partial(self._read_keys, self._with_steps(name, READS[name]))
                 for name in READS
             },
-            **{f"KV_{name}": partial(self._keys_write, self._write(name)) for name in WRITES},
+            **{
+                f"KV_{name}": partial(self._write_keys, self._write_command(name))
+                for name in WRITES
+            },
         }
 
     # Sessions
 
-    def _live(self, token: int, now: int) -> Session:
+    def _live_session(self, token: int, now: int) -> Session:
         session = self._sessions.get(token)
         if session is not None and session.deadline <= now:
             session = self._expire(token, session, now)
@@ -137,19 +142,19 @@ class Engine:
         return session
 
     def _expire(self, token: int, session: Session, now: int) -> Session | None:
-        """Do what the deadline of `session` demands; return it if it lives on."""
+        """Delete or empty a session whose deadline has passed; return it if it lives on."""
         expiry = session.expiry
         assert expiry is not None
         self.expirations += 1
         if self._journal is not None:
-            self._journal.timed(token)
+            self._journal.record_deadline(token)
         if expiry.deleteSession:
-            self._remove(token, session)
+            self._remove_session(token, session)
             return None
-        self._session_keys -= len(unpack(session.packed))
-        self._session_memory -= of_keys(session.packed) - of_keys(EMPTY)
-        session.packed = EMPTY
-        # The next period began at the deadline, and perhaps others have passed since.
+        self._session_key_count -= len(unpack(session.keys))
+        self._session_memory -= keys_size(session.keys) - keys_size(EMPTY)
+        session.keys = EMPTY
+        # The next period began at the deadline, and more periods may have passed since.
         period = expiry.duration * 1000
         periods = (now - session.deadline) // period + 1
         session.deadline += periods * period
@@ -159,15 +164,15 @@ class Engine:
         period = expiry.duration * 1000
         before = session.deadline
         session.deadline = now + period
-        if self._journal is not None and session.deadline * _STEPS // period > (
-            before * _STEPS // period
+        if self._journal is not None and session.deadline * _DEADLINE_WRITES // period > (
+            before * _DEADLINE_WRITES // period
         ):
-            self._journal.timed(token)
+            self._journal.record_deadline(token)
 
-    def _no_nearest(self) -> Nearest | None:
+    def _new_eviction_queue(self) -> EvictionQueue | None:
         if not self._limits.memory or not self._limits.evict:
             return None
-        return Nearest(self._deadline_of, lambda: len(self._sessions))
+        return EvictionQueue(self._deadline_of, lambda: len(self._sessions))
 
     def _deadline_of(self, token: int) -> int | None:
         session = self._sessions.get(token)
@@ -175,18 +180,18 @@ class Engine:
 
     @property
     def totals(self) -> Totals:
-        """How much there is."""
-        return Totals(len(self._sessions), self._session_keys, len(self._keys))
+        """The numbers of sessions and keys."""
+        return Totals(len(self._sessions), self._session_key_count, len(self._keys))
 
     def reap(self, now: int, limit: int | None = None) -> bool:
-        """Let sessions whose deadline has come expire.
+        """Expire the sessions whose deadline has passed.
 
         Args:
             now: the time in ms.
-            limit: how many entries of deadlines to look at, at most; None = all that have come up.
+            limit: the most deadline entries to process; None for all that are due.
 
         Returns:
-            Whether there may be more at `now`.
+            Whether more entries may be due at `now`.
         """
         while limit is None or limit > 0:
             token = self._deadlines.pop(now)
@@ -200,125 +205,142 @@ class Engine:
                 limit -= 1
         return True
 
-    def _insert(self, token: int, session: Session, now: int) -> None:
+    def _create_session(self, token: int, session: Session, now: int) -> None:
         if self._journal is not None:
-            self._journal.changing(token, None)
-        self._put_in(token, session, now)
+            self._journal.record_change(token, None)
+        self._add_session(token, session, now)
 
-    def _put_in(self, token: int, session: Session, now: int) -> None:
+    def _add_session(self, token: int, session: Session, now: int) -> None:
         self._sessions[token] = session
-        self._session_keys += len(unpack(session.packed))
-        self._session_memory += SESSION_BYTES + of_keys(session.packed)
+        self._session_key_count += len(unpack(session.keys))
+        self._session_memory += SESSION_BYTES + keys_size(session.keys)
         if session.expiry is not None:
             self._deadlines.add(token, session.deadline, now)
-            if self._nearest is not None:
-                self._nearest.add(token, session.deadline)
+            if self._eviction_queue is not None:
+                self._eviction_queue.add(token, session.deadline)
 
-    def _remove(self, token: int, session: Session) -> None:
+    def _remove_session(self, token: int, session: Session) -> None:
         del self._sessions[token]
-        self._session_keys -= len(unpack(session.packed))
-        self._session_memory -= SESSION_BYTES + of_keys(session.packed)
+        self._session_key_count -= len(unpack(session.keys))
+        self._session_memory -= SESSION_BYTES + keys_size(session.keys)
 
-    def _edit(self, token: int, session: Session, values: dict[str, Raw], edit: Edit) -> None:
-        """Make `edit` in the keys of a session, unpacked; refuse (201) what is beyond a limit."""
-        packed = session.packed
-        if type(packed) is dict and not edit.clear:
-            self._edit_map(token, session, packed, edit)
+    def _edit_session(
+        self, token: int, session: Session, values: dict[str, Raw], edit: Edit
+    ) -> None:
+        """Apply `edit` to the keys of a session.
+
+        Args:
+            token: its token.
+            session: the session.
+            values: its keys, unpacked.
+            edit: the change.
+
+        Raises:
+            RefusedError: it would exceed a limit (status 201).
+        """
+        keymap = session.keys
+        if type(keymap) is dict and not edit.clear:
+            self._edit_session_map(token, session, keymap, edit)
             return
         count = len(values)
-        after = edited(packed, values, edit)
+        after = apply_edit(keymap, values, edit)
         kept = len(edit.put if edit.clear else values)
-        # What is packed is within any limit that lets as much be packed.
-        if type(after) is dict or self._is_narrow:
+        # Packed keys can exceed no limit but one that is smaller than `MAX_PACKED_SIZE`.
+        if type(after) is dict or self._checks_packed:
             self._check_names(edit)
             self._check_count(kept)
-        grown = of_keys(after) - of_keys(packed)
+        grown = keys_size(after) - keys_size(keymap)
         self._check_memory(grown, token)
         if self._journal is not None:
-            self._journal.changing(token, session)
-        session.packed = after
+            self._journal.record_change(token, session)
+        session.keys = after
         self._session_memory += grown
-        self._session_keys += kept - count
+        self._session_key_count += kept - count
 
-    def _edit_map(self, token: int, session: Session, values: dict[str, Raw], edit: Edit) -> None:
-        """Make `edit`, which is not to clear, in the keys of a session that are a dict."""
+    def _edit_session_map(
+        self, token: int, session: Session, values: dict[str, Raw], edit: Edit
+    ) -> None:
+        """Apply `edit`, which must not clear, to the keys of a session that are a dict."""
         count = len(values)
         self._check_names(edit)
         if edit.put and count + len(edit.put) > self._limits.keys:
             self._check_count(len(edit.put.keys() | values.keys()))
         grown = growth(values, edit)
         self._check_memory(grown, token)
-        edit = edit.owned()
+        edit = edit.copy_values()
         if self._journal is not None:
-            self._journal.changing(token, session, edit)
-        edited(values, values, edit)
+            self._journal.record_change(token, session, edit)
+        apply_edit(values, values, edit)
         self._session_memory += grown
-        self._session_keys += len(values) - count
+        self._session_key_count += len(values) - count
 
     # Limits
 
     @property
     def memory(self) -> int:
-        """How many bytes sessions and keys take, estimated."""
+        """The estimated bytes of all sessions and keys."""
         return self._session_memory + self._key_memory
 
     def _refuse(self, status: Status, limit: str, sentence: str) -> RefusedError:
-        self.reached[limit] += 1
+        self.limits_reached[limit] += 1
         return RefusedError(status, sentence)
 
     def _check_names(self, edit: Edit) -> None:
-        most = self._limits.key_length
-        if most and edit.put and max(map(len, edit.put)) > most:
+        limit = self._limits.key_length
+        if limit and edit.put and max(map(len, edit.put)) > limit:
             longest = max(edit.put, key=len)
             raise self._refuse(
                 Status.LIMIT_EXCEEDED,
                 "key_length",
-                f"key {show(longest)} has {len(longest)} characters; {most} are allowed",
+                f"key {quoted(longest)} has {len(longest)} characters; {limit} are allowed",
             )
 
     def _check_count(self, count: int) -> None:
-        most = self._limits.keys
-        if most and count > most:
+        limit = self._limits.keys
+        if limit and count > limit:
             raise self._refuse(
                 Status.LIMIT_EXCEEDED,
                 "keys",
-                f"'keys' would make {count} keys in the session; {most} are allowed",
+                f"'keys' would make {count} keys in the session; {limit} are allowed",
             )
 
     def _check_memory(self, needed: int, token: int) -> None:
-        if self.memory > self._nearly_full and not self._has_room(needed, token):
-            raise self._refuse(Status.LIMIT_EXCEEDED, "memory", _FULL)
+        if self.memory > self._memory_unchecked and not self._make_room(needed, token):
+            raise self._refuse(Status.LIMIT_EXCEEDED, "memory", _MEMORY_FULL)
 
-    def _has_room(self, needed: int, token: int = NO_TOKEN) -> bool:
-        """Tell whether there is room for as many bytes more; make some if sessions may go.
+    def _make_room(self, needed: int, token: int = NO_TOKEN) -> bool:
+        """Evict sessions until there is memory for new data, if eviction is on.
 
         Args:
-            needed: how many bytes.
-            token: a session that must stay.
+            needed: the bytes of the new data.
+            token: a session that must not be evicted.
+
+        Returns:
+            Whether there is memory for the new data.
         """
         limit = self._limits.memory
         if needed <= 0 or self.memory + needed <= limit:
             return True
-        if self._nearest is None:
+        if self._eviction_queue is None:
             return False
         spared = False
         while self.memory + needed > limit:
-            nearest = self._nearest.pop()
-            if nearest is None:
+            candidate = self._eviction_queue.pop()
+            if candidate is None:
                 break
-            if nearest == token:
+            if candidate == token:
                 spared = True
                 continue
-            self._end_one(nearest, self._sessions[nearest])
-            self.evicted += 1
+            self._end_session(candidate, self._sessions[candidate])
+            self.evictions += 1
         if spared:
-            self._nearest.add(token, self._sessions[token].deadline)
+            self._eviction_queue.add(token, self._sessions[token].deadline)
         return self.memory + needed <= limit
 
     # Commands on sessions
 
     def _new(self, params: m.NewSession, now: int) -> m.TokenReply:
-        expiry = None if params.expiry is UNSET else settings(params.expiry)
+        expiry = None if params.expiry is UNSET else intern_expiry(params.expiry)
         limits = self._limits
         if limits.sessions and len(self._sessions) >= limits.sessions:
             self.reap(now)
@@ -328,41 +350,41 @@ class Engine:
                     "sessions",
                     f"there are {limits.sessions} sessions already, and no more are allowed",
                 )
-        if self.memory > self._nearly_full and not self._has_room(SESSION_BYTES):
-            raise self._refuse(Status.SESSION_NEW_FAIL, "memory", _FULL)
+        if self.memory > self._memory_unchecked and not self._make_room(SESSION_BYTES):
+            raise self._refuse(Status.SESSION_NEW_FAIL, "memory", _MEMORY_FULL)
         token = self._make_token()
         while token in self._sessions:
             token = self._make_token()
-        self._insert(token, Session(expiry, deadline_after(expiry, now), EMPTY), now)
+        self._create_session(token, Session(expiry, deadline_after(expiry, now), EMPTY), now)
         return m.TokenReply(tkn=token)
 
     def _end(self, params: m.OfSession, now: int) -> m.TokenReply:
-        self._end_one(params.tkn, self._live(params.tkn, now))
+        self._end_session(params.tkn, self._live_session(params.tkn, now))
         return m.TokenReply(tkn=params.tkn)
 
-    def _end_one(self, token: int, session: Session) -> None:
+    def _end_session(self, token: int, session: Session) -> None:
         if self._journal is not None:
-            self._journal.changing(token, session)
-        self._remove(token, session)
+            self._journal.record_change(token, session)
+        self._remove_session(token, session)
 
     def _end_all(self, _: m.Empty, now: int) -> m.CountReply:
         self.reap(now)
         count = len(self._sessions)
         if self._journal is not None:
-            self._journal.ending_all(
+            self._journal.record_end_all(
                 (
                     self._sessions,
-                    self._session_keys,
+                    self._session_key_count,
                     self._session_memory,
                     self._deadlines,
-                    self._nearest,
+                    self._eviction_queue,
                 )
             )
         self._sessions = {}
-        self._session_keys = 0
+        self._session_key_count = 0
         self._session_memory = 0
         self._deadlines = Deadlines(self._deadline_of)
-        self._nearest = self._no_nearest()
+        self._eviction_queue = self._new_eviction_queue()
         return m.CountReply(cnt=count)
 
     def _exists(self, params: m.Sessions, now: int) -> m.ExistReply:
@@ -377,11 +399,11 @@ class Engine:
         )
 
     def _info(self, params: m.OfSession, now: int) -> m.InfoReply:
-        session = self._live(params.tkn, now)
+        session = self._live_session(params.tkn, now)
         expiry = session.expiry
         return m.InfoReply(
             tkn=params.tkn,
-            keyCnt=len(unpack(session.packed)),
+            keyCnt=len(unpack(session.keys)),
             expires=expiry is not None,
             expiry=UNSET
             if expiry is None
@@ -396,12 +418,12 @@ class Engine:
 
     def _info_all(self, _: m.Empty, now: int) -> m.InfoAllReply:
         self.reap(now)
-        return m.InfoAllReply(totalSessions=len(self._sessions), totalKeys=self._session_keys)
+        return m.InfoAllReply(totalSessions=len(self._sessions), totalKeys=self._session_key_count)
 
     # Commands on keys
 
-    def _bounded(self, name: str, command: Callable[..., _T]) -> Callable[..., _T]:
-        if name not in BOUNDED:
+    def _with_steps(self, name: str, command: Callable[..., _T]) -> Callable[..., _T]:
+        if name not in COSTLY:
             return command
         steps = self.steps
 
@@ -409,19 +431,19 @@ class Engine:
             try:
                 return command(values, params, steps)
             finally:
-                steps.end()
+                steps.end_request()
 
         return run
 
-    def _session_read(self, name: str) -> Handler:
-        read = self._bounded(name, READS[name])
+    def _session_reader(self, name: str) -> _Handler:
+        read = self._with_steps(name, READS[name])
         extends = COMMANDS[f"SH_{name}"].extends is Extends.ON_GET
 
         def run(params: Any, now: int) -> m.Reply:
             session = self._sessions.get(params.tkn)
             if session is None or session.deadline <= now:
-                session = self._live(params.tkn, now)
-            reply = read(session.packed, params)
+                session = self._live_session(params.tkn, now)
+            reply = read(session.keys, params)
             if extends:
                 expiry = session.expiry
                 if expiry is not None and expiry.extendOnGet:
@@ -430,33 +452,33 @@ class Engine:
 
         return run
 
-    def _write(self, name: str) -> Callable[[Any, Any], tuple[m.Reply, Edit]]:
+    def _write_command(self, name: str) -> Callable[[Any, Any], tuple[m.Reply, Edit]]:
         if name != "UPDATE":
-            return self._bounded(name, WRITES[name])
-        write = self._bounded(name, partial(WRITES[name], depth=self._limits.depth))
+            return self._with_steps(name, WRITES[name])
+        write = self._with_steps(name, partial(WRITES[name], depth=self._limits.depth))
 
         def run(values: Any, params: Any) -> tuple[m.Reply, Edit]:
             try:
                 return write(values, params)
             except TooDeepError:
-                self.reached["depth"] += 1
+                self.limits_reached["depth"] += 1
                 raise
 
         return run
 
-    def _session_write(self, name: str) -> Handler:
-        write = self._write(name)
+    def _session_writer(self, name: str) -> _Handler:
+        write = self._write_command(name)
         extends = COMMANDS[f"SH_{name}"].extends is Extends.ON_SET_ADD
 
         def run(params: Any, now: int) -> m.Reply:
             session = self._sessions.get(params.tkn)
             if session is None or session.deadline <= now:
-                session = self._live(params.tkn, now)
-            values = unpack(session.packed)
+                session = self._live_session(params.tkn, now)
+            values = unpack(session.keys)
             reply, edit = write(values, params)
             if reply.st != _OK:
                 return reply
-            self._edit(params.tkn, session, values, edit)
+            self._edit_session(params.tkn, session, values, edit)
             if extends:
                 expiry = session.expiry
                 if expiry is not None and expiry.extendOnSetAdd:
@@ -465,10 +487,10 @@ class Engine:
 
         return run
 
-    def _keys_read(self, read: Callable[..., m.Reply], params: Any, _: int) -> m.Reply:
+    def _read_keys(self, read: Callable[..., m.Reply], params: Any, _: int) -> m.Reply:
         return read(self._keys, params)
 
-    def _keys_write(
+    def _write_keys(
         self, write: Callable[..., tuple[m.Reply, Edit]], params: Any, _: int
     ) -> m.Reply:
         reply, edit = write(self._keys, params)
@@ -481,115 +503,115 @@ class Engine:
     # For saving and loading
 
     def snapshot(self, now: int, tokens: list[int] | None = None) -> list[tuple[int, Session]]:
-        """Return the sessions of this moment, all or those of `tokens`, as copies."""
+        """Return copies of all sessions, or of the sessions of `tokens`."""
         self.reap(now)
         sessions = self._sessions
         chosen: Iterable[int] = sessions
         if tokens is not None:
-            # Only tokens that were made here become keys of a table: others may be chosen so that
-            # they collide, as the hash of a number is no secret.
+            # No token from a client becomes a key of a dict before it is known: a client can choose
+            # tokens whose hashes collide.
             known = [token for token in tokens if token in sessions]
             self.unknown_tokens += len(tokens) - len(known)
             chosen = dict.fromkeys(known)
         return [
-            (token, Session(session.expiry, session.deadline, copied(session.packed)))
+            (token, Session(session.expiry, session.deadline, copy_keymap(session.keys)))
             for token in chosen
             for session in [sessions[token]]
         ]
 
     def snapshot_keys(self) -> dict[str, Raw]:
-        """Return the independent keys of this moment, as a copy."""
+        """Return a copy of the independent keys."""
         return self._keys.copy()
 
-    def drop_known(self, coming: Coming, now: int) -> list[int]:
-        """Take out of what is to be loaded the sessions that exist already; return their tokens."""
+    def drop_existing(self, pending: PendingLoad, now: int) -> list[int]:
+        """Remove sessions that exist already from a load; return their tokens."""
         known = [
             token
-            for token in coming.sessions.keys() & self._sessions.keys()
+            for token in pending.sessions.keys() & self._sessions.keys()
             if self._is_live(token, now)
         ]
         for token in known:
-            coming.drop(token)
+            pending.drop(token)
         return known
 
-    def check_room(self, coming: Coming, now: int) -> None:
-        """See that there is room for what is to be loaded; nothing makes room for it.
+    def check_room(self, pending: PendingLoad, now: int) -> None:
+        """Check that a load exceeds no limit; nothing is evicted for it.
 
         Raises:
-            RefusedError: there isn't.
+            RefusedError: it would exceed a limit (status 142).
         """
         limits = self._limits
-        if coming.beyond is not None:
-            raise self._refuse(Status.LOAD_ERROR, *coming.beyond)
-        if limits.sessions and len(self._sessions) + len(coming.sessions) > limits.sessions:
+        if pending.exceeded is not None:
+            raise self._refuse(Status.LOAD_ERROR, *pending.exceeded)
+        if limits.sessions and len(self._sessions) + len(pending.sessions) > limits.sessions:
             self.reap(now)
-            there = len(self._sessions) + len(coming.sessions)
-            if there > limits.sessions:
+            count = len(self._sessions) + len(pending.sessions)
+            if count > limits.sessions:
                 raise self._refuse(
                     Status.LOAD_ERROR,
                     "sessions",
-                    f"there would be {there} sessions; {limits.sessions} are allowed",
+                    f"there would be {count} sessions; {limits.sessions} are allowed",
                 )
         if limits.memory:
-            needed = coming.memory + growth(self._keys, Edit(coming.keys))
+            needed = pending.memory + growth(self._keys, Edit(pending.keys))
             if self.memory + needed > limits.memory:
-                raise self._refuse(Status.LOAD_ERROR, "memory", _FULL)
+                raise self._refuse(Status.LOAD_ERROR, "memory", _MEMORY_FULL)
 
     def load(
-        self, coming: Coming, now: int, staged: tuple[int, int] | None = None
+        self, pending: PendingLoad, now: int, staged: tuple[int, int] | None = None
     ) -> Batch[Any] | None:
-        """Take in what was saved, all of it: sessions, with their full duration, and keys.
+        """Load sessions, with their full duration, and independent keys: all of them or none.
 
-        A session that exists already stays as it is; an independent key is overwritten.
+        A session that exists already is left unchanged. An independent key is overwritten.
 
         Args:
-            coming: what is to be loaded; the sessions that exist already are taken out of it.
+            pending: the data to load. Sessions that exist already are removed from it.
             now: the time in ms.
-            staged: the number of the load, and of how many parts it is, if there is a store.
+            staged: the number of the load and the number of its parts, if there is a store.
 
         Returns:
-            The batch that makes it durable; None if there is no journal, or nothing to load.
+            The batch of the load; None if there is no journal, or nothing to load.
 
         Raises:
-            RefusedError: there is no room for all of it.
+            RefusedError: the load would exceed a limit (status 142).
         """
-        known = self.drop_known(coming, now)
-        self.check_room(coming, now)
-        sessions, edit = coming.sessions, Edit(coming.keys)
+        known = self.drop_existing(pending, now)
+        self.check_room(pending, now)
+        sessions, edit = pending.sessions, Edit(pending.keys)
         if not sessions and not edit.put:
             return None
         for session in sessions.values():
             session.deadline = deadline_after(session.expiry, now)
         expiring = [token for token, session in sessions.items() if session.expiry is not None]
-        # Entries of sessions that are not there do no harm: there may be no memory for the rest.
+        # First, as memory may run out in what follows: entries without a session do no harm.
         self._deadlines.add_all(expiring)
-        if self._nearest is not None:
+        if self._eviction_queue is not None:
             for token in expiring:
-                self._nearest.add(token, sessions[token].deadline)
+                self._eviction_queue.add(token, sessions[token].deadline)
         grown = growth(self._keys, edit)
         if self._journal is not None:
-            load = None if staged is None else coming.counts(*staged, now, known, self._keys)
-            self._journal.loading(load, sessions, edit, self._keys)
+            load = None if staged is None else pending.commit(*staged, now, known, self._keys)
+            self._journal.begin_load(load, sessions, edit, self._keys)
         try:
-            # Each makes room first, and then can't fail.
+            # Each allocates first. After that it can't fail.
             self._sessions.update(sessions)
-            self._keys.update(coming.keys)
+            self._keys.update(pending.keys)
         except MemoryError:
             for token in sessions:
                 self._sessions.pop(token, None)
             if self._journal is not None:
-                self._journal.not_loading()
+                self._journal.cancel_load()
             raise
-        self._session_keys += coming.session_keys
-        self._session_memory += coming.memory
+        self._session_key_count += pending.session_keys
+        self._session_memory += pending.memory
         self._key_memory += grown
-        return None if self._journal is None else self._journal.loaded()
+        return None if self._journal is None else self._journal.finish_load()
 
     def edit_keys(self, edit: Edit) -> None:
         """Change the independent keys."""
-        edit = edit.owned()
+        edit = edit.copy_values()
         if self._journal is not None:
-            self._journal.changing(NO_TOKEN, Session(None, NEVER, self._keys), edit)
+            self._journal.record_change(NO_TOKEN, Session(None, NEVER, self._keys), edit)
         self._key_memory += self._key_growth(edit)
         if edit.clear:
             self._keys = dict(edit.put)
@@ -599,53 +621,53 @@ class Engine:
     def _key_growth(self, edit: Edit) -> int:
         return growth({}, edit) - self._key_memory if edit.clear else growth(self._keys, edit)
 
-    # For what is on disk
+    # For the store and the journal
 
-    def resume(self, token: int, session: Session, now: int) -> None:
-        """Go on with a session that is on disk; whatever its deadline, it is not in the journal."""
-        self._put_in(token, session, now)
+    def restore_session(self, token: int, session: Session, now: int) -> None:
+        """Add a session that was read from disk: it is no change for the journal."""
+        self._add_session(token, session, now)
 
-    def resume_keys(self, keys: dict[str, Raw]) -> None:
-        """Go on with the independent keys that are on disk."""
+    def restore_keys(self, keys: dict[str, Raw]) -> None:
+        """Set the independent keys that were read from disk: they are no change for the journal."""
         self._keys = keys
-        self._key_memory = of_keys(keys)
+        self._key_memory = keys_size(keys)
 
     def everything(self) -> tuple[Mapping[int, Session], dict[str, Raw]]:
-        """Return the sessions by their tokens, and the independent keys, as they are."""
+        """Return the sessions by their tokens, and the independent keys, without copying."""
         return self._sessions, self._keys
 
     def undo(self, batch: Batch[Any]) -> None:
-        """Put back what `batch` found. What time has done to it meanwhile, it does again."""
-        self._put_back(batch, batch.before)
-        if batch.all_before is not None:
+        """Restore the state before `batch`. Deadlines that have passed since take effect again."""
+        self._restore_images(batch, batch.before_images)
+        if batch.all_sessions_image is not None:
             (
                 self._sessions,
-                self._session_keys,
+                self._session_key_count,
                 self._session_memory,
                 self._deadlines,
-                self._nearest,
-            ) = batch.all_before
-            self._put_back(batch, batch.before_all)
+                self._eviction_queue,
+            ) = batch.all_sessions_image
+            self._restore_images(batch, batch.images_before_end_all)
 
-    def _put_back(self, batch: Batch[Any], before: Mapping[int, Session | None]) -> None:
-        # Out first, all of them: a map that is put back is the one that is counted out.
+    def _restore_images(self, batch: Batch[Any], before: Mapping[int, Session | None]) -> None:
+        # Remove all first, to subtract their sizes before their maps are restored.
         deadlines: dict[int, int] = {}
         for token in before:
             session = self._sessions.get(token)
             if session is not None:
                 deadlines[token] = session.deadline
-                self._remove(token, session)
-        for token, image in batch.images(before):
+                self._remove_session(token, session)
+        for token, image in batch.restored_images(before):
             if token == NO_TOKEN:
                 assert image is not None
-                self.resume_keys(image.packed)  # type: ignore[arg-type]
+                self.restore_keys(image.keys)  # type: ignore[arg-type]
             elif image is not None:
                 self._sessions[token] = image
-                self._session_keys += len(unpack(image.packed))
-                self._session_memory += SESSION_BYTES + of_keys(image.packed)
-                # One that stayed has its entry, unless that has moved on.
+                self._session_key_count += len(unpack(image.keys))
+                self._session_memory += SESSION_BYTES + keys_size(image.keys)
+                # A session that was there has an entry, unless its deadline has moved.
                 if image.expiry is not None and deadlines.get(token) != image.deadline:
                     began = deadlines.get(token, image.deadline) - image.expiry.duration * 1000
                     self._deadlines.add(token, image.deadline, began)
-                    if self._nearest is not None and token not in deadlines:
-                        self._nearest.add(token, image.deadline)
+                    if self._eviction_queue is not None and token not in deadlines:
+                        self._eviction_queue.add(token, image.deadline)

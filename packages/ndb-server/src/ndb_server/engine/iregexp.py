@@ -1,7 +1,7 @@
 """I-Regexp (RFC 9485) in linear time: the patterns of JSONPath's `match` and `search`.
 
-They are run by RE2, which never tries twice: however a pattern and a text are made, each character
-of the text is looked at once for each instruction of the pattern's program.
+RE2 runs the patterns, and never backtracks: it reads each character of the text at most once for
+each instruction of the pattern's program.
 """
 
 import re
@@ -13,23 +13,23 @@ from typing import NamedTuple, Protocol
 
 import re2  # type: ignore[import-untyped]
 
-LONGEST = 1000
-"""Characters of the longest pattern; more take too long to compile."""
+MAX_PATTERN_LENGTH = 1000
+"""The most characters of a pattern; more take too long to compile."""
 
-LARGEST = 10_000
-"""Instructions of the largest program."""
+MAX_PROGRAM_SIZE = 10_000
+"""The most instructions of a compiled pattern."""
 
-# A category without a name in RE2 is spelled as all its ranges.
-_LONGEST_SPELLED = 2**15
+# RE2 has no names for some categories, and the translation spells them as all their ranges.
+_MAX_RE2_LENGTH = 2**15
 
 
 _ESCAPE = r"\\[()*+\-.?\[\\\]^nrt{|}]"
 _CATEGORY = r"\\[pP]\{(?:L[lmotu]?|M[cen]?|N[dlo]?|P[cdefios]?|Z[lps]?|S[ckmo]?|C[cfno]?)\}"
 _IN_CLASS = rf"(?:[^\-\[\\\]]|{_ESCAPE})"
-_PART = rf"(?:{_CATEGORY}|{_IN_CLASS}(?:-{_IN_CLASS})?)"
-# What RFC 9485, section 4, calls an atom, a quantifier, and the rest.
-_PIECE = re.compile(
-    rf"(?P<class>\[(?P<not>\^?)(?P<parts>(?:-|{_PART}){_PART}*-?)\])"
+_CLASS_PART = rf"(?:{_CATEGORY}|{_IN_CLASS}(?:-{_IN_CLASS})?)"
+# A token of RFC 9485, section 4: an atom, a quantifier, a parenthesis or a bar.
+_TOKEN = re.compile(
+    rf"(?P<class>\[(?P<not>\^?)(?P<parts>(?:-|{_CLASS_PART}){_CLASS_PART}*-?)\])"
     rf"|(?P<category>{_CATEGORY})"
     rf"|(?P<char>{_ESCAPE}|[^()*+.?\[\\\]{{|}}])"
     r"|(?P<dot>\.)"
@@ -37,7 +37,7 @@ _PIECE = re.compile(
     r"|(?P<open>\()|(?P<close>\))|(?P<or>\|)",
     re.DOTALL,
 )
-_PARTS = re.compile(
+_CLASS_PARTS = re.compile(
     rf"(?P<category>{_CATEGORY})|(?P<escape>\\.)|(?P<range>(?!^)-(?!$))|.", re.DOTALL
 )
 
@@ -49,19 +49,19 @@ class _Program(Protocol):
 
 
 class Pattern(NamedTuple):
-    """A pattern that can be run.
+    """A compiled pattern.
 
     Attributes:
-        program: what runs it, on UTF-8.
-        size: instructions of the program.
+        program: runs the pattern on UTF-8.
+        size: the number of its instructions.
     """
 
     program: _Program
     size: int
 
 
-class TooLargeError(Exception):
-    """A pattern that takes too long to run, or to read."""
+class PatternTooLargeError(Exception):
+    """A pattern takes too long to compile or to run."""
 
 
 def _options() -> re2.Options:
@@ -76,63 +76,63 @@ _OPTIONS = _options()
 
 
 def compile_pattern(pattern: str) -> Pattern | None:
-    """Return `pattern`, ready to be run; None if it is not of RFC 9485.
+    """Return `pattern`, compiled; None if RFC 9485 does not allow it.
 
     Raises:
-        TooLargeError: it is too long, or counts too far.
+        PatternTooLargeError: it is too long, or repeats something too often.
     """
-    if len(pattern) > LONGEST:
-        raise TooLargeError
+    if len(pattern) > MAX_PATTERN_LENGTH:
+        raise PatternTooLargeError
     return _compile(pattern)
 
 
-def compiled() -> int:
-    """Return how many patterns were compiled so far, and not remembered from before."""
+def compilations() -> int:
+    """Return how many patterns were compiled so far; those from the cache don't count."""
     return _compile.cache_info().misses
 
 
 @lru_cache(maxsize=256)
 def _compile(pattern: str) -> Pattern | None:
-    spelled = translated(pattern)
-    if spelled is None:
+    translated = to_re2(pattern)
+    if translated is None:
         return None
-    if len(spelled) > _LONGEST_SPELLED:
-        raise TooLargeError
+    if len(translated) > _MAX_RE2_LENGTH:
+        raise PatternTooLargeError
     try:
-        program = re2.compile(spelled.encode(), _OPTIONS)
+        program = re2.compile(translated.encode(), _OPTIONS)
     except UnicodeEncodeError:
         return None
     except re2.error as error:
-        # A range of characters can run backwards, as [z-a] does; all else is right.
+        # A range of characters may be reversed, as in [z-a]; RFC 9485 allows all else.
         if "range" in str(error):
             return None
-        raise TooLargeError from error
-    # What runs it backwards may be larger: it finds where a match begins.
+        raise PatternTooLargeError from error
+    # RE2 runs a reversed program to find the begin of a match, and that may be larger.
     size = max(program._regexp.ProgramSize(), program._regexp.ReverseProgramSize())
-    if size > LARGEST:
-        raise TooLargeError
+    if size > MAX_PROGRAM_SIZE:
+        raise PatternTooLargeError
     return Pattern(program, size)
 
 
-def translated(pattern: str) -> str | None:
-    """Return `pattern` as RE2 spells it; None if it is not of RFC 9485.
+def to_re2(pattern: str) -> str | None:
+    """Return `pattern` in the syntax of RE2; None if RFC 9485 does not allow it.
 
-    They differ in what ``.`` is, in how ``^`` and ``-`` stand in classes, and in that RE2 does not
-    know the code points that nothing is assigned to (category Cn), which belong to category C too.
+    The two differ in the meaning of ``.``, in ``^`` and ``-`` in classes, and in the category of
+    unassigned code points (Cn), which is part of category C: RE2 does not have it.
     """
-    spelled: list[str] = []
+    translated: list[str] = []
     depth = 0
-    # Whether a quantifier may stand here.
-    countable = False
+    # Whether a quantifier is allowed here.
+    repeatable = False
     at = 0
     while at < len(pattern):
-        piece = _PIECE.match(pattern, at)
-        if piece is None:
+        token = _TOKEN.match(pattern, at)
+        if token is None:
             return None
-        at = piece.end()
-        kind = piece.lastgroup
+        at = token.end()
+        kind = token.lastgroup
         if kind == "quantifier":
-            if not countable or _counts_down(piece):
+            if not repeatable or _is_reversed(token):
                 return None
         elif kind == "open":
             depth += 1
@@ -140,47 +140,47 @@ def translated(pattern: str) -> str | None:
             depth -= 1
             if depth < 0:
                 return None
-        spelled.append(_spelled(kind, piece))
-        countable = kind not in ("quantifier", "open", "or")
-    return "".join(spelled) if depth == 0 else None
+        translated.append(_token_to_re2(kind, token))
+        repeatable = kind not in ("quantifier", "open", "or")
+    return "".join(translated) if depth == 0 else None
 
 
-def _counts_down(quantifier: re.Match[str]) -> bool:
+def _is_reversed(quantifier: re.Match[str]) -> bool:
     most = quantifier["most"]
     return bool(most) and int(most) < int(quantifier["least"])
 
 
-def _spelled(kind: str | None, piece: re.Match[str]) -> str:
+def _token_to_re2(kind: str | None, token: re.Match[str]) -> str:
     if kind == "class":
-        parts = "".join(map(_spelled_part, _PARTS.finditer(piece["parts"])))
-        return f"[{piece['not']}{parts}]"
+        parts = "".join(map(_part_to_re2, _CLASS_PARTS.finditer(token["parts"])))
+        return f"[{token['not']}{parts}]"
     if kind == "category":
-        return f"[{_spelled_category(piece[0])}]"
-    return r"[^\n\r]" if kind == "dot" else piece[0]
+        return f"[{_category_to_re2(token[0])}]"
+    return r"[^\n\r]" if kind == "dot" else token[0]
 
 
-def _spelled_part(part: re.Match[str]) -> str:
+def _part_to_re2(part: re.Match[str]) -> str:
     if part["category"]:
-        return _spelled_category(part[0])
+        return _category_to_re2(part[0])
     if part["escape"] or part["range"] or not part[0].isascii() or part[0].isalnum():
         return part[0]
     return rf"\x{{{ord(part[0]):x}}}"
 
 
-def _spelled_category(escape: str) -> str:
+def _category_to_re2(escape: str) -> str:
     name = escape[3:-1]
     return _ranges(name, escape[1] == "p") if name in ("C", "Cn") else escape
 
 
 @cache
 def _ranges(category: str, inside: bool) -> str:
-    """Return the code points of a general category of Unicode, or all others, as in a class."""
+    """Return the code points of a category of Unicode, or all others, as ranges of a class."""
 
     def belongs(run: tuple[str, int, int]) -> bool:
         return run[0].startswith(category) == inside
 
     spans: list[str] = []
-    for chosen, runs in groupby(_runs(), belongs):
+    for chosen, runs in groupby(_category_runs(), belongs):
         if chosen:
             (_, first, last), *more = runs
             spans.append(rf"\x{{{first:x}}}-\x{{{more[-1][2] if more else last:x}}}")
@@ -188,13 +188,13 @@ def _ranges(category: str, inside: bool) -> str:
 
 
 @cache
-def _runs() -> list[tuple[str, int, int]]:
-    """Return all code points as runs of one general category, each from one to another."""
+def _category_runs() -> list[tuple[str, int, int]]:
+    """Return all code points as runs of one category: the category, the first and the last."""
     return [
-        *_looked_up(0, 0x3FFFF),
-        # What is the same as a whole need not be looked at a million times.
+        *_runs_between(0, 0x3FFFF),
+        # These planes have one category each, so their code points need no lookup.
         ("Cn", 0x40000, 0xDFFFF),
-        *_looked_up(0xE0000, 0xEFFFF),
+        *_runs_between(0xE0000, 0xEFFFF),
         ("Co", 0xF0000, 0xFFFFD),
         ("Cn", 0xFFFFE, 0xFFFFF),
         ("Co", 0x100000, 0x10FFFD),
@@ -202,7 +202,7 @@ def _runs() -> list[tuple[str, int, int]]:
     ]
 
 
-def _looked_up(first: int, last: int) -> Iterator[tuple[str, int, int]]:
+def _runs_between(first: int, last: int) -> Iterator[tuple[str, int, int]]:
     for category, same in groupby(map(unicodedata.category, map(chr, range(first, last + 1)))):
         end = first + len(list(same))
         yield category, first, end - 1

@@ -1,10 +1,10 @@
-"""The journal: collects the engine's changes in batches that become durable together.
+"""The journal: collects the engine's changes in batches that are committed together.
 
-The engine announces each change before it makes it, and the journal keeps the old state. All
-changes of one turn of the event loop are one batch. While a batch is written, the next one collects
-changes. Until a batch is on disk, nobody may see its changes: replies that depend on it wait. If it
-can't be written, it and the batches after it are undone, newest first. Then memory has the same
-state as the disk.
+The engine records each change before it makes it, and the journal keeps the old state. All changes
+of one turn of the event loop are one batch. While a batch is written, the next one collects
+changes. Until a batch is on disk, no client may see its changes: replies that depend on it wait. If
+a batch can't be written, it and the batches after it are undone, newest first. Then memory has the
+same state as the disk.
 
 Changes of deadlines by time or by reads are simpler. They follow from known data, so they are
 written with the next batch, no reply waits for them, and they are never undone.
@@ -19,272 +19,265 @@ from msgspec import Raw
 from ndb_protocol import NO_TOKEN, Scope
 from ndb_protocol.messages import Params
 
-from .batch import Batch, Changed, Hold, Load, complete
+from ..interfaces import CommitGate
+from .batch import Batch, ChangeSet, LoadCommit, complete_change_set
 from .edits import Edit
 from .session import NEVER, Session
 
 logger = logging.getLogger("ndb_server.journal")
 
-RETRY = 1.0
-"""Seconds after which it is tried again whether changes can be written."""
+RETRY_SECONDS = 1.0
+"""Seconds between a failed write and the next attempt."""
 
 
-class Memory(Protocol):
-    """Whose changes are written: the engine."""
+class JournaledEngine(Protocol):
+    """The engine whose changes are written."""
 
     def everything(self) -> tuple[Mapping[int, Session], dict[str, Raw]]:
         """Return the sessions by their tokens, and the independent keys."""
         ...
 
     def undo(self, batch: Batch[Any]) -> None:
-        """Put back what `batch` found; time has gone on."""
+        """Restore the state before `batch`, except for what time has changed since."""
 
 
 class Journal:
-    """Gathers changes, has them written, and tells who waits.
+    """Collects changes in batches, has the batches written, and calls their waiters.
 
     Args:
-        write: begins to write a batch, and calls back in this thread when it is on disk, with None,
-            or when it is certain not to be, with the reason.
-        later: calls something after so many seconds; after none, once this turn is over.
-        incomplete: tells whether the disk has lost what it had: the next batch is all there is.
+        write: starts to write a batch. Later it calls its second argument in this thread: with None
+            when the batch is on disk, or with the reason when the batch could not be written.
+        call_later: calls a function after a number of seconds; with 0, after this turn of the
+            event loop.
+        needs_rewrite: returns whether the files on disk are lost, so that the next batch must be
+            all data.
 
     Attributes:
-        memory: whose changes they are.
-        unsettled: the batches that replies wait for, newest first.
-        trouble: why the last batch could not be written, if so.
-        undone: how many batches have been undone.
+        engine: the engine whose changes are collected.
+        pending: the batches that replies wait for, newest first.
+        last_error: why the last batch could not be written; None if it was written.
+        undone_batches: how many batches were undone.
     """
 
-    memory: Memory
+    engine: JournaledEngine
 
     def __init__(
         self,
-        write: Callable[[Changed, Callable[[str | None], None]], None],
-        later: Callable[[float, Callable[[], None]], object],
-        incomplete: Callable[[], bool] = lambda: False,
+        write: Callable[[ChangeSet, Callable[[str | None], None]], None],
+        call_later: Callable[[float, Callable[[], None]], object],
+        needs_rewrite: Callable[[], bool] = lambda: False,
     ) -> None:
         self._write = write
-        self._later = later
-        self._incomplete = incomplete
+        self._call_later = call_later
+        self._needs_rewrite = needs_rewrite
         self._open: Batch[Any] = Batch()
-        # Those that nothing is added to any more, oldest first, and what they are on disk: memory
-        # goes on meanwhile.
-        self._sealed: deque[tuple[Batch[Any], Changed]] = deque()
+        # Batches that collect no more changes, oldest first, with their change sets: memory changes
+        # before they are written.
+        self._sealed: deque[tuple[Batch[Any], ChangeSet]] = deque()
         self._writing: Batch[Any] | None = None
-        self._sending = False
-        self._retrying = False
-        self.unsettled: list[Batch[Any]] = []
-        self.trouble: str | None = None
-        self.undone = 0
+        self._write_scheduled = False
+        self._retry_scheduled = False
+        self.pending: list[Batch[Any]] = []
+        self.last_error: str | None = None
+        self.undone_batches = 0
 
     # For the engine
 
-    def changing(self, token: int, session: Session | None, edit: Edit | None = None) -> None:
-        """Take note: what a client asked for is about to change, end or (None) begin a session.
+    def record_change(self, token: int, session: Session | None, edit: Edit | None = None) -> None:
+        """Record a session before a client's request creates, changes or ends it.
 
         Args:
-            token: the session's, or `NO_TOKEN` for the independent keys.
-            session: what is there.
-            edit: what is done to its keys.
+            token: the session's token, or `NO_TOKEN` for the independent keys.
+            session: the session before the change; None if it is created.
+            edit: the change of its keys, if they are a dict.
         """
         batch = self._open
-        before = batch.before
+        before = batch.before_images
         if token not in before:
             if not before:
-                self._begin()
-            # Written out: this is done for every write there is.
-            before[token] = session and Session(session.expiry, session.deadline, session.packed)
-        if edit is not None and session is not None and type(session.packed) is dict:
-            batch.editing(token, session.packed, edit)
+                self._add_pending()
+            # A copy in one expression: every write runs it.
+            before[token] = session and Session(session.expiry, session.deadline, session.keys)
+        if edit is not None and session is not None and type(session.keys) is dict:
+            batch.record_edit(token, session.keys, edit)
 
-    def ending_all(self, sessions: object) -> None:
-        """Take note: every session is about to end; `sessions` is what puts them back."""
-        self._open.ending_all(sessions)
-        self._begin()
+    def record_end_all(self, sessions: object) -> None:
+        """Record all sessions before all are ended; `sessions` is what restores them."""
+        self._open.record_end_all(sessions)
+        self._add_pending()
 
-    def timed(self, token: int) -> None:
-        """Take note: the deadline of a session moved or came."""
-        self._open.timed.add(token)
-        self._send_soon()
+    def record_deadline(self, token: int) -> None:
+        """Record that the deadline of a session moved or passed."""
+        self._open.deadline_changes.add(token)
+        self._schedule_write()
 
-    def loading(
-        self, load: Load | None, tokens: Iterable[int], keys: Edit, values: dict[str, Raw]
+    def begin_load(
+        self, load: LoadCommit | None, tokens: Iterable[int], keys: Edit, values: dict[str, Raw]
     ) -> None:
-        """Take note: sessions and independent keys are about to come in, all or none of them.
-
-        They are a batch of their own.
+        """Record sessions and independent keys before they are loaded, as a batch of their own.
 
         Args:
-            load: what was staged, if there is a store.
-            tokens: of sessions that are not there.
-            keys: what becomes of the independent keys.
-            values: the independent keys that are there.
+            load: commits what was staged, if there is a store.
+            tokens: tokens of the sessions, which do not exist yet.
+            keys: the change of the independent keys.
+            values: the independent keys before the change.
         """
         batch: Batch[Any] = Batch()
         batch.load = load
-        batch.before = dict.fromkeys(tokens)
+        batch.before_images = dict.fromkeys(tokens)
         if keys.put:
-            batch.before[NO_TOKEN] = Session(None, NEVER, values)
-            batch.editing(NO_TOKEN, values, keys)
+            batch.before_images[NO_TOKEN] = Session(None, NEVER, values)
+            batch.record_edit(NO_TOKEN, values, keys)
         if self._open:
             self._seal()
-        # Only now: there may be no memory for any of that.
+        # Only now: the steps before may fail for lack of memory.
         self._open = batch
-        self._begin()
+        self._add_pending()
 
-    def not_loading(self) -> None:
-        """Take note: they have not come in, after all."""
-        self.unsettled.remove(self._open)
+    def cancel_load(self) -> None:
+        """Drop the batch of a load that failed; nothing was loaded."""
+        self.pending.remove(self._open)
         self._open = Batch()
 
-    def loaded(self) -> Batch[Any]:
-        """Take note: they have come in; return the batch that they are."""
+    def finish_load(self) -> Batch[Any]:
+        """Close the batch of a load that is now in memory; return it."""
         return self._seal()
 
     def _seal(self) -> Batch[Any]:
         batch, following = self._open, Batch[Any]()
-        self._sealed.append((batch, batch.changed(*self.memory.everything())))
+        self._sealed.append((batch, batch.change_set(*self.engine.everything())))
         self._open = following
         return batch
 
-    # For who answers
+    # For those who send replies
 
     def open_batch(self) -> Batch[Any]:
-        """Return the batch that gathers: none is newer."""
+        """Return the batch that collects changes now, which is the newest."""
         return self._open
 
-    def awaited(self, scope: Scope, params: Params) -> Batch[Any] | None:
-        """Return the batch that has to be done before the reply to a request may leave."""
+    def pending_batch(self, scope: Scope, params: Params) -> Batch[Any] | None:
+        """Return the newest unfinished batch that the reply to a request depends on."""
         if scope is Scope.SERVER:
             return None
         if scope is Scope.STORE:
-            return next(iter(self.unsettled), None)
+            return next(iter(self.pending), None)
         token = params.tkn if scope is Scope.SESSION else NO_TOKEN  # type: ignore[attr-defined]
-        return next((batch for batch in self.unsettled if batch.has_changed(token)), None)
+        return next((batch for batch in self.pending if batch.has_changed(token)), None)
 
-    def holds(self) -> Iterator[Hold]:
-        """Yield what replies wait for."""
-        for batch in self.unsettled:
-            yield from batch.holds()
+    def gates(self) -> Iterator[CommitGate]:
+        """Yield the gates of all replies that wait."""
+        for batch in self.pending:
+            yield from batch.gates()
 
-    async def flush(self) -> None:
-        """Wait until all that has changed by now is on disk or was undone."""
-        batch = self._newest()
-        if batch is not None:
-            await batch.wait()
-
-    async def recover(self) -> None:
-        """Find out whether the trouble is over, and write what has to be written if it is."""
-        # The disk may have lost what it had: the first time it says so, the second it has it.
-        for _ in range(2):
-            if self.trouble is None:
-                break
-            self._send()
-            if self._writing is not None:
-                await self._writing.wait()
-
-    def distrust(self, reason: str) -> None:
-        """Take note that the disk has lost what it had: nobody has to write to find that out."""
-        self._fails(reason)
-        self._retry_later()
-
-    # Writing
-
-    def _newest(self) -> Batch[Any] | None:
+    def newest_batch(self) -> Batch[Any] | None:
+        """Return the newest batch that is neither committed nor undone, if there is one."""
         if self._open:
             return self._open
         return self._sealed[-1][0] if self._sealed else self._writing
 
-    def _begin(self) -> None:
-        if self._open not in self.unsettled:
-            self.unsettled.insert(0, self._open)
-        self._send_soon()
+    def write_again(self) -> Batch[Any] | None:
+        """Try to write again if the last write failed; return the batch that is written."""
+        if self.last_error is not None:
+            self._write_next()
+            return self._writing
+        return None
 
-    def _send_soon(self) -> None:
-        if not self._sending and self._writing is None:
-            self._sending = True
-            self._later(0, self._send)
+    def report_store_lost(self, reason: str) -> None:
+        """Report that the files are lost: until they are rewritten, no batch can be written."""
+        self._report_error(reason)
+        self._schedule_retry()
 
-    def _send(self) -> None:
-        self._sending = False
-        # Without any change it tells whether the trouble is over.
-        if self._writing is None and (self._sealed or self._open or self.trouble):
+    # Writing
+
+    def _add_pending(self) -> None:
+        if self._open not in self.pending:
+            self.pending.insert(0, self._open)
+        self._schedule_write()
+
+    def _schedule_write(self) -> None:
+        if not self._write_scheduled and self._writing is None:
+            self._write_scheduled = True
+            self._call_later(0, self._write_next)
+
+    def _write_next(self) -> None:
+        self._write_scheduled = False
+        # After an error an empty batch is written, to see whether writes work again.
+        if self._writing is None and (self._sealed or self._open or self.last_error):
             try:
                 if not self._sealed:
                     self._seal()
-                self._writing, changed = self._sealed.popleft()
-                if self._incomplete() and not self._sealed and not self._open:
-                    changed = complete(*self.memory.everything())
-                self._write(changed, self._written)
+                self._writing, changes = self._sealed.popleft()
+                if self._needs_rewrite() and not self._sealed and not self._open:
+                    changes = complete_change_set(*self.engine.everything())
+                self._write(changes, self._on_written)
             except MemoryError:
                 if self._writing is None:
                     self._writing, self._open = self._open, Batch()
-                self._written("out of memory")
+                self._on_written("out of memory")
 
-    def _written(self, trouble: str | None) -> None:
+    def _on_written(self, error: str | None) -> None:
         batch, self._writing = self._writing, None
         assert batch is not None
-        if trouble is None:
-            if self.trouble is not None:
+        if error is None:
+            if self.last_error is not None:
                 logger.warning("changes are durable again")
-            self.trouble = None
-            if batch in self.unsettled:
-                self.unsettled.remove(batch)
-            self._settle(batch, done=True)
+            self.last_error = None
+            if batch in self.pending:
+                self.pending.remove(batch)
+            self._finish(batch, committed=True)
         else:
-            self._fails(trouble)
+            self._report_error(error)
             self._undo(batch)
-        if self._sealed or self._open.awaited or (self._open and trouble is None):
-            self._send()
-        elif trouble is not None:
-            self._retry_later()
+        if self._sealed or self._open.delays_replies or (self._open and error is None):
+            self._write_next()
+        elif error is not None:
+            self._schedule_retry()
 
-    def _fails(self, trouble: str) -> None:
-        if trouble != self.trouble:
-            logger.error("changes can't be made durable and are refused: %s", trouble)
-        self.trouble = trouble
+    def _report_error(self, error: str) -> None:
+        if error != self.last_error:
+            logger.error("changes can't be made durable and are refused: %s", error)
+        self.last_error = error
 
-    def _retry_later(self) -> None:
-        if not self._retrying:
-            self._retrying = True
-            self._later(RETRY, self._retry)
+    def _schedule_retry(self) -> None:
+        if not self._retry_scheduled:
+            self._retry_scheduled = True
+            self._call_later(RETRY_SECONDS, self._retry)
 
     def _retry(self) -> None:
-        self._retrying = False
-        self._send()
+        self._retry_scheduled = False
+        self._write_next()
 
     def _undo(self, batch: Batch[Any]) -> None:
         undone = (self._open, *(sealed for sealed, _ in reversed(self._sealed)), batch)
-        self.undone += len(undone)
+        self.undone_batches += len(undone)
         self._open = Batch()
         self._sealed.clear()
-        self.unsettled.clear()
+        self.pending.clear()
         moved = self._open.moved
         for each in reversed(undone):
             for token, keys in each.moved.items():
-                _move(moved, token, keys)
-        put_back: dict[int, dict[str, None]] = {}
+                _move_to_end(moved, token, keys)
+        reordered: dict[int, dict[str, None]] = {}
         for each in undone:
-            self.memory.undo(each)
-            self._open.timed |= each.timed
-            # Whatever was put back in a map is of no account where another map comes back.
-            for token in each.replaced(put_back):
-                del put_back[token]
+            self.engine.undo(each)
+            self._open.deadline_changes |= each.deadline_changes
+            # The order in a restored map does not matter if the map itself is replaced.
+            for token in each.replaced_maps(reordered):
+                del reordered[token]
             for token, keys in each.reordered():
-                _move(put_back, token, keys)
-        for token, keys in put_back.items():
-            _move(moved, token, keys)
+                _move_to_end(reordered, token, keys)
+        for token, keys in reordered.items():
+            _move_to_end(moved, token, keys)
         for each in reversed(undone):
-            self._settle(each, done=False)
+            self._finish(each, committed=False)
 
-    def _settle(self, batch: Batch[Any], *, done: bool) -> None:
-        batch.done = done
-        for waiting in batch.waiting:
-            waiting.settled()
+    def _finish(self, batch: Batch[Any], *, committed: bool) -> None:
+        batch.committed = committed
+        for waiter in batch.waiters:
+            waiter.batch_done()
 
 
-def _move(moved: dict[int, dict[str, None]], token: int, keys: Iterable[str]) -> None:
+def _move_to_end(moved: dict[int, dict[str, None]], token: int, keys: Iterable[str]) -> None:
     for key in keys:
         order = moved.setdefault(token, {})
         order.pop(key, None)

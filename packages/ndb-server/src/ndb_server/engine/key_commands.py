@@ -1,8 +1,8 @@
 """The commands on keys, for both kinds of maps: the keys of a session and the independent keys.
 
-A key maps to the JSON text of its value, kept as sent. A read command gets the map and returns a
-reply. A write command returns a reply and an `Edit`, and the owner of the map applies the edit. So
-each command is written once, and every change passes through `Edit.apply`.
+A key maps to the JSON text of its value, kept as sent. A read command gets the key map and returns
+a reply. A write command returns a reply and an `Edit`, and the engine applies the edit. So each
+command is written once, and every change passes through `Edit.apply`.
 """
 
 import sys
@@ -17,40 +17,40 @@ from ..errors import RefusedError
 from ..json_depth import nests_deeper
 from . import paths
 from .edits import Edit
-from .keymap import Packed, picked, unpack
+from .keymap import KeyMap, project, unpack
 from .steps import Steps
 
 Values = Mapping[str, Raw]
 
 
-_NOTHING = Edit()
+_NO_EDIT = Edit()
 _UNLIMITED = Steps()
 
 
-def get(packed: Packed, params: m.KeyNames) -> m.ValuesReply:
-    return m.ValuesReply(keys=picked(packed, params.keys))
+def get_keys(keymap: KeyMap, params: m.KeyNames) -> m.ValuesReply:
+    return m.ValuesReply(keys=project(keymap, params.keys))
 
 
-def contains(packed: Packed, params: m.KeyNames) -> m.ContainsReply:
-    values = unpack(packed)
+def contains_keys(keymap: KeyMap, params: m.KeyNames) -> m.ContainsReply:
+    values = unpack(keymap)
     return m.ContainsReply(contains=[key for key in params.keys if key in values])
 
 
-def count(packed: Packed, _: m.Params) -> m.CountReply:
-    return m.CountReply(cnt=len(unpack(packed)))
+def count_keys(keymap: KeyMap, _: m.Params) -> m.CountReply:
+    return m.CountReply(cnt=len(unpack(keymap)))
 
 
-def keys(packed: Packed, _: m.Params) -> m.KeyListReply:
-    return m.KeyListReply(keys=list(unpack(packed)))
+def list_keys(keymap: KeyMap, _: m.Params) -> m.KeyListReply:
+    return m.KeyListReply(keys=list(unpack(keymap)))
 
 
-def find(packed: Packed, params: m.Find, steps: Steps = _UNLIMITED) -> m.Reply:
-    values = unpack(packed)
+def find_keys(keymap: KeyMap, params: m.Find, steps: Steps = _UNLIMITED) -> m.Reply:
+    values = unpack(keymap)
     paths.check_path(params.path, steps)
     names = values if params.keys is UNSET else dict.fromkeys(params.keys)
     searched = {key: values[key] for key in names if key in values}
     if params.rsp == "paths":
-        found = [paths.find(params.path, bytes(value), steps) for value in searched.values()]
+        found = [paths.find_paths(params.path, bytes(value), steps) for value in searched.values()]
         return m.PathsReply(paths=[path for selected in found for path in selected])
     matching = {
         key: value
@@ -62,25 +62,25 @@ def find(packed: Packed, params: m.Find, steps: Steps = _UNLIMITED) -> m.Reply:
     return m.ValuesReply(keys=matching)
 
 
-def put(_: Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
+def set_keys(_: Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
     return m.DONE, Edit(params.keys)
 
 
-def add(values: Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
+def add_keys(values: Values, params: m.KeyValues) -> tuple[m.Reply, Edit]:
     new = {key: value for key, value in params.keys.items() if key not in values}
     return m.DONE, Edit(new)
 
 
-def remove(values: Values, params: m.SomeKeyNames) -> tuple[m.Reply, Edit]:
-    # A name may be asked for twice.
+def remove_keys(values: Values, params: m.SomeKeyNames) -> tuple[m.Reply, Edit]:
+    # A request may name a key twice.
     return m.DONE, Edit(remove=tuple({key: None for key in params.keys if key in values}))
 
 
-def clear(values: Values, _: m.Params) -> tuple[m.CountReply, Edit]:
+def clear_keys(values: Values, _: m.Params) -> tuple[m.CountReply, Edit]:
     return m.CountReply(cnt=len(values)), Edit(clear=True)
 
 
-def clear_set(values: Values, params: m.KeyValues) -> tuple[m.CountReply, Edit]:
+def clear_and_set_keys(values: Values, params: m.KeyValues) -> tuple[m.CountReply, Edit]:
     return m.CountReply(cnt=len(values)), Edit(params.keys, clear=True)
 
 
@@ -88,63 +88,63 @@ class TooDeepError(RefusedError):
     """A value would nest deeper than the limit."""
 
 
-def update(
+def update_value(
     values: Values, params: m.Update, steps: Steps = _UNLIMITED, depth: int = sys.maxsize
 ) -> tuple[m.CountReply, Edit]:
     paths.check_path(params.path, steps)
     key = params.key
     if key not in values:
         return m.CountReply(
-            cnt=0, st=Status.KEY_NOT_EXIST, m=f"there is no key {paths.show(key)}"
-        ), _NOTHING
+            cnt=0, st=Status.KEY_NOT_EXIST, m=f"there is no key {paths.quoted(key)}"
+        ), _NO_EDIT
     # A query may select a node twice, as $['a','a'] does.
     locations = list(dict.fromkeys(paths.select(params.path, key, bytes(values[key]), steps)))
     if not locations:
-        return m.CountReply(cnt=0), _NOTHING
-    # A long value at many nodes comes to more than there is memory for.
+        return m.CountReply(cnt=0), _NO_EDIT
+    # A long value at many nodes may need more memory than there is.
     steps.take(len(locations) * len(params.value) >> 6)
     new = bytes(params.value)
     text = paths.replace(bytes(values[key]), locations, new, steps)
-    # The first tells without a look at the whole text, and nearly always no.
+    # The first check does not read the whole text, and nearly always suffices.
     if nests_deeper(new, depth - max(map(len, locations))) and nests_deeper(text, depth):
         raise TooDeepError(
             Status.LIMIT_EXCEEDED,
-            f"the value of key {paths.show(key)} would nest arrays and objects deeper than {depth} "
-            "levels",
+            f"the value of key {paths.quoted(key)} would nest arrays and objects deeper than "
+            f"{depth} levels",
         )
     return m.CountReply(cnt=len(locations)), Edit({key: Raw(text)})
 
 
-def arr_append(
+def append_to_array(
     values: Values, params: m.ArrAppend, steps: Steps = _UNLIMITED
 ) -> tuple[m.Reply, Edit]:
     key = params.key
     if key not in values:
-        return m.Reply(st=Status.KEY_NOT_EXIST, m=f"there is no key {paths.show(key)}"), _NOTHING
+        return m.Reply(st=Status.KEY_NOT_EXIST, m=f"there is no key {paths.quoted(key)}"), _NO_EDIT
     name = None if params.name is UNSET else params.name
     text = paths.append(key, bytes(values[key]), params.items, name, steps)
     return m.DONE, Edit({key: Raw(text)})
 
 
-READS: dict[str, Callable[[Packed, Any], m.Reply]] = {
-    "GET": get,
-    "CONTAINS": contains,
-    "COUNT": count,
-    "KEYS": keys,
-    "FIND": find,
+READS: dict[str, Callable[[KeyMap, Any], m.Reply]] = {
+    "GET": get_keys,
+    "CONTAINS": contains_keys,
+    "COUNT": count_keys,
+    "KEYS": list_keys,
+    "FIND": find_keys,
 }
-"""Commands that leave the map as it is, without their prefix."""
+"""The commands that only read, by their names without prefix."""
 
 WRITES: dict[str, Callable[..., tuple[m.Reply, Edit]]] = {
-    "SET": put,
-    "ADD": add,
-    "RMV": remove,
-    "CLEAR": clear,
-    "CLEAR_SET": clear_set,
-    "UPDATE": update,
-    "ARR_APPEND": arr_append,
+    "SET": set_keys,
+    "ADD": add_keys,
+    "RMV": remove_keys,
+    "CLEAR": clear_keys,
+    "CLEAR_SET": clear_and_set_keys,
+    "UPDATE": update_value,
+    "ARR_APPEND": append_to_array,
 }
-"""Commands that can change the map, without their prefix."""
+"""The commands that can change keys, by their names without prefix."""
 
-BOUNDED = ("FIND", "UPDATE", "ARR_APPEND")
-"""Commands that go through values, and are given the `Steps` they may take."""
+COSTLY = ("FIND", "UPDATE", "ARR_APPEND")
+"""Commands that walk through values: they get `Steps`, which limit their work."""

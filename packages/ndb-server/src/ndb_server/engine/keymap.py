@@ -1,8 +1,9 @@
-"""The representation of a session's keys in memory.
+"""The keys of a session in memory: a key map.
 
-Small keys are packed into one JSON object, in the text form that is sent to clients. This takes
-about half the memory of a dict of values and is faster, because the processor fetches one object
-from memory instead of nine. Beyond `PACKED_SIZE` they are a dict, and stay one until cleared.
+The keys and values of a small session are packed into one JSON object, in the text form that is
+sent to clients. This takes about half the memory of a dict of values and is faster, because the
+processor fetches one object from memory instead of nine. A key map of more than `MAX_PACKED_SIZE`
+bytes is a dict, and stays a dict until it is cleared.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,32 +15,33 @@ from msgspec import UNSET, Raw, UnsetType
 
 from .edits import Edit
 
-PACKED_SIZE = 512
+MAX_PACKED_SIZE = 512
 """Bytes up to which keys and values are packed."""
 
-Packed = bytes | dict[str, Raw]
+KeyMap = bytes | dict[str, Raw]
+"""Keys and their values: packed into JSON text, or as a dict."""
 
 EMPTY = b"{}"
-"""No keys."""
+"""The key map without keys."""
 
 _decode = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def unpack(packed: Packed) -> dict[str, Raw]:
-    """Return the keys with their values; only `edited` may change them."""
-    return _decode(packed) if type(packed) is bytes else packed  # type: ignore[return-value]
+def unpack(keymap: KeyMap) -> dict[str, Raw]:
+    """Return the keys with their values; only `apply_edit` may change them."""
+    return _decode(keymap) if type(keymap) is bytes else keymap  # type: ignore[return-value]
 
 
-SOON = 64
-"""Uses after which a selection of names gets a type; one takes as long to make as ten requests."""
+COMPILE_AFTER = 64
+"""Uses after which a projection gets a compiled decoder, which costs as much as ten requests."""
 
-SELECTIONS = 256
-"""How many selections are remembered."""
+MAX_PROJECTIONS = 256
+"""How many projections are cached."""
 
 
-class _Selection:
-    """Some names of keys that are asked for together."""
+class _Projection:
+    """Names of keys that are read together."""
 
     __slots__ = ("_names", "_uses", "decode")
 
@@ -50,9 +52,9 @@ class _Selection:
 
     def _decode(self, packed: bytes) -> Mapping[str, Raw]:
         self._uses += 1
-        if self._uses == SOON:
+        if self._uses == COMPILE_AFTER:
             fields = {f"key{number}": name for number, name in enumerate(self._names)}
-            # A name that stands there twice, or has to be escaped in JSON, no type can have.
+            # A type can't have a name twice, nor a name that JSON escapes.
             with suppress(ValueError):
                 selected = msgspec.defstruct(
                     "Selected",
@@ -61,53 +63,58 @@ class _Selection:
                     gc=False,
                 )
                 self.decode = msgspec.json.Decoder(selected).decode
-        return _among(_decode(packed), self._names)
+        return _subset(_decode(packed), self._names)
 
 
-selections: dict[tuple[str, ...], _Selection] = {}
+projections: dict[tuple[str, ...], _Projection] = {}
 
 
-def _among(values: Mapping[str, Raw], names: Sequence[str]) -> Mapping[str, Raw]:
+def _subset(values: Mapping[str, Raw], names: Sequence[str]) -> Mapping[str, Raw]:
     return {name: values[name] for name in names if name in values}
 
 
-def picked(packed: Packed, names: Sequence[str]) -> Any:
-    """Return the keys of `names` that are there, with their values: what encodes to that object.
+def project(keymap: KeyMap, names: Sequence[str]) -> Any:
+    """Return the keys of `names` that exist, with their values, as what encodes to that object.
 
-    Programs ask for the same few keys again and again; decoding just these is twice as fast.
+    Programs read the same few keys again and again. To decode only these is twice as fast.
     """
-    if type(packed) is bytes:
-        together = tuple(names)
-        selection = selections.get(together)
-        if selection is not None:
-            return selection.decode(packed)
-        if len(together) + sum(map(len, together)) <= PACKED_SIZE:
-            if len(selections) == SELECTIONS:
-                selections.clear()
-            selections[together] = _Selection(together)
-    return _among(unpack(packed), names)
+    if type(keymap) is bytes:
+        selected = tuple(names)
+        projection = projections.get(selected)
+        if projection is not None:
+            return projection.decode(keymap)
+        if len(selected) + sum(map(len, selected)) <= MAX_PACKED_SIZE:
+            if len(projections) == MAX_PROJECTIONS:
+                projections.clear()
+            projections[selected] = _Projection(selected)
+    return _subset(unpack(keymap), names)
 
 
-def pack(values: dict[str, Raw]) -> Packed:
-    """Return `values` as they are to be kept."""
+def pack(values: dict[str, Raw]) -> KeyMap:
+    """Return `values` as a key map."""
     text = _encode(values)
-    if len(text) <= PACKED_SIZE:
+    if len(text) <= MAX_PACKED_SIZE:
         return text
     return {key: value.copy() for key, value in values.items()}
 
 
-def edited(packed: Packed, values: dict[str, Raw], edit: Edit) -> Packed:
-    """Make `edit`, owned if they are a dict, in `values`, which `unpack(packed)` returned.
+def apply_edit(keymap: KeyMap, values: dict[str, Raw], edit: Edit) -> KeyMap:
+    """Apply `edit` to a key map.
+
+    Args:
+        keymap: the key map.
+        values: what `unpack(keymap)` returned; it is changed.
+        edit: the change. If the key map is a dict, the edit's values must be copies.
 
     Returns:
-        The keys as they are kept: those of a dict that is not cleared in that dict.
+        The changed key map; the same dict if it was a dict and is not cleared.
     """
     if edit.clear:
         return pack(dict(edit.put))
     edit.apply(values)
-    return packed if type(packed) is dict else pack(values)
+    return keymap if type(keymap) is dict else pack(values)
 
 
-def copied(packed: Packed) -> Packed:
-    """Return what `packed` is now, whatever becomes of it."""
-    return packed if type(packed) is bytes else packed.copy()  # type: ignore[union-attr]
+def copy_keymap(keymap: KeyMap) -> KeyMap:
+    """Return a copy of `keymap` that later edits do not change."""
+    return keymap if type(keymap) is bytes else keymap.copy()  # type: ignore[union-attr]

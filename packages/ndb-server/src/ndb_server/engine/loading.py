@@ -1,4 +1,4 @@
-"""Reads and counts the data of a load, and checks it against the limits, before it takes effect."""
+"""Collects the data of a load, and checks it against the limits, before it takes effect."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -7,29 +7,29 @@ from ndb_protocol import NO_TOKEN
 
 from ..json_depth import nests_deeper
 from ..limits import Limits
-from .batch import Changed, Load
+from .batch import ChangeSet, LoadCommit
 from .edits import MapChange
-from .keymap import Packed, unpack
-from .record import Row, row_of, settings_of, signed, unsigned
+from .keymap import KeyMap, unpack
+from .record import SessionRow, expiry_of, row_of, signed, unsigned
 from .session import NEVER, Session
-from .size_estimate import SESSION_BYTES, of_keys
+from .size_estimate import SESSION_BYTES, keys_size
 
-_AROUND = 3
-"""How deep a value stands in the message that sets it: ``{"KV_SET":{"keys":{"name":…}}}``."""
+_MESSAGE_DEPTH = 3
+"""Levels around a value in the message that sets it: ``{"KV_SET":{"keys":{"name":…}}}``."""
 
 
-class Coming:
-    """Sessions and independent keys that are to be loaded together.
+class PendingLoad:
+    """Sessions and independent keys that will be loaded together.
 
     Args:
-        limits: the limits that each of them is checked against.
+        limits: the limits for each session and key.
 
     Attributes:
-        sessions: the sessions, by their tokens; their periods have not begun.
+        sessions: the sessions, by their tokens. Their deadlines are not known yet.
         keys: the independent keys.
         session_keys: how many keys the sessions have.
-        memory: how many bytes the sessions take.
-        beyond: the first limit that one of them exceeds, and a sentence that says so.
+        memory: how many bytes the sessions take, estimated.
+        exceeded: the first limit that is exceeded, and a sentence about it.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -37,18 +37,18 @@ class Coming:
         self.sessions: dict[int, Session] = {}
         self.keys: dict[str, Raw] = {}
         self.session_keys = self.memory = 0
-        self.beyond: tuple[str, str] | None = None
-        # Of the independent keys, those that were new when it was staged.
-        self._new: set[str] = set()
+        self.exceeded: tuple[str, str] | None = None
+        # The independent keys that did not exist when the load was staged.
+        self._new_keys: set[str] = set()
 
-    def add_session(self, row: Row, packed: Packed) -> None:
-        """Add a session that was saved."""
-        values = unpack(packed)
-        most = self._limits.keys
-        if most and len(values) > most:
-            self._note("keys", f"a session has {len(values)} keys; {most} are allowed")
+    def add_session(self, row: SessionRow, keymap: KeyMap) -> None:
+        """Add a session."""
+        values = unpack(keymap)
+        limit = self._limits.keys
+        if limit and len(values) > limit:
+            self._note_exceeded("keys", f"a session has {len(values)} keys; {limit} are allowed")
         self._check(values)
-        session = self.sessions[unsigned(row[0])] = Session(settings_of(row), NEVER, packed)
+        session = self.sessions[unsigned(row[0])] = Session(expiry_of(row), NEVER, keymap)
         self._count(session, 1)
 
     def add_keys(self, values: Mapping[str, Raw]) -> None:
@@ -57,53 +57,67 @@ class Coming:
         self.keys.update(values)
 
     def drop(self, token: int) -> None:
-        """Leave a session out."""
+        """Remove a session."""
         self._count(self.sessions.pop(token), -1)
 
     def _count(self, session: Session, times: int) -> None:
-        self.session_keys += times * len(unpack(session.packed))
-        self.memory += times * (SESSION_BYTES + of_keys(session.packed))
+        self.session_keys += times * len(unpack(session.keys))
+        self.memory += times * (SESSION_BYTES + keys_size(session.keys))
 
     def _check(self, values: Mapping[str, Raw]) -> None:
-        length, depth = self._limits.key_length, self._limits.depth - _AROUND
+        length, depth = self._limits.key_length, self._limits.depth - _MESSAGE_DEPTH
         if length and (longest := max(map(len, values), default=0)) > length:
-            self._note("key_length", f"a key has {longest} characters; {length} are allowed")
+            self._note_exceeded(
+                "key_length", f"a key has {longest} characters; {length} are allowed"
+            )
         if any(nests_deeper(bytes(value), depth) for value in values.values()):
-            self._note("depth", f"a value nests deeper than a message may, {self._limits.depth}")
+            self._note_exceeded(
+                "depth", f"a value nests deeper than a message may, {self._limits.depth}"
+            )
 
-    def _note(self, limit: str, sentence: str) -> None:
-        self.beyond = self.beyond or (limit, sentence)
+    def _note_exceeded(self, limit: str, sentence: str) -> None:
+        self.exceeded = self.exceeded or (limit, sentence)
 
-    def stage(self, there: Mapping[str, Raw]) -> Callable[[], Changed]:
-        """Return what makes it all as it is to be staged, given the independent keys there are.
+    def prepare_staging(self, existing: Mapping[str, Raw]) -> Callable[[], ChangeSet]:
+        """Return a function that returns the change set to stage.
 
-        It has no deadlines, which are not known yet.
+        Args:
+            existing: the independent keys that exist now.
         """
-        self._new = {key for key in self.keys if key not in there}
-        return self._changed
+        self._new_keys = {key for key in self.keys if key not in existing}
+        return self._change_set
 
-    def _changed(self) -> Changed:
+    def _change_set(self) -> ChangeSet:
         maps = {
-            token: MapChange.whole(session.packed)
+            token: MapChange.replace_all(session.keys)
             for token, session in self.sessions.items()
-            if isinstance(session.packed, dict)
+            if isinstance(session.keys, dict)
         }
         rows = [row_of(token, session) for token, session in self.sessions.items()]
         if self.keys:
-            # Done again, the change leaves the same order: what is new is put at the end each time.
-            maps[NO_TOKEN] = MapChange(dict.fromkeys(self._new), self.keys)
-        return Changed(False, [], rows, maps)
+            # New keys are also removed first. So a change that is applied twice leaves the same
+            # order.
+            maps[NO_TOKEN] = MapChange(dict.fromkeys(self._new_keys), self.keys)
+        return ChangeSet(False, [], rows, maps)
 
-    def counts(
-        self, number: int, parts: int, now: int, known: Iterable[int], there: Mapping[str, Raw]
-    ) -> Load:
-        """Return that it counts from `now` on, as it was staged, without the sessions `known`."""
-        changed = [key for key in self.keys if (key in self._new) == (key in there)]
-        return Load(
+    def commit(
+        self, number: int, parts: int, now: int, skipped: Iterable[int], existing: Mapping[str, Raw]
+    ) -> LoadCommit:
+        """Return the record that commits the load.
+
+        Args:
+            number: the number of the load.
+            parts: how many parts were staged.
+            now: the time in ms.
+            skipped: tokens of the sessions that were staged and are not loaded.
+            existing: the independent keys that exist now.
+        """
+        changed = [key for key in self.keys if (key in self._new_keys) == (key in existing)]
+        return LoadCommit(
             number,
             parts,
             now,
-            [*map(signed, known)],
-            there=[key for key in changed if key in there],
-            gone=[key for key in changed if key not in there],
+            [*map(signed, skipped)],
+            keys_set=[key for key in changed if key in existing],
+            keys_removed=[key for key in changed if key not in existing],
         )

@@ -1,6 +1,6 @@
 """JSONPath (RFC 9535) over stored JSON text, and changes to the nodes it selects.
 
-A value is parsed to find nodes. It is changed in its text, so that everything but the nodes named
+A value is parsed to find nodes. It is changed as text, so that everything except the changed nodes
 stays byte for byte what the client sent: numbers keep their spelling, objects their order.
 """
 
@@ -13,33 +13,33 @@ from ndb_protocol import Status
 
 from ..errors import RefusedError
 from . import jsonpath
-from .splicing import Location, spans, wanted
+from .splicing import Location, location_tree, spans
 from .steps import Steps
 
 _UNLIMITED = Steps()
 
 
 def check_path(path: str, steps: Steps = _UNLIMITED) -> None:
-    """See that `path` parses, and take the steps that this takes.
+    """Check that `path` parses, and take the steps for that.
 
     Raises:
         RefusedError: it does not parse (status 4), is too long or nests too deeply (42), or takes
             too many `steps` (201).
     """
-    # Whether it was parsed before or not, a request is answered in the same way.
+    # A path in the parser's cache takes the same steps, so that a request always has one answer.
     steps.take(len(path))
     jsonpath.parse_path(path)
 
 
-def show(name: str) -> str:
-    """Return `name` for a message to a human: quoted, and cut if it is long."""
+def quoted(name: str) -> str:
+    """Return `name` for a message to a human: in quotes, and shortened if it is long."""
     return reprlib.repr(name)
 
 
 def _nodes(path: str, text: bytes, steps: Steps) -> list[jsonpath.Node]:
-    # To begin takes a few.
+    # The steps to begin.
     steps.take(4)
-    return jsonpath.parse_path(path).run(jsonpath.read(text, steps), steps)
+    return jsonpath.parse_path(path).run(jsonpath.parse_value(text, steps), steps)
 
 
 def matches(path: str, text: bytes, steps: Steps = _UNLIMITED) -> bool:
@@ -51,35 +51,35 @@ def matches(path: str, text: bytes, steps: Steps = _UNLIMITED) -> bool:
     return bool(_nodes(path, text, steps))
 
 
-def find(path: str, text: bytes, steps: Steps = _UNLIMITED) -> list[str]:
+def find_paths(path: str, text: bytes, steps: Steps = _UNLIMITED) -> list[str]:
     """Return the normalized path of each node of `text` that `path` selects.
 
     Raises:
         RefusedError: `path` does not parse (4), or it takes too many `steps` (201).
     """
     found: list[str] = []
-    for _, trail in _nodes(path, text, steps):
-        location = _location(trail)
-        # Long ways to many nodes come to more than there is memory for.
-        steps.take(sum(map(_spelled, location)) >> 5)
+    for _, node_path in _nodes(path, text, steps):
+        location = _location(node_path)
+        # Long locations of many nodes may need more memory than there is.
+        steps.take(sum(map(_step_length, location)) >> 5)
         found.append(_normalized(location))
     return found
 
 
-def _location(trail: jsonpath.Trail) -> Location:
+def _location(node_path: jsonpath.NodePath) -> Location:
     location: list[str | int] = []
-    while trail is not None:
-        trail, step = trail
+    while node_path is not None:
+        node_path, step = node_path
         location.append(step)
     return tuple(reversed(location))
 
 
-def _spelled(step: str | int) -> int:
+def _step_length(step: str | int) -> int:
     """Return about how many characters `step` has in a path."""
     return 4 + len(step) if isinstance(step, str) else 4
 
 
-# What a normalized path escapes (section 2.7).
+# The characters that a normalized path escapes (section 2.7).
 _ESCAPES = {code: rf"\u{code:04x}" for code in range(0x20)}
 _ESCAPES |= {8: r"\b", 9: r"\t", 10: r"\n", 12: r"\f", 13: r"\r", 39: r"\'", 92: r"\\"}
 
@@ -92,29 +92,29 @@ def _normalized(location: Location) -> str:
 
 
 def select(path: str, key: str, text: bytes, steps: Steps = _UNLIMITED) -> list[Location]:
-    """Return the location of each node of `text` that `path` selects, to be replaced.
+    """Return the location of each node of `text` that `path` selects, to replace the nodes.
 
     Raises:
-        RefusedError: `path` does not parse (4), `text` is not to be changed (41), or it takes too
-            many `steps` (201).
+        RefusedError: `path` does not parse (4), `text` can't be changed (41), or it takes too many
+            `steps` (201).
     """
-    _read_changeable(key, text, steps)
+    _parse_editable(key, text, steps)
     found: list[Location] = []
-    for _, trail in _nodes(path, text, steps):
-        location = _location(trail)
+    for _, node_path in _nodes(path, text, steps):
+        location = _location(node_path)
         steps.take(len(location) >> 3)
         found.append(location)
     return found
 
 
-def _read_changeable(key: str, text: bytes, steps: Steps) -> Any:
+def _parse_editable(key: str, text: bytes, steps: Steps) -> Any:
     """Return the value of `key`; refuse one with a number that most servers can't write (J-12)."""
     try:
-        return jsonpath.read_doubles(text, steps)
+        return jsonpath.parse_with_doubles(text, steps)
     except jsonpath.BeyondDoubleError as error:
         raise RefusedError(
             Status.VALUE_TYPE_INVALID,
-            f"the value of key {show(key)} can be stored and read but not changed: {error}",
+            f"the value of key {quoted(key)} can be stored and read but not changed: {error}",
         ) from None
 
 
@@ -135,18 +135,18 @@ def replace(
     whole, new = text.decode(), value.decode()
     pieces: list[str] = []
     at = 0
-    for begin, end in spans(whole, wanted(locations), steps):
+    for begin, end in spans(whole, location_tree(locations), steps):
         pieces += whole[at:begin], new
         at = end
     return "".join([*pieces, whole[at:]]).encode()
 
 
 def _charge_spans(text: bytes, steps: Steps) -> None:
-    """Take the steps that it takes to find nodes in `text`, beside those for what is around them.
+    """Take the steps to find nodes in `text`, except those that `spans` takes.
 
-    What is passed over is read; unlike elsewhere, an integer in it takes long too.
+    The text before a node is parsed too, and integers in it take long.
     """
-    jsonpath.charge(text, steps)
+    jsonpath.charge_parsing(text, steps)
     steps.take(text.count(b",") >> 5)
 
 
@@ -156,10 +156,10 @@ def append(
     """Return JSON `text` with `items` at the end of its array, or of its member `name`'s.
 
     Raises:
-        RefusedError: there is no such array, or `text` is not to be changed (status 41), or it
-            takes too many `steps` (201).
+        RefusedError: there is no such array, or `text` can't be changed (status 41), or it takes
+            too many `steps` (201).
     """
-    value = _read_changeable(key, text, steps)
+    value = _parse_editable(key, text, steps)
     if name is None:
         if isinstance(value, list):
             return _append(text, items)
@@ -171,8 +171,8 @@ def append(
             [(begin, end)] = spans(members, {name: {}}, steps)
             array = _append(members[begin:end].encode(), items).decode()
             return (members[:begin] + array + members[end:]).encode()
-        what = f"not an object with an array at 'name' ({show(name)})"
-    raise RefusedError(Status.VALUE_TYPE_INVALID, f"the value of key {show(key)} is {what}")
+        what = f"not an object with an array at 'name' ({quoted(name)})"
+    raise RefusedError(Status.VALUE_TYPE_INVALID, f"the value of key {quoted(key)} is {what}")
 
 
 def _append(array: bytes, items: Sequence[Raw]) -> bytes:

@@ -1,26 +1,32 @@
-"""Sessions as the server keeps them in memory."""
+"""Sessions in memory."""
 
 from functools import lru_cache
 
 from msgspec import Struct
 from ndb_protocol.messages import Expiry
 
-from .keymap import Packed
+from .keymap import KeyMap
 
 NEVER = 2**62
-"""The deadline of a session that does not expire: later than any time there is."""
+"""The deadline of a session that does not expire: later than any time."""
 
 
 class Session(Struct, gc=False):
-    """A session: its settings (None if it never expires), its deadline and its keys, packed."""
+    """A session.
+
+    Attributes:
+        expiry: the settings of its expiry; None if it never expires.
+        deadline: when it expires, in ms.
+        keys: its keys.
+    """
 
     expiry: Expiry | None
     deadline: int
-    packed: Packed
+    keys: KeyMap
 
 
 @lru_cache(maxsize=1024)
-def _shared(
+def _interned(
     duration: int, delete_session: bool, extend_on_set_add: bool, extend_on_get: bool
 ) -> Expiry:
     return Expiry(
@@ -31,15 +37,17 @@ def _shared(
     )
 
 
-def settings(expiry: Expiry) -> Expiry | None:
-    """Return `expiry` as a session holds it: None if it says never, else shared by those alike.
+def intern_expiry(expiry: Expiry) -> Expiry | None:
+    """Return the one shared object that equals `expiry`; None if the duration is 0 (never).
 
-    A service makes its sessions with few different settings, and an object of its own for each
-    session would be a fifth of its memory.
+    An application creates its sessions with few different settings. An object of its own for each
+    session would take a fifth of the session's memory.
     """
     if expiry.duration == 0:
         return None
-    return _shared(expiry.duration, expiry.deleteSession, expiry.extendOnSetAdd, expiry.extendOnGet)
+    return _interned(
+        expiry.duration, expiry.deleteSession, expiry.extendOnSetAdd, expiry.extendOnGet
+    )
 
 
 def deadline_after(expiry: Expiry | None, now: int) -> int:

@@ -1,6 +1,6 @@
-"""An estimate of the memory that sessions and keys take, updated with each change.
+"""Estimates the memory of sessions and keys; the engine updates its sum with each change.
 
-It covers only the data; the process needs another 40 MB, and memory for its connections.
+The estimate covers only the data. The process needs another 40 MB, and memory for its connections.
 """
 
 from collections.abc import Mapping
@@ -8,33 +8,33 @@ from collections.abc import Mapping
 from msgspec import Raw
 
 from .edits import Edit
-from .keymap import Packed
+from .keymap import KeyMap
 
 SESSION_BYTES = 270
-"""What a session takes beside its keys: its objects and entries in tables (measured on CPython)."""
+"""Bytes of a session without its keys: its objects and table entries (measured on CPython)."""
 
 KEY_BYTES = 140
-"""What a key takes beside its name and value where keys are kept in a dict (measured likewise)."""
+"""Bytes of a key in a dict without its name and value (measured likewise)."""
 
 
-def of_key(name: str, value: Raw) -> int:
+def key_size(name: str, value: Raw) -> int:
     """Return how many bytes a key in a dict takes."""
     return KEY_BYTES + len(name) + len(value)
 
 
-def of_keys(packed: Packed) -> int:
-    """Return how many bytes the keys of a session take."""
-    if isinstance(packed, bytes):
-        return len(packed)
-    return sum(of_key(name, value) for name, value in packed.items())
+def keys_size(keymap: KeyMap) -> int:
+    """Return how many bytes a key map takes."""
+    if isinstance(keymap, bytes):
+        return len(keymap)
+    return sum(key_size(name, value) for name, value in keymap.items())
 
 
 def growth(values: Mapping[str, Raw], edit: Edit) -> int:
-    """Return how many bytes more keys in a dict take once `edit` is made, which is not to clear."""
+    """Return how many more bytes a dict of keys takes after `edit`, which must not clear it."""
     grown = 0
     for name, value in edit.put.items():
         old = values.get(name)
-        grown += of_key(name, value) if old is None else len(value) - len(old)
+        grown += key_size(name, value) if old is None else len(value) - len(old)
     for name in edit.remove:
-        grown -= of_key(name, values[name])
+        grown -= key_size(name, values[name])
     return grown

@@ -1,4 +1,4 @@
-"""Finds nodes in a JSON text, so that everything around them can be kept byte for byte."""
+"""Finds the spans of nodes in a JSON text, so that the text around them can be kept unchanged."""
 
 import json
 import re
@@ -11,23 +11,23 @@ from .steps import Steps
 Location = tuple[str | int, ...]
 """Where a node is: member names and array indexes from the root."""
 
-Wanted: TypeAlias = "dict[str | int, Wanted]"
-"""Which nodes below a node are wanted, by the next step to them; none: the node itself."""
+LocationTree: TypeAlias = "dict[str | int, LocationTree]"
+"""Locations as a tree, by their next step. An empty tree is a location's end."""
 
 _STRING = r'"(?:[^"\\]|\\.)*+"'
-# What stands before a member or an element; the name of a member, in quotes, is its one group.
-_LEAD = re.compile(rf"\s*+[{{\[,]\s*+(?=[^\s\]}}])(?:({_STRING})\s*+:\s*+)?")
-_CLOSE = re.compile(r"\s*[{[]?\s*[\]}]")
+# The text before a member or an element. The one group is the name of a member, in quotes.
+_ITEM_START = re.compile(rf"\s*+[{{\[,]\s*+(?=[^\s\]}}])(?:({_STRING})\s*+:\s*+)?")
+_CONTAINER_END = re.compile(r"\s*[{[]?\s*[\]}]")
 _SPACE = re.compile(r"\s*")
 _SCALAR = re.compile(rf"{_STRING}|[^\s,\]}}]+")
-# Its numbers stay text, so any there is will do.
+# Numbers stay text, so that it can decode any number.
 _value_at = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
 _BRACKET = re.compile(rf"(?P<open>[\[{{])|(?P<close>[\]}}])|{_STRING}")
 
 
-def wanted(locations: Sequence[Location]) -> Wanted:
-    """Return which nodes are at `locations`; of a node and another inside it, the outer one."""
-    top: Wanted = {}
+def location_tree(locations: Sequence[Location]) -> LocationTree:
+    """Return the tree of `locations`; of a node and another inside it, only the outer one."""
+    top: LocationTree = {}
     for location in sorted(locations, key=len):
         node = top
         for step in location:
@@ -41,48 +41,48 @@ def wanted(locations: Sequence[Location]) -> Wanted:
 class _Container:
     """An array or object that is being read."""
 
-    wanted: Wanted
+    targets: LocationTree
     count: int = 0
     step: str | int = 0
     found: dict[str | int, list[tuple[int, int]]] = field(default_factory=dict)
 
 
-def spans(text: str, nodes: Wanted, steps: Steps) -> list[tuple[int, int]]:
-    """Return begin and end of each of the wanted nodes below the root of JSON `text`, in order.
+def spans(text: str, locations: LocationTree, steps: Steps) -> list[tuple[int, int]]:
+    """Return begin and end of the nodes at `locations` below the root of JSON `text`, in order.
 
-    Every character is read once. Of members with one name, the last one counts, as it does where
-    the value is parsed.
+    Every character is read once. Of members with the same name, the last one counts, as it does
+    when the value is parsed.
 
     Raises:
         RefusedError: it takes too many `steps` (201).
     """
     at = _end(_SPACE, text, 0)
-    around: list[_Container] = []
-    here = _Container(nodes)
+    stack: list[_Container] = []
+    container = _Container(locations)
     while True:
-        lead = _LEAD.match(text, at)
-        if lead:
+        item_start = _ITEM_START.match(text, at)
+        if item_start:
             steps.take()
-            begin = lead.end()
-            here.step = here.count if lead[1] is None else json.loads(lead[1])
-            here.count += 1
-            here.found.pop(here.step, None)
-            below = here.wanted.get(here.step)
+            begin = item_start.end()
+            container.step = container.count if item_start[1] is None else json.loads(item_start[1])
+            container.count += 1
+            container.found.pop(container.step, None)
+            below = container.targets.get(container.step)
             if below and text[begin] in "{[":
-                around.append(here)
-                here = _Container(below)
+                stack.append(container)
+                container = _Container(below)
                 at = begin
             else:
                 at = _value_end(text, begin, steps)
                 if below == {}:
-                    here.found[here.step] = [(begin, at)]
+                    container.found[container.step] = [(begin, at)]
             continue
-        found = [span for inner in here.found.values() for span in inner]
-        if not around:
+        found = [span for inner in container.found.values() for span in inner]
+        if not stack:
             return sorted(found)
-        at = _end(_CLOSE, text, at)
-        here = around.pop()
-        here.found[here.step] = found
+        at = _end(_CONTAINER_END, text, at)
+        container = stack.pop()
+        container.found[container.step] = found
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
@@ -92,19 +92,19 @@ def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
 
 
 def _value_end(text: str, at: int, steps: Steps) -> int:
-    """Return where the value ends that begins at `at`."""
+    """Return the end of the value that begins at `at`."""
     if text[at] not in "{[":
         return _end(_SCALAR, text, at)
     try:
         return _value_at(text, at)[1]
     except RecursionError:
-        # It nests too deeply for this.
+        # It nests too deeply for the decoder.
         depth = 1
     at += 1
     while depth:
         steps.take()
-        piece = _BRACKET.search(text, at)
-        assert piece
-        at = piece.end()
-        depth += bool(piece["open"]) - bool(piece["close"])
+        bracket = _BRACKET.search(text, at)
+        assert bracket
+        at = bracket.end()
+        depth += bool(bracket["open"]) - bool(bracket["close"])
     return at

@@ -4,30 +4,20 @@ It turns a request into a response. The transport handles the connection.
 """
 
 from collections.abc import Callable
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import Protocol
 
 from ndb_protocol.commands import Role
-from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from ..access.request_checks import Refusal
+from .responses import UPGRADE, Answer, Refusal, response
 
-_TEXT = "text/plain; charset=utf-8"
-
-UPGRADE = {"Connection": "Upgrade", "Upgrade": "websocket"}
-"""The headers of a 426 response that name the protocol (RFC 9110, sections 7.8 and 15.5.22)."""
-
-Page = Callable[[str], tuple[bytes, str]]
+MetricsPage = Callable[[str], tuple[bytes, str]]
 """Makes the page of metrics, given what an ``Accept`` header says; also returns its type."""
 
-Answer = Response | Refusal
-"""The response, or the reason for a refusal."""
 
-
-class Visitor(Protocol):
-    """Decides on who makes a request."""
+class Authorizer(Protocol):
+    """Decides whether a client may see a page."""
 
     def check(self, request: Request) -> Refusal | None:
         """Refuse a request for a page that anybody may see."""
@@ -36,22 +26,6 @@ class Visitor(Protocol):
     def identify(self, request: Request) -> Refusal | frozenset[Role]:
         """Say what roles somebody has who asks for a page; refuse whose credentials are wrong."""
         raise NotImplementedError
-
-
-def response(status: HTTPStatus, body: str | bytes, content_type: str = _TEXT) -> Response:
-    """Return a response that ends the connection."""
-    content = body.encode() if isinstance(body, str) else body
-    headers = Headers(
-        {
-            "Date": formatdate(usegmt=True),
-            "Connection": "close",
-            "Content-Length": str(len(content)),
-            "Content-Type": content_type,
-            # Nothing of a moment ago, from whatever stands between.
-            "Cache-Control": "no-store",
-        }
-    )
-    return Response(status.value, status.phrase, headers, content)
 
 
 def asks_for_websocket(request: Request) -> bool:
@@ -66,7 +40,7 @@ def asks_for_websocket(request: Request) -> bool:
     return any(offer.strip().lower() == "websocket" for offer in offers)
 
 
-def without_websocket(request: Request, _: Visitor | None = None) -> Refusal | None:
+def upgrade_required(request: Request, _: Authorizer | None = None) -> Refusal | None:
     """Refuse `request` if it asks for no WebSocket connection, where there is nothing else."""
     if asks_for_websocket(request):
         return None
@@ -90,14 +64,7 @@ def _check_method(request: Request) -> Refusal | None:
     )
 
 
-def refused(refusal: Refusal) -> Response:
-    """Return the response that says why."""
-    found = response(refusal.status, f"{refusal.message}\n")
-    found.headers.update(refusal.headers)
-    return found
-
-
-class Operations:
+class Routes:
     """Answers ``/healthz``, ``/readyz`` and ``/metrics``.
 
     Args:
@@ -108,16 +75,16 @@ class Operations:
     credentials. Metrics are for administrators.
     """
 
-    def __init__(self, ready: Callable[[], str | None], metrics: Page | None) -> None:
+    def __init__(self, ready: Callable[[], str | None], metrics: MetricsPage | None) -> None:
         self._ready = ready
         self._metrics = metrics
-        self._pages: dict[str, Callable[[Request, Visitor | None], Answer]] = {
+        self._pages: dict[str, Callable[[Request, Authorizer | None], Answer]] = {
             "/healthz": lambda *_: response(HTTPStatus.OK, "ok\n"),
-            "/readyz": self._readiness,
-            "/metrics": self._measures,
+            "/readyz": self._readyz,
+            "/metrics": self._metrics_page,
         }
 
-    def answer(self, request: Request, visit: Visitor | None = None) -> Answer | None:
+    def answer(self, request: Request, visit: Authorizer | None = None) -> Answer | None:
         """Answer a request, as where there are WebSocket connections too.
 
         Args:
@@ -129,9 +96,9 @@ class Operations:
         """
         if asks_for_websocket(request):
             return None
-        return self._answer(request, visit) or without_websocket(request)
+        return self._answer(request, visit) or upgrade_required(request)
 
-    def answer_all(self, request: Request, visit: Visitor | None = None) -> Answer:
+    def answer_all(self, request: Request, visit: Authorizer | None = None) -> Answer:
         """Answer any request, as where there is nothing but these pages."""
         return (
             self._answer(request, visit)
@@ -139,20 +106,20 @@ class Operations:
             or Refusal(HTTPStatus.NOT_FOUND, "invalid", f"the pages are {', '.join(self._pages)}")
         )
 
-    def _answer(self, request: Request, visit: Visitor | None) -> Answer | None:
+    def _answer(self, request: Request, visit: Authorizer | None) -> Answer | None:
         page = self._pages.get(request.path.partition("?")[0])
         if page is None:
             return None
         refusal = _check_method(request) or (None if visit is None else visit.check(request))
         return refusal or page(request, visit)
 
-    def _readiness(self, *_: object) -> Response:
+    def _readyz(self, *_: object) -> Response:
         reason = self._ready()
         if reason is None:
             return response(HTTPStatus.OK, "ready\n")
         return response(HTTPStatus.SERVICE_UNAVAILABLE, f"not ready: {reason}\n")
 
-    def _measures(self, request: Request, visit: Visitor | None) -> Answer:
+    def _metrics_page(self, request: Request, visit: Authorizer | None) -> Answer:
         page = self._metrics
         if page is None:
             return response(

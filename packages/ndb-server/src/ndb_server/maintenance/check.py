@@ -1,4 +1,4 @@
-"""Finds damage in a data folder, without changing anything."""
+"""Checks a data folder for damage, without changing it."""
 
 import sqlite3
 from collections import Counter
@@ -6,49 +6,49 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import StoreError
-from ..storage.catalog import Saved, saved_in
+from ..storage.catalog import DatasetFile, list_datasets
 from ..storage.datasets import DatasetError, recognize_dataset
 from ..storage.log import read_log
-from ..storage.schema import FILE, VersionError, check_header, read_anchor, recognize
+from ..storage.schema import STORE_FILE, VersionError, check_header, read_anchor, recognize_store
 from ..storage.tables import (
-    ORPHANS,
+    ORPHANED_KEYS,
     READ_ERRORS,
     SELECT_KEYS,
     SELECT_SESSIONS,
     DamageError,
-    key_of,
-    session_of,
-    verdict_of,
+    decode_key,
+    decode_session,
+    integrity_error,
 )
-from .snapshot import looking
+from .snapshot import open_snapshot
 
-_FINDINGS = 100
-"""Lines that SQLite's own check may have."""
+_MAX_FINDINGS = 100
+"""The most errors that SQLite's integrity check reports."""
 
 
 def check_folder(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield each file of a data folder, and what is damaged in it.
+    """Yield each file of a data folder, with a list of its damage.
 
     Raises:
         StoreError: the store is not of this version, or a server was started meanwhile.
     """
-    if (folder / FILE).exists():
-        yield folder / FILE, check_store(folder / FILE)
-    for saved in saved_in(folder):
-        yield saved.path, _check_dataset(saved)
+    if (folder / STORE_FILE).exists():
+        yield folder / STORE_FILE, check_store(folder / STORE_FILE)
+    for dataset in list_datasets(folder):
+        yield dataset.path, _check_dataset(dataset)
 
 
 def check_store(path: Path) -> list[str]:
-    """Return what is damaged in a store.
+    """Return a list of the damage in a store.
 
     Raises:
         StoreError: it is not of this version, or a server was started meanwhile.
     """
     try:
         check_header(path)
-        with looking(path) as database:
+        with open_snapshot(path) as database:
             try:
-                recognize(database, path)
+                recognize_store(database, path)
             except VersionError:
                 raise
             except StoreError as error:
@@ -58,23 +58,23 @@ def check_store(path: Path) -> list[str]:
         return [str(error)]
 
 
-def _check_dataset(saved: Saved) -> list[str]:
+def _check_dataset(dataset: DatasetFile) -> list[str]:
     try:
-        with looking(saved.path) as database:
-            recognize_dataset(database, saved.path, saved.kind)
+        with open_snapshot(dataset.path) as database:
+            recognize_dataset(database, dataset.path, dataset.kind)
             return [*_damage(database)]
     except (*READ_ERRORS, DamageError, DatasetError, StoreError) as error:
         return [str(error)]
 
 
 def _damage(database: sqlite3.Connection) -> Iterator[str]:
-    for (verdict,) in database.execute(f"PRAGMA integrity_check({_FINDINGS})"):
-        if found := verdict_of(verdict):
+    for (verdict,) in database.execute(f"PRAGMA integrity_check({_MAX_FINDINGS})"):
+        if found := integrity_error(verdict):
             yield found
-    yield from _in_rows(database, SELECT_SESSIONS, session_of)
-    yield from _in_rows(database, SELECT_KEYS, key_of)
+    yield from _row_damage(database, SELECT_SESSIONS, decode_session)
+    yield from _row_damage(database, SELECT_KEYS, decode_key)
     try:
-        [(orphans,)] = database.execute(f"SELECT count(*) {ORPHANS}")
+        [(orphans,)] = database.execute(f"SELECT count(*) {ORPHANED_KEYS}")
     except READ_ERRORS as error:
         yield str(error)
     else:
@@ -90,10 +90,10 @@ def _log_damage(database: sqlite3.Connection) -> Iterator[str]:
         yield str(error)
 
 
-def _in_rows(
+def _row_damage(
     database: sqlite3.Connection, query: str, check: Callable[[Sequence[object]], object]
 ) -> Iterator[str]:
-    """Yield what is wrong with rows, each kind of damage once."""
+    """Yield the damage in the rows of a query, each kind of damage once."""
     found: Counter[str] = Counter()
     try:
         for columns in database.execute(query):

@@ -10,7 +10,7 @@ from ndb_protocol import NO_TOKEN
 
 from ..clock import Anchor
 from ..engine.keymap import unpack
-from ..engine.record import Row, row_of, session_checksum
+from ..engine.record import SessionRow, row_of, session_checksum
 from ..engine.session import Session
 from ..errors import DataError
 from ..storage.store import Store
@@ -31,8 +31,8 @@ class KeyEntry(NamedTuple):
     value: Raw
 
 
-class Imported(NamedTuple):
-    """How much was imported, and how many sessions were not because they already existed."""
+class ImportCounts(NamedTuple):
+    """How many entries were imported, and how many sessions were not because they existed."""
 
     sessions: int
     session_keys: int
@@ -40,15 +40,15 @@ class Imported(NamedTuple):
     already_there: int
 
 
-def bring_in(folder: Path, entries: Iterable[SessionEntry | KeyEntry]) -> Imported:
-    """Put `entries` into the store of a data folder.
+def import_entries(folder: Path, entries: Iterable[SessionEntry | KeyEntry]) -> ImportCounts:
+    """Import `entries` into the store of a data folder.
 
-    A session that is there is left as it is, an independent key that is there is overwritten, as
-    SH_LOAD and KV_LOAD do. The deadlines of `entries` are of the wall clock.
+    An existing session is left unchanged, and an existing independent key is overwritten, as with
+    SH_LOAD and KV_LOAD. The deadlines of `entries` are times of the wall clock.
 
     Args:
         folder: the data folder, which no server may use.
-        entries: what is to come in; if they raise an error, nothing has.
+        entries: the sessions and keys. If the iterable raises an error, nothing is imported.
 
     Raises:
         StoreError: a server uses the folder, or its store can't be opened.
@@ -58,31 +58,33 @@ def bring_in(folder: Path, entries: Iterable[SessionEntry | KeyEntry]) -> Import
     sessions = session_keys = already_there = 0
     keys: set[str] = set()
     try:
-        with store.changing() as database:
+        with store.transaction() as database:
             for entry in entries:
                 if isinstance(entry, KeyEntry):
                     put_keys(database, NO_TOKEN, [entry])
                     keys.add(entry.key)
                 elif _put_session(database, row_of(*entry), entry.session, store.anchor):
                     sessions += 1
-                    session_keys += len(unpack(entry.session.packed))
+                    session_keys += len(unpack(entry.session.keys))
                 else:
                     already_there += 1
     except sqlite3.Error as error:
         raise DataError(f"{store.path} can't be written: {error}; nothing was imported") from error
     finally:
         store.close()
-    return Imported(sessions, session_keys, len(keys), already_there)
+    return ImportCounts(sessions, session_keys, len(keys), already_there)
 
 
-def _put_session(database: sqlite3.Connection, row: Row, session: Session, anchor: Anchor) -> bool:
-    """Put a session in, and tell whether it was not there."""
-    number, duration, flags, deadline, keys = row
+def _put_session(
+    database: sqlite3.Connection, row: SessionRow, session: Session, anchor: Anchor
+) -> bool:
+    """Insert a session; return whether it did not exist."""
+    tkn, duration, flags, deadline, keys = row
     if deadline is not None:
-        row = (number, duration, flags, max(0, deadline - anchor.offset), keys)
-    put = "INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?, CAST(? AS TEXT), ?)"
-    if not database.execute(put, (*row, session_checksum(*row))).rowcount:
+        row = (tkn, duration, flags, max(0, deadline - anchor.offset), keys)
+    insert = "INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?, CAST(? AS TEXT), ?)"
+    if not database.execute(insert, (*row, session_checksum(*row))).rowcount:
         return False
-    if isinstance(session.packed, dict):
-        put_keys(database, number, session.packed.items())
+    if isinstance(session.keys, dict):
+        put_keys(database, tkn, session.keys.items())
     return True

@@ -1,6 +1,6 @@
 """Sessions and independent keys as lines of JSON, for export and import.
 
-What a line has is described in docs/reference/data-folder.md.
+The members of a line are described in docs/reference/data-folder.md.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,9 +12,9 @@ from ndb_protocol import NO_TOKEN, parse_token
 from ndb_protocol.messages import DURATION_MAX, Expiry
 
 from ..clock import Anchor
-from ..engine.keymap import Packed, pack
-from ..engine.record import Row, settings_of, unsigned
-from ..engine.session import NEVER, Session, deadline_after, settings
+from ..engine.keymap import KeyMap, pack
+from ..engine.record import SessionRow, expiry_of, unsigned
+from ..engine.session import NEVER, Session, deadline_after, intern_expiry
 from ..errors import DataError
 from .importer import KeyEntry, SessionEntry
 
@@ -39,7 +39,7 @@ class _Key(Struct, forbid_unknown_fields=True):
 
 
 _ONE_LINE = bytes.maketrans(b"\n\r", b"  ")
-"""Between the tokens of a value there can be line breaks, elsewhere there can't."""
+"""Replaces line breaks, which JSON allows only between tokens."""
 
 _encode = msgspec.json.Encoder().encode
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -47,41 +47,41 @@ _session = msgspec.json.Decoder(_Session).decode
 _key = msgspec.json.Decoder(_Key).decode
 
 
-def session_line(row: Row, packed: Packed, anchor: Anchor | None = None) -> bytes:
-    """Return the line of a session, without its end.
+def session_line(row: SessionRow, keymap: KeyMap, anchor: Anchor | None = None) -> bytes:
+    """Return the line of a session, without a line feed.
 
     Args:
         row: the session.
-        packed: its keys.
-        anchor: ties its deadline to the wall clock; without it, the line has no deadline.
+        keymap: its keys.
+        anchor: relates its deadline to the wall clock; without it, the line has no deadline.
     """
-    expiry = settings_of(row)
+    expiry = expiry_of(row)
     deadline = None if anchor is None or row[3] is None else max(0, row[3] + anchor.offset)
     session = _Session(
         tkn=str(unsigned(row[0])),
         expiry=UNSET if expiry is None else _Expiry(**msgspec.structs.asdict(expiry)),
         deadline=UNSET if expiry is None or deadline is None else deadline,
-        keys=Raw(packed if isinstance(packed, bytes) else _encode(packed)),
+        keys=Raw(keymap if isinstance(keymap, bytes) else _encode(keymap)),
     )
     return _encode(session).translate(_ONE_LINE)
 
 
 def key_lines(values: Mapping[str, Raw]) -> Iterator[bytes]:
-    """Yield the line of each independent key, without its end."""
+    """Yield the line of each independent key, without a line feed."""
     for key, value in values.items():
         yield _encode(_Key(key, value)).translate(_ONE_LINE)
 
 
 def read_lines(lines: Iterable[bytes], source: str, now: int) -> Iterator[SessionEntry | KeyEntry]:
-    """Yield what `lines` say; empty ones say nothing.
+    """Yield the sessions and independent keys of `lines`; empty lines are ignored.
 
     Args:
         lines: the lines.
-        source: what to call where they come from.
-        now: the time in ms since the epoch: where a period without a deadline begins.
+        source: the name of their source, for errors.
+        now: the time in ms since the epoch, when the period of a session without deadline begins.
 
     Raises:
-        DataError: a line is not as it has to be; its number is in the text.
+        DataError: a line is invalid; the message has its number.
     """
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -105,7 +105,7 @@ def _session_of(line: bytes, now: int) -> SessionEntry:
         raise ValueError("'tkn' must be a session token: decimal text, 1 to 2^64-1")
     expiry = None
     if entry.expiry is not UNSET:
-        expiry = settings(Expiry(**msgspec.structs.asdict(entry.expiry)))
+        expiry = intern_expiry(Expiry(**msgspec.structs.asdict(entry.expiry)))
     if entry.deadline is not UNSET and expiry is None:
         raise ValueError("'deadline' needs an 'expiry' with a duration")
     deadline = deadline_after(expiry, now) if entry.deadline is UNSET else entry.deadline

@@ -1,9 +1,9 @@
 """Datasets of NemesisDB 0.7, read for import.
 
-A dataset is ``<name>/<time>/``: ``md/md.json`` says what it holds and whether it is complete,
-``data/0``, ``data/1``, … hold it as JSON. Each SH_SAVE or KV_SAVE under a name adds a time. This is
-read from NemesisDB's own source, v0.7.4: ``core/Persistance.h``, ``core/sh/ShExecutor.h`` and
-``core/kv/KvExecutor.h``.
+A dataset is a folder ``<name>/<time>/``. Its file ``md/md.json`` has the kind of the data and
+whether it is complete. The files ``data/0``, ``data/1``, … have the data as JSON. Each SH_SAVE or
+KV_SAVE of a name adds a time. The format is that of NemesisDB's source, v0.7.4:
+``core/Persistance.h``, ``core/sh/ShExecutor.h`` and ``core/kv/KvExecutor.h``.
 """
 
 import re
@@ -17,7 +17,7 @@ from ndb_protocol import NO_TOKEN, parse_token
 from ndb_protocol.messages import DURATION_MAX, Expiry
 
 from ..engine.keymap import pack
-from ..engine.session import Session, deadline_after, settings
+from ..engine.session import Session, deadline_after, intern_expiry
 from ..errors import DataError
 from .importer import KeyEntry, SessionEntry
 
@@ -48,26 +48,25 @@ class _Head(Struct):
     expiry: _Settings
 
 
-class _SavedSession(Struct):
+class _Session(Struct):
     # NemesisDB may write an empty object.
     sh: _Head | UnsetType = UNSET
     keys: dict[str, Raw] = {}
 
 
-class _SavedKeys(Struct):
+class _KeyFile(Struct):
     keys: dict[str, Raw]
 
 
-def read_dataset(path: Path, now: int) -> Iterator[SessionEntry | KeyEntry]:
-    """Yield what a dataset of NemesisDB holds.
+def read_nemesisdb_dataset(path: Path, now: int) -> Iterator[SessionEntry | KeyEntry]:
+    """Yield the sessions and independent keys of a dataset of NemesisDB.
 
     Args:
-        path: the folder with the dataset's name, of which the newest save is taken, or that of one
-            save.
+        path: the folder of a dataset, whose newest save is read, or the folder of one save.
         now: the time in ms since the epoch, when the sessions' periods begin.
 
     Raises:
-        DataError: it is no dataset, not complete, or a file of it is not as it has to be.
+        DataError: it is no dataset, it is incomplete, or one of its files is invalid.
     """
     save = _newest(path)
     metadata = _read(save / METADATA, _Metadata)
@@ -80,10 +79,10 @@ def read_dataset(path: Path, now: int) -> Iterator[SessionEntry | KeyEntry]:
         raise DataError(f"{save / METADATA}: 'saveDataType' must be 0 or 1")
     for file in _numbered(save / "data"):
         if metadata.saveDataType == _KEYS:
-            for key, value in _read(file, _SavedKeys).keys.items():
+            for key, value in _read(file, _KeyFile).keys.items():
                 yield KeyEntry(key, value)
         else:
-            for saved in _read(file, list[_SavedSession]):
+            for saved in _read(file, list[_Session]):
                 if saved.sh is not UNSET:
                     yield _entry(file, saved.sh, saved.keys, now)
 
@@ -101,7 +100,7 @@ def _newest(path: Path) -> Path:
 
 
 def _numbered(path: Path) -> list[Path]:
-    """Return what in a folder has a number for its name, in the order of the numbers."""
+    """Return the entries of a folder whose names are numbers, in the order of the numbers."""
     try:
         found = [entry for entry in path.iterdir() if _NUMBER.match(entry.name)]
     except OSError as error:
@@ -129,5 +128,5 @@ def _entry(file: Path, head: _Head, keys: dict[str, Raw], now: int) -> SessionEn
     token = parse_token(head.tkn)
     if token == NO_TOKEN:
         raise DataError(f"{file}: 'tkn' must be a session token: 1 to 2^64-1")
-    expiry = settings(Expiry(**msgspec.structs.asdict(head.expiry)))
+    expiry = intern_expiry(Expiry(**msgspec.structs.asdict(head.expiry)))
     return SessionEntry(token, Session(expiry, deadline_after(expiry, now), pack(keys)))

@@ -1,4 +1,4 @@
-"""Copies the readable data of a damaged store into a new one."""
+"""Salvage: copies the readable data of a damaged store into a new one."""
 
 import os
 import sqlite3
@@ -10,49 +10,49 @@ from tempfile import TemporaryDirectory
 from ..clock import Anchor
 from ..errors import StoreError
 from ..storage.files import lock, replace_store
-from ..storage.log import Part, Unfolded, part_of_load, part_of_log
-from ..storage.schema import FILE, anchor_of
-from ..storage.store import LOCK, Store
-from ..storage.tables import ORPHANS, DamageError, key_of, read_keys, session_of
+from ..storage.log import LogContents, StoredRecord, decode_load_part, decode_log_row
+from ..storage.schema import STORE_FILE, decode_anchor
+from ..storage.store import LOCK_FILE, Store
+from ..storage.tables import ORPHANED_KEYS, DamageError, decode_key, decode_session, read_keys
 from .check import check_store
 from .jsonl import session_line
 from .sqlite_pages import Cell, Pages, Value
 
-_PUT = {
+_INSERT = {
     b"sessions": "INSERT OR IGNORE INTO sessions VALUES (?, ?, ?, ?, CAST(? AS TEXT), ?)",
     b"keys": "INSERT OR IGNORE INTO keys VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?)",
 }
 
-_READ = {*_PUT, b"log", b"loading", b"clock"}
-"""The tables whose rows are kept."""
+_SALVAGED_TABLES = {*_INSERT, b"log", b"loading", b"clock"}
+"""The tables whose rows are salvaged."""
 
 
 def salvage(folder: Path) -> list[str]:
-    """Replace the store of a data folder, if it is damaged, by one of what can be read of it.
+    """Replace the store of a data folder, if it is damaged, by a new store of its readable data.
 
-    The damaged one is kept beside it under another name.
+    The damaged store is kept beside the new one under another name.
 
     Args:
         folder: the data folder.
 
     Returns:
-        what was done, what was kept and what could not be read, a sentence each; nothing if the
-        store is sound.
+        A report: what was done, what was kept and what could not be read, one sentence each. It is
+        empty if the store is not damaged.
 
     Raises:
-        StoreError: a server uses the folder, the store is of another version, or nothing of it can
-            be read.
+        StoreError: a server uses the folder, the store has another version, or nothing of it can be
+            read.
     """
-    path = folder / FILE
-    descriptor = lock(folder / LOCK)
+    path = folder / STORE_FILE
+    descriptor = lock(folder / LOCK_FILE)
     try:
         damage = check_store(path) if path.exists() else []
         if not damage:
             return []
-        with TemporaryDirectory(dir=folder, prefix="salvage-") as made:
-            salvaged = _Salvaged(path, Path(made))
-            orphans = salvaged.take_orphans()
-            kept_as = replace_store(path, Path(made) / FILE, "damaged")
+        with TemporaryDirectory(dir=folder, prefix="salvage-") as new_folder:
+            salvaged = _SalvagedStore(path, Path(new_folder))
+            orphans = salvaged.remove_orphans()
+            kept_as = replace_store(path, Path(new_folder) / STORE_FILE, "damaged")
             if orphans:
                 Path(f"{kept_as}-keys.jsonl").write_bytes(b"".join(orphans))
     except OSError as error:
@@ -61,21 +61,21 @@ def salvage(folder: Path) -> list[str]:
         os.close(descriptor)
     first = " ".join(damage[0].split())
     more = f" (and {len(damage) - 1} more)" if damage[1:] else ""
-    said = [f"{path} is damaged: {first}{more}; it is kept as {kept_as}", *salvaged.told()]
+    report = [f"{path} is damaged: {first}{more}; it is kept as {kept_as}", *salvaged.report()]
     if orphans:
-        said.append(
+        report.append(
             f"the keys of {len(orphans)} sessions that could not be read are in "
             f"{kept_as}-keys.jsonl and can be imported"
         )
-    return said
+    return report
 
 
-class _Salvaged:
-    """A new store with the rows of a damaged one.
+class _SalvagedStore:
+    """A new store with the readable rows of a damaged one.
 
     Args:
-        damaged: the damaged file.
-        folder: an empty folder, for the new one.
+        damaged: the damaged store.
+        folder: an empty folder for the new store.
     """
 
     def __init__(self, damaged: Path, folder: Path) -> None:
@@ -83,8 +83,8 @@ class _Salvaged:
         self._pages = Pages(damaged)
         self._lost: dict[bytes | None, list[int]] = {}
         self._sessions = self._keys = 0
-        self._log: dict[int, Part] = {}
-        self._loads: dict[int, dict[int, Part]] = {}
+        self._log: dict[int, StoredRecord] = {}
+        self._loads: dict[int, dict[int, StoredRecord]] = {}
         self._anchor: Anchor | None = None
         if not self._copy():
             raise StoreError(
@@ -92,25 +92,25 @@ class _Salvaged:
             )
 
     def _copy(self) -> bool:
-        """Copy what can be read; tell whether there was anything."""
+        """Copy all readable rows; return whether there were any."""
         store = Store(self._folder)
         try:
-            with store.changing() as database:
-                found = [self._put(database, cell) for cell in self._pages.rows(_READ)]
-            store.take_over(self._unfolded(), self._anchor)
+            with store.transaction() as database:
+                found = [self._put(database, cell) for cell in self._pages.rows(_SALVAGED_TABLES)]
+            store.adopt_log(self._log_contents(), self._anchor)
         finally:
             store.start()
             store.close()
         return any(found)
 
-    def _unfolded(self) -> Unfolded:
-        """Return what the log comes to, as far as it can be read."""
-        unfolded = Unfolded()
+    def _log_contents(self) -> LogContents:
+        """Return the contents of the log, as far as it can be read."""
+        contents = LogContents()
         for _, part in sorted(self._log.items()):
             load = part.record.load
-            loaded = {} if load is None else self._loads.get(load.number, {})
-            unfolded.add(part, [loaded[number] for number in sorted(loaded)])
-        return unfolded
+            parts = {} if load is None else self._loads.get(load.number, {})
+            contents.add(part, [parts[number] for number in sorted(parts)])
+        return contents
 
     def _put(self, database: sqlite3.Connection, cell: Cell) -> bool:
         table = cell.table if cell.columns is None else _table_of(cell.columns)
@@ -119,10 +119,10 @@ class _Salvaged:
                 raise DamageError("its columns can't be read")
             self._put_row(database, table, (cell.rowid, *cell.columns[1:]))
         except DamageError:
-            # Tokens are secrets, so of sessions only their number is told.
+            # Tokens are secrets, so the report has only the number of lost sessions.
             self._lost.setdefault(table, []).append(cell.rowid)
             return False
-        # Every store has a clock.
+        # Every store has a row of the clock.
         return table != b"clock"
 
     def _put_row(
@@ -130,36 +130,36 @@ class _Salvaged:
     ) -> None:
         match table:
             case b"sessions":
-                session_of(columns)
-                database.execute(_PUT[table], columns)
+                decode_session(columns)
+                database.execute(_INSERT[table], columns)
             case b"keys":
-                key_of(columns[1:])
-                database.execute(_PUT[table], columns)
+                decode_key(columns[1:])
+                database.execute(_INSERT[table], columns)
             case b"log":
-                part = part_of_log(columns)
+                part = decode_log_row(columns)
                 self._log[part.seq] = part
             case b"loading":
                 load = columns[1]
                 assert isinstance(load, int)
-                part = part_of_load(load, (columns[0], *columns[2:]))
+                part = decode_load_part(load, (columns[0], *columns[2:]))
                 self._loads.setdefault(load, {})[part.seq] = part
             case _:
-                self._anchor = anchor_of(columns[1:])
+                self._anchor = decode_anchor(columns[1:])
 
-    def take_orphans(self) -> list[bytes]:
-        """Take out the keys of sessions that are lost; return them as lines for import.
+    def remove_orphans(self) -> list[bytes]:
+        """Remove the keys of lost sessions from the new store; return them as lines for import.
 
-        What became of their sessions is unknown: imported, these would never expire.
+        The settings of their sessions are unknown: an imported session would never expire.
         """
         store = Store(self._folder)
         try:
-            with store.changing() as database:
-                numbers = database.execute(f"SELECT DISTINCT tkn {ORPHANS}").fetchall()
+            with store.transaction() as database:
+                tkns = database.execute(f"SELECT DISTINCT tkn {ORPHANED_KEYS}").fetchall()
                 lines = [
-                    session_line((number, 0, 0, None, None), read_keys(database, number)) + b"\n"
-                    for (number,) in numbers
+                    session_line((tkn, 0, 0, None, None), read_keys(database, tkn)) + b"\n"
+                    for (tkn,) in tkns
                 ]
-                database.execute(f"DELETE {ORPHANS}")
+                database.execute(f"DELETE {ORPHANED_KEYS}")
                 [(self._sessions,)] = database.execute("SELECT count(*) FROM sessions")
                 [(self._keys,)] = database.execute("SELECT count(*) FROM keys WHERE tkn = 0")
         finally:
@@ -167,8 +167,8 @@ class _Salvaged:
             store.close()
         return lines
 
-    def told(self) -> Iterator[str]:
-        """Yield what is in the new store, and what could not be read."""
+    def report(self) -> Iterator[str]:
+        """Yield sentences about what was kept, and what could not be read."""
         yield f"{self._sessions} sessions and {self._keys} independent keys were kept"
         pages = self._pages.unreadable()
         if self._anchor is None:
@@ -189,7 +189,7 @@ class _Salvaged:
 
 
 def _table_of(columns: tuple[Value, ...]) -> bytes | None:
-    """Return which table a row is of, by its columns."""
+    """Return the name of the table that has such columns; None if there is none."""
     match columns:
         case (None, int(), int(), None | int(), None | bytes(), int()):
             return b"sessions"
@@ -206,7 +206,7 @@ def _table_of(columns: tuple[Value, ...]) -> bytes | None:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """Return numbers as text: 3, 5-9."""
+    """Return numbers as text, such as ``3, 5-9``."""
     together = groupby(zip(sorted(numbers), count(), strict=False), lambda each: each[0] - each[1])
     runs = [[number for number, _ in run] for _, run in together]
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

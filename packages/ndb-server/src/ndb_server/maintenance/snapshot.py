@@ -1,6 +1,6 @@
-"""Reads a store as the next process to open it would find it, without changing anything.
+"""Reads a store in its state of one moment, including its log, without changing it.
 
-A server may be using the file, or may have been killed while it did.
+A server may be using the store, or may have been killed while it used it.
 """
 
 import os
@@ -14,21 +14,21 @@ from msgspec import Raw
 from ndb_protocol import NO_TOKEN
 
 from ..engine.edits import MapChange
-from ..engine.keymap import Packed
-from ..engine.record import Row
+from ..engine.keymap import KeyMap
+from ..engine.record import SessionRow
 from ..errors import StoreError
-from ..storage.log import Unfolded, read_log
+from ..storage.log import LogContents, read_log
 from ..storage.tables import connect, read_keys, read_sessions
 
 
 @contextmanager
-def looking(path: Path) -> Iterator[sqlite3.Connection]:
-    """Give the file at `path`, as it is at one moment.
+def open_snapshot(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the file at `path` to read its state of one moment.
 
     Raises:
-        StoreError: a server has begun to use it meanwhile.
+        StoreError: a server has started to use it meanwhile.
     """
-    immutable = not _in_use(path)
+    immutable = not _has_wal(path)
     with closing(connect(path, read_only=True, immutable=immutable)) as database:
         try:
             database.execute("BEGIN")
@@ -42,50 +42,58 @@ def looking(path: Path) -> Iterator[sqlite3.Connection]:
                 "the folder to a place where it is writable"
             ) from error
         yield database
-    if immutable and _in_use(path):
+    if immutable and _has_wal(path):
         raise StoreError(f"a server has started to use {path}; try again")
 
 
-def _in_use(path: Path) -> bool:
-    """Tell whether the write-ahead log of `path` is there: it is in use, or was when it crashed.
+def _has_wal(path: Path) -> bool:
+    """Return whether `path` has a write-ahead log: it is in use, or a process that used it crashed.
 
-    Without one, SQLite would make one, even for who only reads.
+    If there is no log, SQLite would create one, even for a connection that only reads.
     """
     return any(Path(f"{path}{suffix}").exists() for suffix in ("-wal", "-shm"))
 
 
-def read_folded(
+def read_merged(
     database: sqlite3.Connection,
-) -> tuple[Iterator[tuple[Row, Packed]], dict[str, Raw]]:
-    """Return the sessions by their tokens, one by one, and the independent keys, log included.
+) -> tuple[Iterator[tuple[SessionRow, KeyMap]], dict[str, Raw]]:
+    """Return the sessions in the order of `tkn`, and the independent keys, with the log applied.
 
     Raises:
-        DamageError: there is something that can't be.
-        sqlite3.Error: it can't be read.
+        DamageError: a row is not what was written.
+        sqlite3.Error: the store can't be read.
     """
     log = read_log(database)
-    by_token = merge(_in_tables(database, log), _in_log(database, log), key=lambda of: of[0][0])
-    return by_token, _changed(read_keys(database), log.maps.get(NO_TOKEN))
+    by_token = merge(
+        _sessions_in_tables(database, log),
+        _sessions_in_log(database, log),
+        key=lambda session: session[0][0],
+    )
+    return by_token, _apply_change(read_keys(database), log.maps.get(NO_TOKEN))
 
 
-def _in_tables(database: sqlite3.Connection, log: Unfolded) -> Iterator[tuple[Row, Packed]]:
-    """Yield the sessions that the log leaves as they are."""
+def _sessions_in_tables(
+    database: sqlite3.Connection, log: LogContents
+) -> Iterator[tuple[SessionRow, KeyMap]]:
+    """Yield the sessions that the log does not change."""
     if not log.all_ended:
-        for row, packed in read_sessions(database):
+        for row, keymap in read_sessions(database):
             if row[0] not in log.ended and row[0] not in log.rows:
-                yield row, packed
+                yield row, keymap
 
 
-def _in_log(database: sqlite3.Connection, log: Unfolded) -> Iterator[tuple[Row, Packed]]:
-    """Yield the sessions that the log has."""
-    for number, (*_, packed) in sorted(log.rows.items()):
-        row = (*log.rows[number][:4], None)
+def _sessions_in_log(
+    database: sqlite3.Connection, log: LogContents
+) -> Iterator[tuple[SessionRow, KeyMap]]:
+    """Yield the sessions that the log changes."""
+    for tkn, (*_, packed) in sorted(log.rows.items()):
+        row = (*log.rows[tkn][:4], None)
         if packed is not None:
             yield row, bytes(packed)
         else:
-            # Of a session that ended and came again, the log has all keys.
-            yield row, _changed(read_keys(database, number), log.maps.get(number))
+            # If the session was ended and created again, the change in the log has all its keys.
+            yield row, _apply_change(read_keys(database, tkn), log.maps.get(tkn))
 
 
-def _changed(values: dict[str, Raw], change: MapChange | None) -> dict[str, Raw]:
+def _apply_change(values: dict[str, Raw], change: MapChange | None) -> dict[str, Raw]:
     return values if change is None else change.apply(values)

@@ -1,4 +1,4 @@
-"""Reads the rows of an SQLite file without SQLite, from all pages that can be read.
+"""Reads the rows of a damaged SQLite file without SQLite, from all readable pages.
 
 The format is https://www.sqlite.org/fileformat2.html; section numbers refer to that page.
 """
@@ -16,19 +16,26 @@ _MAGIC = b"SQLite format 3\0"
 _PAGE_SIZE = 4096
 _LOCK_BYTE = 2**30
 _TABLE_INTERIOR, _TABLE_LEAF = 5, 13
-_KINDS = {2: 12, 5: 12, 10: 8, 13: 8}
-"""The kinds of pages in a tree, and how long their headers are (1.6)."""
+_HEADER_SIZES = {2: 12, 5: 12, 10: 8, 13: 8}
+"""The sizes of the headers of b-tree pages, by page type (1.6)."""
 
-_FREE, _TREE, _OVERFLOW = 2, {1, 5}, {3, 4}
+# Types of pages in the pointer map (1.8).
+_FREE_TYPE, _TREE_TYPES, _OVERFLOW_TYPES = 2, {1, 5}, {3, 4}
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 
 
 class UnreadableError(Exception):
-    """A page, or a row, is not as it has to be."""
+    """A page or a row is damaged."""
 
 
 class Cell(NamedTuple):
-    """A row: its table, if that is known, and its columns, or None if they can't be read."""
+    """A row.
+
+    Attributes:
+        table: the name of its table; None if that is unknown.
+        rowid: its rowid.
+        columns: its columns; None if they can't be read.
+    """
 
     table: bytes | None
     rowid: int
@@ -36,10 +43,10 @@ class Cell(NamedTuple):
 
 
 class Pages:
-    """The pages of a file as the last transaction in its write-ahead log left them.
+    """The pages of a file after the last transaction in its write-ahead log.
 
     Args:
-        path: the file, opened by nobody else.
+        path: the file. No process may have it open.
 
     Raises:
         OSError: it can't be read.
@@ -52,60 +59,64 @@ class Pages:
         self.size = size if size in {2**power for power in range(9, 17)} else _PAGE_SIZE
         self._data = data
         wal = Path(f"{path}-wal")
-        self._newer = _committed(wal.read_bytes(), self.size) if wal.exists() else {}
-        self._in_file = -(-len(data) // self.size)
-        there = max([self._in_file, *self._newer])
+        self._wal_pages = _committed(wal.read_bytes(), self.size) if wal.exists() else {}
+        self._pages_in_file = -(-len(data) // self.size)
+        existing = max([self._pages_in_file, *self._wal_pages])
         first = self.page(1)
         self._usable = self.size - (first[20] if first[20] <= self.size - 480 else 0)
-        # 1.3.7: pages behind the end of a file that was cut are missing.
-        said = int.from_bytes(first[28:32], "big")
+        # A truncated file lacks pages that its header counts (1.3.7).
+        header_count = int.from_bytes(first[28:32], "big")
         changed, valid_for = first[24:28], first[92:96]
-        self.count = max(there, said) if changed == valid_for and said < 2**24 else there
-        self._overflow: set[int] = set()
+        self.count = (
+            max(existing, header_count)
+            if changed == valid_for and header_count < 2**24
+            else existing
+        )
+        self._overflow_pages: set[int] = set()
 
     def page(self, number: int) -> bytes:
-        """Return a page, filled up with zeros if the file ends in it."""
-        if number in self._newer:
-            return self._newer[number]
+        """Return a page, padded with zeros if the file ends in it."""
+        if number in self._wal_pages:
+            return self._wal_pages[number]
         begin = (number - 1) * self.size
         return self._data[begin : begin + self.size].ljust(self.size, b"\0")
 
-    def _is_there(self, number: int) -> bool:
-        return 1 <= number <= self._in_file or number in self._newer
+    def _exists(self, number: int) -> bool:
+        return 1 <= number <= self._pages_in_file or number in self._wal_pages
 
-    # Which pages are what
+    # The uses of pages
 
     def _kind(self, number: int) -> int:
         return self.page(number)[100 if number == 1 else 0]
 
-    def _map_page(self, number: int) -> int:
+    def _pointer_map_page(self, number: int) -> int:
         """Return the page with the entry of page `number` in the pointer map (1.8)."""
         each = self._usable // 5 + 1
         found = (number - 2) // each * each + 2
         return found + 1 if found == _LOCK_BYTE // self.size + 1 else found
 
-    def _mapped(self, number: int) -> int:
-        """Return what the pointer map says that a page is."""
-        on = self._map_page(number)
+    def _pointer_map_type(self, number: int) -> int:
+        """Return the type of a page according to the pointer map."""
+        on = self._pointer_map_page(number)
         return self.page(on)[(number - on - 1) * 5] if number > on else 0
 
     @cached_property
-    def _has_map(self) -> bool:
-        """Whether there is a pointer map: every store has one."""
+    def _has_pointer_map(self) -> bool:
+        """Whether the file has a pointer map; every undamaged store has one."""
         first = self.page(1)
         return any(first[52:56]) or not first.startswith(_MAGIC)
 
     @cached_property
-    def _apart(self) -> set[int]:
-        """Pages that hold no rows and never did."""
-        apart = {_LOCK_BYTE // self.size + 1}
-        if self._has_map:
-            apart |= {self._map_page(number) for number in range(2, self.count + 1)}
-        return apart
+    def _rowless_pages(self) -> set[int]:
+        """Pages that never have rows: the pointer map, and the page of the lock byte."""
+        rowless = {_LOCK_BYTE // self.size + 1}
+        if self._has_pointer_map:
+            rowless |= {self._pointer_map_page(number) for number in range(2, self.count + 1)}
+        return rowless
 
     @cached_property
-    def _free(self) -> set[int]:
-        """Pages whose rows were deleted (1.5)."""
+    def _free_pages(self) -> set[int]:
+        """Pages in the freelist, whose rows were deleted (1.5)."""
         free: set[int] = set()
         trunk = int.from_bytes(self.page(1)[32:36], "big")
         while 1 < trunk <= self.count and trunk not in free:
@@ -115,35 +126,35 @@ class Pages:
                 break
             free.update(struct.unpack_from(f">{leaves}I", self.page(trunk), 8))
             trunk = following
-        if self._has_map:
-            free |= {n for n in range(3, self.count + 1) if self._mapped(n) == _FREE}
+        if self._has_pointer_map:
+            free |= {n for n in range(3, self.count + 1) if self._pointer_map_type(n) == _FREE_TYPE}
         return free
 
-    def _reached(self, roots: list[int]) -> dict[int, None]:
-        """Return the pages of the tables that begin at `roots`, as far as they lead to them."""
+    def _tree_pages(self, roots: list[int]) -> dict[int, None]:
+        """Return the pages of the b-trees with these roots, as far as they can be followed."""
         reached: dict[int, None] = {}
-        waiting = roots[::-1]
-        while waiting:
-            number = waiting.pop()
-            if not 1 <= number <= self.count or number in reached or number in self._apart:
+        stack = roots[::-1]
+        while stack:
+            number = stack.pop()
+            if not 1 <= number <= self.count or number in reached or number in self._rowless_pages:
                 continue
             reached[number] = None
             if self._kind(number) == _TABLE_INTERIOR:
-                waiting += [*self._children(number)][::-1]
+                stack += [*self._children(number)][::-1]
         return reached
 
     def _children(self, number: int) -> Iterator[int]:
         page = self.page(number)
-        for at in self._pointers(number, _KINDS[_TABLE_INTERIOR]):
+        for at in self._cell_offsets(number, _HEADER_SIZES[_TABLE_INTERIOR]):
             yield int.from_bytes(page[at : at + 4], "big")
-        head = 100 if number == 1 else 0
-        yield int.from_bytes(page[head + 8 : head + 12], "big")
+        start = 100 if number == 1 else 0
+        yield int.from_bytes(page[start + 8 : start + 12], "big")
 
-    def _pointers(self, number: int, header: int) -> list[int]:
-        """Return where the cells of a page are (1.6), as far as that can be."""
-        page, head = self.page(number), 100 if number == 1 else 0
-        cells = int.from_bytes(page[head + 3 : head + 5], "big")
-        begin = head + header
+    def _cell_offsets(self, number: int, header: int) -> list[int]:
+        """Return the offsets of the cells of a page (1.6), as far as they can be read."""
+        page, start = self.page(number), 100 if number == 1 else 0
+        cells = int.from_bytes(page[start + 3 : start + 5], "big")
+        begin = start + header
         known = begin + 2 * cells <= self._usable
         pointers: list[int] = []
         for at in range(begin, begin + 2 * cells if known else self._usable - 1, 2):
@@ -155,59 +166,65 @@ class Pages:
         return pointers
 
     def _holds_rows(self, number: int) -> bool:
-        """Tell whether a page is a leaf of a table, or was one before its first byte changed."""
+        """Return whether a page is a leaf of a table, or was one before its type was damaged."""
         kind = self._kind(number)
-        if not self._is_there(number) or (self._has_map and self._mapped(number) in _OVERFLOW):
+        if not self._exists(number) or (
+            self._has_pointer_map and self._pointer_map_type(number) in _OVERFLOW_TYPES
+        ):
             return False
-        if self._has_map and kind not in _KINDS:
-            return number > 1 and self._mapped(number) in _TREE
+        if self._has_pointer_map and kind not in _HEADER_SIZES:
+            return number > 1 and self._pointer_map_type(number) in _TREE_TYPES
         return kind == _TABLE_LEAF
 
     # Rows
 
     def rows(self, names: set[bytes]) -> Iterator[Cell]:
-        """Yield the rows of all tables; those that the tables of these names lead to come first.
+        """Yield the rows of all tables; first those in the trees of the tables `names`.
 
-        Others are of pages that have lost their place, but are not free.
+        The other rows are on pages that no tree refers to, and that are not free.
         """
-        schema = self._reached([1])
+        schema = self._tree_pages([1])
         reached: dict[int, None] = {}
         for cell in chain.from_iterable(self._cells(number, None) for number in schema):
             columns = cell.columns or ()
             if len(columns) == 5 and columns[1] in names and isinstance(columns[3], int):
-                pages = self._reached([columns[3]])
+                pages = self._tree_pages([columns[3]])
                 for number in pages:
                     yield from self._cells(number, columns[1])
                 reached |= pages
         for number in range(2, self.count + 1):
-            if number not in reached and number not in self._free and number not in self._apart:
+            if (
+                number not in reached
+                and number not in self._free_pages
+                and number not in self._rowless_pages
+            ):
                 yield from self._cells(number, None)
 
     def unreadable(self) -> list[int]:
-        """Return the pages that are neither read, nor free, nor can do without; after `rows`."""
+        """Return the pages that could not be read, except for unused ones. Call it after `rows`."""
         return [
             number
             for number in range(1, self.count + 1)
-            if number not in self._apart
-            and number not in self._free
-            and number not in self._overflow
+            if number not in self._rowless_pages
+            and number not in self._free_pages
+            and number not in self._overflow_pages
             and not self._is_sound(number)
         ]
 
     def _is_sound(self, number: int) -> bool:
         kind = self._kind(number)
-        if not self._is_there(number) or kind not in _KINDS:
+        if not self._exists(number) or kind not in _HEADER_SIZES:
             return False
-        head = 100 if number == 1 else 0
-        cells = int.from_bytes(self.page(number)[head + 3 : head + 5], "big")
-        return len(self._pointers(number, _KINDS[kind])) == cells
+        start = 100 if number == 1 else 0
+        cells = int.from_bytes(self.page(number)[start + 3 : start + 5], "big")
+        return len(self._cell_offsets(number, _HEADER_SIZES[kind])) == cells
 
     def _cells(self, number: int, table: bytes | None) -> Iterator[Cell]:
-        """Yield the rows on a page, none if it is no leaf of a table."""
+        """Yield the rows of a page; none if it is no leaf of a table."""
         if not self._holds_rows(number):
             return
         page = self.page(number)
-        for at in self._pointers(number, _KINDS[_TABLE_LEAF]):
+        for at in self._cell_offsets(number, _HEADER_SIZES[_TABLE_LEAF]):
             try:
                 length, begin = _varint(page, at)
                 rowid, begin = _varint(page, begin)
@@ -234,8 +251,8 @@ class Pages:
         following = int.from_bytes(page[begin + local : begin + local + 4], "big")
         used: list[int] = []
         while missing:
-            # No chain is longer than what is in it, so this ends.
-            if not self._is_there(following):
+            # This ends, because each page has some of the missing bytes.
+            if not self._exists(following):
                 raise UnreadableError
             used.append(following)
             content = self.page(following)
@@ -243,7 +260,7 @@ class Pages:
             parts.append(part)
             missing -= len(part)
             following = int.from_bytes(content[:4], "big")
-        self._overflow.update(used)
+        self._overflow_pages.update(used)
         return b"".join(parts)
 
 
@@ -292,7 +309,7 @@ def _record(payload: bytes) -> tuple[Value, ...]:
 
 
 def _committed(wal: bytes, size: int) -> dict[int, bytes]:
-    """Return the pages in a write-ahead log, up to its last whole transaction (4.1)."""
+    """Return the pages in a write-ahead log, up to its last complete transaction (4.1)."""
     if len(wal) < _WAL_HEADER:
         return {}
     magic, _, page_size = struct.unpack_from(">III", wal)
@@ -303,19 +320,19 @@ def _committed(wal: bytes, size: int) -> dict[int, bytes]:
     if sums != struct.unpack_from(">II", wal, 24):
         return {}
     committed: dict[int, bytes] = {}
-    since: dict[int, bytes] = {}
+    uncommitted: dict[int, bytes] = {}
     last = 0
     step = _FRAME_HEADER + size
     for begin in range(_WAL_HEADER, len(wal) - step + 1, step):
-        number, pages, salts, said = struct.unpack_from(">II8s8s", wal, begin)
+        number, pages, salts, checksum = struct.unpack_from(">II8s8s", wal, begin)
         content = wal[begin + _FRAME_HEADER : begin + step]
         sums = _checksum(wal[begin : begin + 8] + content, sums, order)
-        if salts != wal[16:24] or struct.pack(">II", *sums) != said:
+        if salts != wal[16:24] or struct.pack(">II", *sums) != checksum:
             break
-        since[number] = content
+        uncommitted[number] = content
         if pages:
-            committed |= since
-            since, last = {}, pages
+            committed |= uncommitted
+            uncommitted, last = {}, pages
     return {number: content for number, content in committed.items() if number <= last}
 
 

@@ -35,13 +35,13 @@ _RETRY = 0.1
 _CALM = 1.0
 """Seconds that it has to go well until all is well again: what stops and starts is one trouble."""
 
-HOW = "raise the limit (ulimit -n, LimitNOFILE= of systemd)"
+RAISE_THE_LIMIT = "raise the limit (ulimit -n, LimitNOFILE= of systemd)"
 
 # The client is gone already, as accept(2) says of these.
 _GONE = {errno.ECONNABORTED, errno.EINTR, errno.EPROTO}
 
 
-class Pause:
+class AcceptPause:
     """Knows whether the server accepts connections, and has it tried again when it doesn't.
 
     All `Acceptor` of a server share it: descriptors are the process'.
@@ -105,7 +105,7 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
-class Encryption:
+class TlsSettings:
     """How connections are encrypted.
 
     Attributes:
@@ -135,9 +135,9 @@ class Acceptor:
         self,
         listening: socket.socket,
         meet: Callable[[], asyncio.BaseProtocol],
-        pause: Pause,
+        pause: AcceptPause,
         most: int | None = None,
-        encryption: Encryption | None = None,
+        encryption: TlsSettings | None = None,
         file: SocketFile | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -219,7 +219,10 @@ class Acceptor:
             )
 
     def _hold_for_descriptors(self) -> None:
-        self._hold(f"{self._most} descriptors are in use, and the server reserves the rest; {HOW}")
+        self._hold(
+            f"{self._most} descriptors are in use, and the server reserves the rest; "
+            f"{RAISE_THE_LIMIT}"
+        )
 
     def _hold(self, reason: str) -> None:
         # The socket stays readable: the loop would call again and again.
@@ -241,4 +244,4 @@ class Acceptor:
 
 def _reason(error: OSError) -> str:
     reason = os.strerror(error.errno or 0)
-    return f"{reason}; {HOW}" if error.errno == errno.EMFILE else reason
+    return f"{reason}; {RAISE_THE_LIMIT}" if error.errno == errno.EMFILE else reason

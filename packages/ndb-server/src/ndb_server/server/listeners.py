@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from .addresses import Place, look_up
+from .resolver import SocketAddress, resolve_host
 
 logger = logging.getLogger("ndb_server.listeners")
 
@@ -55,7 +55,7 @@ class Address(NamedTuple):
     host: str
     family: int
     protocol: int
-    place: Place
+    place: SocketAddress
 
     def __str__(self) -> str:
         return self.place[0]
@@ -75,7 +75,7 @@ async def resolve(hosts: Iterable[str], port: int) -> list[Address]:
     found: dict[object, Address] = {}
     for host in hosts:
         try:
-            infos = await look_up(host)
+            infos = await resolve_host(host)
         except (OSError, ValueError) as error:
             # A host that no resolver can be asked for is a ValueError.
             raise ListenError(f"cannot listen on {host} port {port}: {_reason(error)}") from error
@@ -86,7 +86,9 @@ async def resolve(hosts: Iterable[str], port: int) -> list[Address]:
     return [one for one in found.values() if one.family not in any_of or str(one) in _ANY]
 
 
-def places(addresses: Iterable[Address], passed: Iterable[socket.socket]) -> list[tuple[str, str]]:
+def exposed_addresses(
+    addresses: Iterable[Address], passed: Iterable[socket.socket]
+) -> list[tuple[str, str]]:
     """Return where a network may reach the server: each host with one of its addresses.
 
     Args:
@@ -218,7 +220,7 @@ def listen_unix(path: Path) -> tuple[socket.socket, SocketFile]:
                 f"cannot listen on {path}: it has {size} bytes; "
                 f"at most {_UNIX_PATH_SIZE} are possible"
             )
-        _make_way(path)
+        _remove_stale_socket(path)
         one.bind(str(path))
         file = SocketFile(path, _identity(path.lstat()))
         # Nobody can connect before it listens, so nobody does with another mode.
@@ -234,7 +236,7 @@ def listen_unix(path: Path) -> tuple[socket.socket, SocketFile]:
     return one, file
 
 
-def _make_way(path: Path) -> None:
+def _remove_stale_socket(path: Path) -> None:
     """Remove the file of a Unix socket that nobody listens on."""
     try:
         mode = path.lstat().st_mode

@@ -1,6 +1,6 @@
 """The counters of the server, and the page that Prometheus reads.
 
-Requests are counted in plain numbers, which become metrics only when somebody requests the page. So
+Requests are counted in plain numbers. They become metrics only when somebody requests the page, so
 the cost of a request is a few additions, regardless of how often the page is read.
 """
 
@@ -19,8 +19,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ..dispatch.dispatcher import Dispatcher
-from ..engine.batch import Hold
-from ..websocket.connection import Respond
+from ..interfaces import CommitGate, Respond
 
 _LATENCIES = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10,
@@ -93,7 +92,7 @@ class _Outcome(Histogram):
         self.amended = 0
 
 
-class Requests(Collector):
+class RequestMetrics(Collector):
     """Counts requests and how long each took, by command and status.
 
     The duration of a request is the time from when the server begins to process the data of a read
@@ -138,7 +137,7 @@ class Requests(Collector):
 
         def respond(
             messages: Sequence[bytes], now: int, text_tokens: bool
-        ) -> tuple[Sequence[bytes | Awaitable[bytes]], Hold | None]:
+        ) -> tuple[Sequence[bytes | Awaitable[bytes]], CommitGate | None]:
             begin = clock()
             notes: list[Histogram] = []
             replies, hold = dispatch(messages, now, text_tokens, notes)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from ..engine.engine import Engine
-from ..http.routes import Page
+from ..http.routes import MetricsPage
 from ..websocket.connection import Connection, Traffic
-from .metrics import Histogram, Metrics, Requests
+from .metrics import Histogram, Metrics, RequestMetrics
 
 
 def resident_bytes() -> int:
@@ -25,9 +25,9 @@ def count_open(connections: Collection[Connection]) -> int:
     return sum(connection.is_open for connection in connections)
 
 
-def page_of(
+def metrics_page(
     engine: Engine,
-    requests: Requests,
+    requests: RequestMetrics,
     reached: Callable[[], Mapping[str, int]],
     refused: Mapping[str, int],
     traffic: Traffic,
@@ -37,7 +37,7 @@ def page_of(
     batch_sizes: Histogram,
     paused: Callable[[], float],
     ends: Callable[[], Mapping[str, float]],
-) -> Page:
+) -> MetricsPage:
     """Return what makes the page of a server's metrics.
 
     Args:
@@ -65,7 +65,7 @@ def page_of(
         lambda: engine.expirations,
     )
     gauge("stored_bytes", "Memory used by sessions and keys.", lambda: engine.memory)
-    counter("evictions", "Sessions evicted to make room for other data.", lambda: engine.evicted)
+    counter("evictions", "Sessions evicted to make room for other data.", lambda: engine.evictions)
     metrics.counters("limits_reached", "How often clients reached a limit.", "limit", reached)
     gauge("connections", "Open WebSocket connections.", lambda: count_open(connections))
     counter("connections_opened", "WebSocket connections opened.", lambda: traffic.opened)

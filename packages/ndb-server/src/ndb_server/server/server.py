@@ -23,22 +23,23 @@ from ndb_protocol import messages as m
 from ndb_protocol.commands import Role
 from ndb_protocol.stdio import OutputError
 
-from ..access.admission import Door, Policy
+from ..access.admission import AdmissionControl, Policy
 from ..access.credentials import Credentials, CredentialsError, read_entries
-from ..access.request_checks import is_loopback, parse_address
-from ..access.tls import Certificates, Expirations, TlsError, report_refusals
-from ..access.token_guessing import Guesses
+from ..access.tls import CertificateExpiry, Certificates, TlsError, report_failed_handshakes
+from ..access.token_guessing import TokenThrottle
+from ..addresses import is_loopback, parse_address
 from ..clock import Clock
-from ..dispatch.dispatcher import NOT_TEXT, Dispatcher, Handler
+from ..dispatch.dispatcher import NOT_TEXT, Dispatcher
 from ..dispatch.permissions import permitted
-from ..engine import jsonpath
-from ..engine.batch import Changed
+from ..engine.batch import ChangeSet
 from ..engine.engine import Engine
 from ..engine.journal import Journal
-from ..engine.record import deadline_of, settings_of, unsigned
+from ..engine.record import deadline_of, expiry_of, unsigned
 from ..engine.session import Session, deadline_after
 from ..errors import RefusedError, StoreError, trace_of
-from ..http.routes import Operations, without_websocket
+from ..gates import finished
+from ..http.routes import Routes, upgrade_required
+from ..interfaces import Handler, Respond
 from ..limits import (
     Limits,
     descriptor_limit,
@@ -46,25 +47,26 @@ from ..limits import (
     for_clients,
     for_operators,
 )
-from ..storage.datasets import Datasets
+from ..path_size import MAX_PATH_DEPTH, MAX_PATH_LENGTH
+from ..storage.dataset_commands import DatasetCommands
 from ..storage.store import Durability, Store
 from ..storage.tables import READ_ERRORS, DamageError
-from ..websocket.connection import Connection, Respond, Timeouts, Traffic
-from .acceptor import HOW, Acceptor, Encryption, Pause
+from ..websocket.connection import Connection, Timeouts, Traffic
+from .acceptor import RAISE_THE_LIMIT, Acceptor, AcceptPause, TlsSettings
 from .exposure import FIXED_HASHES, check_exposure, has_fixed_hashes
 from .listeners import (
     Address,
     ListenError,
     SocketFile,
+    exposed_addresses,
     listen,
     listen_unix,
-    places,
     resolve,
     url_of,
 )
-from .metrics import DELAYS, SIZES, Histogram, Requests
-from .metrics_page import count_open, page_of, resident_bytes
-from .slowlog import watched
+from .metrics import DELAYS, SIZES, Histogram, RequestMetrics
+from .metrics_page import count_open, metrics_page, resident_bytes
+from .slowlog import with_slow_log
 from .systemd import OPS_SOCKET, notify, passed_sockets
 
 logger = logging.getLogger("ndb_server.server")
@@ -175,12 +177,12 @@ class Server:
         if options.data_dir is not None:
             store = Store(options.data_dir, options.durability, self._lost, self._store_failed)
             self._store = store
-            self._journal = Journal(self._write, self._later, lambda: store.incomplete)
+            self._journal = Journal(self._write, self._later, lambda: store.needs_rewrite)
         self._clock = Clock(None if self._store is None else self._store.anchor)
         self._engine = Engine(journal=self._journal, limits=options.limits)
         if self._journal is not None:
-            self._journal.memory = self._engine
-        self._datasets = Datasets(
+            self._journal.engine = self._engine
+        self._datasets = DatasetCommands(
             self._engine,
             options.data_dir,
             self._clock,
@@ -195,12 +197,12 @@ class Server:
         }
         # One for all clients with the same roles.
         self._dispatchers: dict[frozenset[Role], Dispatcher] = {}
-        self._guesses = Guesses(self._engine, self._loop.time, self._clock)
-        self._door = Door(_policy(options), options.limits, self._respond_for)
+        self._token_throttle = TokenThrottle(self._engine, self._loop.time, self._clock)
+        self._admission = AdmissionControl(_policy(options), options.limits, self._respond_for)
         self._tls: ssl.SSLContext | None = None
-        self._expirations = Expirations()
+        self._certificate_expiry = CertificateExpiry()
         self._descriptors = descriptor_limit()
-        self._pause = Pause()
+        self._pause = AcceptPause()
         # Whether it is said to be insecure, and is not.
         self._needless = False
         self._reported: Counter[str] = Counter()
@@ -209,24 +211,24 @@ class Server:
         self._loop_delay = Histogram(DELAYS)
         self._batch_delay = Histogram(DELAYS)
         self._batch_sizes = Histogram(SIZES)
-        self._requests: Requests | None = None
+        self._requests: RequestMetrics | None = None
         page = None
         if options.metrics:
-            self._requests = Requests(lambda: self._traffic.binary, self._held)
-            page = page_of(
+            self._requests = RequestMetrics(lambda: self._traffic.binary, self._held)
+            page = metrics_page(
                 self._engine,
                 self._requests,
                 lambda: self.reached,
-                self._door.refused,
+                self._admission.refused,
                 self._traffic,
                 self._connections,
                 self._loop_delay,
                 self._batch_delay,
                 self._batch_sizes,
                 lambda: self._pause.seconds,
-                self._expirations.ends,
+                self._certificate_expiry.ends,
             )
-        self._operations = Operations(self._why_not_ready, page)
+        self._routes = Routes(self._why_not_ready, page)
         self._operators: set[Connection] = set()
         # What the server can't go on after.
         self.broken: asyncio.Future[BrokenError] = self._loop.create_future()
@@ -239,8 +241,12 @@ class Server:
         self._limit: asyncio.Timeout | None = None
 
     def _why_not_ready(self) -> str | None:
-        if self._state is None and self._journal is not None and self._journal.trouble is not None:
-            return f"changes can't be made durable: {self._journal.trouble}"
+        if (
+            self._state is None
+            and self._journal is not None
+            and self._journal.last_error is not None
+        ):
+            return f"changes can't be made durable: {self._journal.last_error}"
         return self._state
 
     def _info(self, _: m.Empty, __: int) -> m.ServerInfoReply:
@@ -265,7 +271,7 @@ class Server:
             **self._engine.totals._asdict(),
         )
 
-    def _write(self, changed: Changed, written: Callable[[str | None], None]) -> None:
+    def _write(self, changed: ChangeSet, written: Callable[[str | None], None]) -> None:
         assert self._store is not None
 
         self._follow_wall_clock()
@@ -285,7 +291,9 @@ class Server:
         assert self._journal is not None
         # A loop that is closed has nobody left to answer.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._step, partial(self._journal.distrust, reason))
+            self._loop.call_soon_threadsafe(
+                self._step, partial(self._journal.report_store_lost, reason)
+            )
 
     def _follow_wall_clock(self) -> None:
         moved = self._clock.follow()
@@ -297,7 +305,7 @@ class Server:
                 extra={"seconds": moved / 1000},
             )
         if moved and self._store is not None:
-            self._store.tie(self._clock.anchor)
+            self._store.set_anchor(self._clock.anchor)
 
     def _store_failed(self) -> None:
         """Stop: nothing is written any more. The store's thread calls it."""
@@ -306,7 +314,7 @@ class Server:
     def _held(self) -> Iterator[Histogram]:
         """Yield what was noted of requests whose replies wait until a change is durable."""
         if self._journal is not None:
-            for hold in self._journal.holds():
+            for hold in self._journal.gates():
                 assert hold.notes is not None
                 yield from hold.notes[hold.first :]
 
@@ -334,18 +342,20 @@ class Server:
         now = self._clock()
         try:
             sessions, keys = store.read()
-            for number, (row, packed) in enumerate(sessions):
+            for number, (row, keymap) in enumerate(sessions):
                 # A wall clock that was put back hides how much time has passed. Nobody gains by it.
-                expiry = settings_of(row)
+                expiry = expiry_of(row)
                 deadline = min(deadline_of(row), deadline_after(expiry, now))
-                self._engine.resume(unsigned(row[0]), Session(expiry, deadline, packed), now)
+                self._engine.restore_session(
+                    unsigned(row[0]), Session(expiry, deadline, keymap), now
+                )
                 if number % _RESTORE_SLICE == 0:
                     # Operators are answered meanwhile.
                     await asyncio.sleep(0)
-            self._engine.resume_keys(keys)
+            self._engine.restore_keys(keys)
         except (*READ_ERRORS, DamageError) as error:
-            raise StartError(store.damaged(error)) from error
-        store.tie(self._clock.anchor)
+            raise StartError(store.describe_error(error)) from error
+        store.set_anchor(self._clock.anchor)
         # All threads that there will ever be start here: later there may be no room for one.
         self._datasets.start()
         store.start()
@@ -360,14 +370,14 @@ class Server:
         respond: Respond = dispatcher.dispatch
         if self._requests is not None:
             respond = self._requests.counting(dispatcher)
-        return self._guesses.slowing(client, gone, respond)
+        return self._token_throttle.throttled(client, gone, respond)
 
     def _dispatcher(self, roles: frozenset[Role]) -> Dispatcher:
         handlers = dict(self._handlers)
         if Role.ADMIN not in roles:
             handlers["SV_INFO"] = self._info
         if self._options.slow_ms is not None:
-            handlers = watched(handlers, self._options.slow_ms)
+            handlers = with_slow_log(handlers, self._options.slow_ms)
         handlers = permitted(handlers, roles)
         depth, steps = self._options.limits.depth, self._engine.steps
         if self._requests is None:
@@ -380,19 +390,19 @@ class Server:
     @property
     def reached(self) -> Counter[str]:
         """How often a client came to a limit, by the limit."""
-        found = self._engine.reached + self._door.reached
+        found = self._engine.limits_reached + self._admission.reached
         found["steps"] = self._engine.steps.exceeded
         found["depth"] += sum(one.too_deep for one in self._dispatchers.values())
         found["process_memory"] += sum(one.out_of_memory for one in self._dispatchers.values())
         for one in self._dispatchers.values():
             found += one.large_paths
-        found["unknown_tokens"] = self._guesses.slowed
+        found["unknown_tokens"] = self._token_throttle.delayed
         return found
 
     def _report(self) -> None:
         """Log which limits were reached since the last time."""
         reached = self.reached
-        reached["evicted"] = self._engine.evicted
+        reached["evicted"] = self._engine.evictions
         news = reached - self._reported
         if news:
             self._reported = reached
@@ -407,19 +417,19 @@ class Server:
         auth_file, certificates = self._options.auth_file, self._options.certificates
         if auth_file is not None:
             with _read_again("credentials"):
-                self._door.credentials = Credentials(read_entries(auth_file).values())
+                self._admission.credentials = Credentials(read_entries(auth_file).values())
                 for connection in list(self._connections):
                     connection.withdraw()
         if certificates is not None and self._tls is not None:
             with _read_again("certificates"):
                 certificates.reload(self._tls)
-                self._expirations.read(certificates)
+                self._certificate_expiry.read(certificates)
         if auth_file is None and certificates is None:
             logger.info("there are no credentials and no certificates to read again")
 
     def _check_certificates(self) -> None:
         # A server may run for longer than they are valid.
-        self._expirations.warn()
+        self._certificate_expiry.warn()
         self._again(_A_DAY, self._check_certificates)
 
     def _protect(self, where: Iterable[tuple[str, str]]) -> None:
@@ -434,11 +444,11 @@ class Server:
         options = self._options
         try:
             if options.auth_file is not None:
-                self._door.credentials = Credentials(read_entries(options.auth_file).values())
+                self._admission.credentials = Credentials(read_entries(options.auth_file).values())
             if options.certificates is not None:
                 self._tls = options.certificates.context()
-                report_refusals(self._tls, self._refuse_tls)
-                self._expirations.read(options.certificates)
+                report_failed_handshakes(self._tls, self._refuse_tls)
+                self._certificate_expiry.read(options.certificates)
         except (CredentialsError, TlsError) as error:
             raise StartError(str(error)) from error
         certificates = options.certificates
@@ -461,7 +471,7 @@ class Server:
             logger.warning(few)
 
     def _refuse_tls(self, reason: str) -> None:
-        self._door.refused["tls"] += 1
+        self._admission.refused["tls"] += 1
         logger.info("TLS handshake refused: %s", reason, extra={"reason": reason})
 
     async def start(self) -> str:
@@ -494,7 +504,7 @@ class Server:
         hosts = () if for_clients else options.host
         ops_hosts = () if for_operators or options.ops_port is None else options.host or (LOOPBACK,)
         addresses = await self._resolve(hosts or ops_hosts)
-        self._protect(places(addresses, for_clients))
+        self._protect(exposed_addresses(addresses, for_clients))
         if for_operators or ops_hosts:
             # Before anything else: that the server is starting is worth knowing.
             self._meet_operators(for_operators, addresses)
@@ -550,28 +560,28 @@ class Server:
 
     def _meet_client(self) -> Connection:
         return Connection(
-            _unheard,
+            _never_opened,
             self._clock,
             NOT_TEXT,
             self._connections,
             self._options.timeouts,
             self._traffic,
             # Where they have a port of their own, these pages are on no other.
-            without_websocket if self._ops_acceptors else self._operations.answer,
-            self._door.arrive,
+            upgrade_required if self._ops_acceptors else self._routes.answer,
+            self._admission.admit_client,
             self._options.limits,
         )
 
     def _meet_operator(self) -> Connection:
         # It never becomes a WebSocket connection; and clients' traffic is counted without it.
         return Connection(
-            _unheard,
+            _never_opened,
             self._clock,
             NOT_TEXT,
             self._operators,
             self._options.timeouts,
-            answer_http=self._operations.answer_all,
-            arrive=self._door.arrive_as_operator,
+            answer_http=self._routes.answer_all,
+            admit_client=self._admission.admit_operator,
         )
 
     async def _resolve(self, hosts: Iterable[str]) -> list[Address]:
@@ -603,7 +613,7 @@ class Server:
         options, timeouts = self._options, self._options.timeouts
         tls = None
         if self._tls is not None:
-            tls = Encryption(self._tls, timeouts.handshake, timeouts.close)
+            tls = TlsSettings(self._tls, timeouts.handshake, timeouts.close)
         try:
             sockets = passed or listen(addresses, options.port)
         except ListenError as error:
@@ -631,7 +641,8 @@ class Server:
             urls.append(url_of(one, "ws" if encryption is None else "wss"))
         if not self._acceptors[0].has_room(len(self._operators)):
             raise StartError(
-                f"none of the {self._descriptors} descriptors is left for clients; {HOW}"
+                f"none of the {self._descriptors} descriptors is left for clients; "
+                f"{RAISE_THE_LIMIT}"
             )
         if len(urls) > 1:
             logger.info("listening at %s", ", ".join(urls), extra={"urls": urls})
@@ -655,7 +666,7 @@ class Server:
         return ended
 
     async def _end_connections(self) -> None:
-        self._guesses.close()
+        self._token_throttle.close()
         patience = _GRACE if self.broken.done() else self._options.shutdown_timeout
         self._until = min(self._until, self._loop.time() + patience)
         await _stop_accepting(self._acceptors)
@@ -711,10 +722,14 @@ class Server:
             return
         await self._datasets.finish()
         if not self.broken.done():
-            await self._journal.flush()
-            await self._journal.recover()
+            if (newest := self._journal.newest_batch()) is not None:
+                await finished(newest)
+            # If the files are lost, the first attempt detects it, and the second writes all data.
+            for _ in range(2):
+                if (again := self._journal.write_again()) is not None:
+                    await finished(again)
             # The later the anchor, the less a wall clock that is put back meanwhile gives away.
-            self._store.tie(self._clock.renew())
+            self._store.set_anchor(self._clock.renew())
         # Its thread has nothing else to do, and a new one may not be had.
         await self._datasets.finish(self._store.close)
         self._datasets.close()
@@ -766,7 +781,9 @@ async def _stop_accepting(acceptors: Sequence[Acceptor]) -> None:
     await asyncio.sleep(0)
 
 
-def _unheard(messages: Sequence[bytes], now: int, text_tokens: bool) -> tuple[list[bytes], None]:
+def _never_opened(
+    messages: Sequence[bytes], now: int, text_tokens: bool
+) -> tuple[list[bytes], None]:
     """Answer nobody: whoever comes in gets what answers them at the door."""
     raise AssertionError
 
@@ -790,8 +807,8 @@ def _shown(options: Options) -> m.Limits:
         depth=limits.depth,
         inFlight=limits.in_flight,
         steps=limits.steps,
-        pathLength=jsonpath.LONGEST,
-        pathDepth=jsonpath.DEEPEST,
+        pathLength=MAX_PATH_LENGTH,
+        pathDepth=MAX_PATH_DEPTH,
         keys=limits.keys,
         keyLength=limits.key_length,
         sessions=limits.sessions,

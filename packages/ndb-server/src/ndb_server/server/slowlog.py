@@ -7,12 +7,12 @@ from typing import Any
 
 from ndb_protocol.messages import Reply
 
-from ..dispatch.dispatcher import Handler
+from ..interfaces import Handler
 
-logger = logging.getLogger("ndb_server.slow")
+logger = logging.getLogger("ndb_server.slowlog")
 
 
-def watched(
+def with_slow_log(
     handlers: Mapping[str, Handler],
     threshold: float,
     clock: Callable[[], float] = time.monotonic,

@@ -1,4 +1,4 @@
-"""The datasets of a data folder, listed."""
+"""Lists the datasets of a data folder."""
 
 from contextlib import closing
 from pathlib import Path
@@ -6,12 +6,20 @@ from typing import NamedTuple
 
 from ndb_protocol.messages import is_dataset_name
 
-from .datasets import KEYS, NUMBERED, SESSIONS, Counts, DatasetError, count, recognize_dataset
+from .datasets import (
+    DATASET_FILE_NAME,
+    KEYS,
+    SESSIONS,
+    Counts,
+    DatasetError,
+    count_entries,
+    recognize_dataset,
+)
 from .tables import READ_ERRORS, DamageError, connect
 
 
-class Saved(NamedTuple):
-    """A dataset, as its file says by its name."""
+class DatasetFile(NamedTuple):
+    """The file of a dataset, as its path describes it."""
 
     name: str
     kind: str
@@ -19,26 +27,26 @@ class Saved(NamedTuple):
     path: Path
 
 
-def saved_in(folder: Path) -> list[Saved]:
-    """Return the datasets of a data folder: by name and kind, the newest of each first."""
+def list_datasets(folder: Path) -> list[DatasetFile]:
+    """Return the datasets of a data folder, by name and kind, the newest of each first."""
     found = [
-        Saved(path.parent.name, kind, int(path.stem), path)
+        DatasetFile(path.parent.name, kind, int(path.stem), path)
         for kind in (KEYS, SESSIONS)
         for path in (folder / "datasets" / kind).glob("*/*.sqlite")
-        if NUMBERED.match(path.name) and is_dataset_name(path.parent.name)
+        if DATASET_FILE_NAME.match(path.name) and is_dataset_name(path.parent.name)
     ]
-    return sorted(found, key=lambda saved: (saved.name, saved.kind, -saved.number))
+    return sorted(found, key=lambda dataset: (dataset.name, dataset.kind, -dataset.number))
 
 
-def counts_of(saved: Saved) -> Counts:
+def count_dataset(dataset: DatasetFile) -> Counts:
     """Return how many sessions and keys a dataset has.
 
     Raises:
         DatasetError: it can't be read.
     """
     try:
-        with closing(connect(saved.path, read_only=True, immutable=True)) as database:
-            recognize_dataset(database, saved.path, saved.kind)
-            return count(database)
+        with closing(connect(dataset.path, read_only=True, immutable=True)) as database:
+            recognize_dataset(database, dataset.path, dataset.kind)
+            return count_entries(database)
     except (*READ_ERRORS, DamageError) as error:
-        raise DatasetError(f"{saved.path} can't be read: {error}") from error
+        raise DatasetError(f"{dataset.path} can't be read: {error}") from error

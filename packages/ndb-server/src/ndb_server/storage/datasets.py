@@ -1,46 +1,35 @@
 """Datasets: what SH_SAVE and KV_SAVE write and SH_LOAD and KV_LOAD read.
 
 A dataset is one SQLite file, ``datasets/<kind>/<name>/<number>.sqlite`` in the data folder. It is
-written under another name, synced and renamed, so a file with its proper name is complete; a load
-takes the one with the highest number. Writing and reading happen in a thread, so the server
-answers other clients at the same time.
+written under another name, synced and renamed, so a file with this name is complete. A load takes
+the file with the highest number.
 """
 
-import asyncio
-import os
 import re
 import sqlite3
-import sys
-import threading
-import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from msgspec import UNSET, Raw
-from ndb_protocol import NO_TOKEN, Status
-from ndb_protocol import messages as m
+from msgspec import Raw
+from ndb_protocol import NO_TOKEN
 from ndb_protocol.messages import is_dataset_name
 
-from ..engine.engine import Engine
-from ..engine.journal import Journal
-from ..engine.loading import Coming
+from ..engine.loading import PendingLoad
 from ..engine.record import row_of, signed
 from ..engine.session import Session
-from ..errors import RefusedError
-from ..limits import UNLIMITED, Limits
+from ..limits import Limits
 from . import tables
 from .files import reason_of, sync
 from .store import Store
 from .tables import (
     READ_ERRORS,
     DamageError,
+    check_integrity,
     check_schema,
-    check_structure,
     connect,
     put_keys,
     put_sessions,
@@ -48,28 +37,26 @@ from .tables import (
 
 _T = TypeVar("_T")
 
-FORMAT = "ndb dataset"
-VERSION = 2
+DATASET_FORMAT = "ndb dataset"
+DATASET_VERSION = 2
 
-_TABLES = tables.TABLES + "CREATE TABLE dataset (format TEXT, version INTEGER, kind TEXT);"
+_TABLES = tables.DATA_TABLES + "CREATE TABLE dataset (format TEXT, version INTEGER, kind TEXT);"
 
-_SLICE = 500
+_SESSIONS_PER_CHUNK = 500
 """Sessions that are written together."""
 
-_NO_MEMORY = "the server ran out of memory"
-
-NUMBERED = re.compile(r"[0-9]+\.sqlite\Z")
+DATASET_FILE_NAME = re.compile(r"[0-9]+\.sqlite\Z")
 
 SESSIONS = "sessions"
 KEYS = "keys"
 
 
 class DatasetError(Exception):
-    """A dataset that can't be written or read; says why."""
+    """A dataset can't be written or read; the message says why."""
 
 
-class Folder:
-    """The datasets of a data folder. Blocking: to be called from a thread.
+class DatasetFolder:
+    """The datasets of a data folder. Its calls block, so they belong into a thread.
 
     Args:
         path: the data folder.
@@ -80,7 +67,7 @@ class Folder:
         self._path = path.absolute() / "datasets"
 
     def has(self, kind: str, name: str) -> bool:
-        """Tell whether there is a dataset."""
+        """Return whether a dataset exists."""
         return bool(self._files(kind, name))
 
     def _newest(self, kind: str, name: str) -> Path:
@@ -90,14 +77,14 @@ class Folder:
         return files[-1]
 
     def _files(self, kind: str, name: str) -> list[Path]:
-        # A name from a client never becomes a path before it is known to be one plain component.
+        # A name from a client must be one plain component before it becomes part of a path.
         if not is_dataset_name(name):
             raise DatasetError("this is not a valid name of a dataset")
         folder = self._path / kind / name
         try:
             if not folder.is_dir():
                 return []
-            numbered = [path for path in folder.iterdir() if NUMBERED.match(path.name)]
+            numbered = [path for path in folder.iterdir() if DATASET_FILE_NAME.match(path.name)]
         except OSError as error:
             raise DatasetError(f"the datasets can't be listed: {error.strerror}") from error
         return sorted(numbered, key=lambda path: int(path.stem))
@@ -106,12 +93,12 @@ class Folder:
     def writing(
         self, kind: str, name: str, store: Store | None = None
     ) -> Iterator[sqlite3.Connection]:
-        """Give an empty dataset to fill; it becomes the newest one when that has succeeded.
+        """Give an empty dataset to fill. It becomes the newest one if the block succeeds.
 
         Args:
-            kind: what it holds.
-            name: what it is called.
-            store: what can be read as ``store``, as it is at one moment.
+            kind: what it holds: `SESSIONS` or `KEYS`.
+            name: its name.
+            store: a store to attach as ``store``, in its state of one moment.
 
         Raises:
             DatasetError: it could not be written; nothing of it remains.
@@ -126,22 +113,22 @@ class Folder:
             unfinished.unlink(missing_ok=True)
             try:
                 with closing(connect(unfinished)) as database:
-                    # The file is of use only when complete: it needs no journal, only a sync.
+                    # An incomplete file is deleted, so it needs no journal, only a sync.
                     database.execute("PRAGMA journal_mode = OFF")
                     database.execute("PRAGMA synchronous = OFF")
                     if store is None:
                         database.execute("BEGIN")
                     else:
-                        store.at_rest(partial(_look_at, database, store.path))
+                        store.run_compacted(partial(_attach_store, database, store.path))
                     for statement in _TABLES.split(";"):
                         database.execute(statement)
-                    about = (FORMAT, VERSION, kind)
+                    about = (DATASET_FORMAT, DATASET_VERSION, kind)
                     database.execute("INSERT INTO dataset VALUES (?, ?, ?)", about)
                     yield database
                     database.execute("COMMIT")
                 sync(unfinished)
                 unfinished.rename(path)
-                # The folders above may be as new as the file: the data folder's entry counts too.
+                # The folders above may be new too, up to the data folder.
                 for changed in (folder, *folder.parents[:3]):
                     sync(changed)
             finally:
@@ -152,7 +139,7 @@ class Folder:
 
     @contextmanager
     def reading(self, kind: str, name: str) -> Iterator[sqlite3.Connection]:
-        """Give the newest dataset, checked to be what it should be.
+        """Give the newest dataset to read, after checks of its format and structure.
 
         Raises:
             DatasetError: there is none, or it is damaged.
@@ -161,7 +148,7 @@ class Folder:
         try:
             with closing(connect(path, read_only=True)) as database:
                 recognize_dataset(database, path, kind)
-                check_structure(database)
+                check_integrity(database)
                 yield database
         except DamageError as error:
             raise DatasetError(f"{path.name} is damaged: {error}") from error
@@ -170,9 +157,9 @@ class Folder:
             raise DatasetError(f"{path.name} can't be read: {reason}") from error
 
 
-def _look_at(database: sqlite3.Connection, store: Path) -> None:
-    """Begin to read a store, as ``store``: who has begun goes on to see what is there now."""
-    # Read-only: one that is not there must not be made.
+def _attach_store(database: sqlite3.Connection, store: Path) -> None:
+    """Attach a store as ``store``, and begin a transaction that reads its state of now."""
+    # Read-only, so that SQLite does not create a missing file.
     database.execute("ATTACH ? AS store", (f"{store.as_uri()}?mode=ro",))
     database.execute("BEGIN")
     database.execute("SELECT count(*) FROM store.sqlite_master").fetchone()
@@ -182,13 +169,13 @@ def recognize_dataset(database: sqlite3.Connection, path: Path, kind: str) -> No
     """Check that `database` is a dataset.
 
     Raises:
-        DatasetError: it is something else, or of another kind or version.
-        DamageError: its tables are not as they were made.
+        DatasetError: it is another file, or has another kind or version.
+        DamageError: its tables are not those that the server creates.
         sqlite3.Error: it can't be read.
     """
     found = database.execute("SELECT format, version, kind FROM dataset").fetchone()
-    if found != (FORMAT.encode(), VERSION, kind.encode()):
-        raise DatasetError(f"{path.name} is not a dataset of {kind}, version {VERSION}")
+    if found != (DATASET_FORMAT.encode(), DATASET_VERSION, kind.encode()):
+        raise DatasetError(f"{path.name} is not a dataset of {kind}, version {DATASET_VERSION}")
     check_schema(database, _TABLES)
 
 
@@ -196,23 +183,25 @@ Counts = dict[str, int]
 """How many sessions and keys a dataset has."""
 
 
-def write_sessions(folder: Folder, name: str, sessions: Iterable[tuple[int, Session]]) -> Counts:
+def write_sessions(
+    folder: DatasetFolder, name: str, sessions: Iterable[tuple[int, Session]]
+) -> Counts:
     """Save `sessions`.
 
     Raises:
         DatasetError: they could not be saved.
     """
     with folder.writing(SESSIONS, name) as database:
-        for some in _slices(sessions):
-            rows = [row_of(token, session) for token, session in some]
+        for chunk in _chunks(sessions):
+            rows = [row_of(token, session) for token, session in chunk]
             put_sessions(database, rows)
-            for token, session in some:
-                if isinstance(session.packed, dict):
-                    put_keys(database, signed(token), session.packed.items())
-        return count(database)
+            for token, session in chunk:
+                if isinstance(session.keys, dict):
+                    put_keys(database, signed(token), session.keys.items())
+        return count_entries(database)
 
 
-def copy_sessions(folder: Folder, name: str, store: Store) -> Counts:
+def copy_sessions(folder: DatasetFolder, name: str, store: Store) -> Counts:
     """Save all sessions that are on disk.
 
     Raises:
@@ -221,10 +210,10 @@ def copy_sessions(folder: Folder, name: str, store: Store) -> Counts:
     with folder.writing(SESSIONS, name, store) as database:
         database.execute("INSERT INTO sessions SELECT * FROM store.sessions")
         database.execute("INSERT INTO keys SELECT * FROM store.keys WHERE tkn <> 0")
-        return count(database)
+        return count_entries(database)
 
 
-def copy_keys(folder: Folder, name: str, store: Store) -> Counts:
+def copy_keys(folder: DatasetFolder, name: str, store: Store) -> Counts:
     """Save all independent keys that are on disk.
 
     Raises:
@@ -232,10 +221,10 @@ def copy_keys(folder: Folder, name: str, store: Store) -> Counts:
     """
     with folder.writing(KEYS, name, store) as database:
         database.execute("INSERT INTO keys SELECT * FROM store.keys WHERE tkn = 0")
-        return {"keys": count(database)["keys"]}
+        return {"keys": count_entries(database)["keys"]}
 
 
-def count(database: sqlite3.Connection) -> Counts:
+def count_entries(database: sqlite3.Connection) -> Counts:
     [(sessions,)] = database.execute("SELECT count(*) FROM main.sessions")
     [(packed,)] = database.execute(
         "SELECT count(*) FROM main.sessions AS s, json_each(s.keys) WHERE s.keys IS NOT NULL"
@@ -244,7 +233,7 @@ def count(database: sqlite3.Connection) -> Counts:
     return {"sessions": sessions, "keys": packed + others}
 
 
-def write_keys(folder: Folder, name: str, values: dict[str, Raw]) -> Counts:
+def write_keys(folder: DatasetFolder, name: str, values: dict[str, Raw]) -> Counts:
     """Save independent keys.
 
     Raises:
@@ -255,243 +244,26 @@ def write_keys(folder: Folder, name: str, values: dict[str, Raw]) -> Counts:
         return {"keys": len(values)}
 
 
-def read(folder: Folder, name: str, kinds: Sequence[str], limits: Limits) -> Coming:
-    """Return what the newest datasets of a name have, of these kinds.
+def read_datasets(
+    folder: DatasetFolder, name: str, kinds: Sequence[str], limits: Limits
+) -> PendingLoad:
+    """Return the data of the newest datasets of a name, of these kinds.
 
     Raises:
         DatasetError: there is none, or it can't be read.
     """
-    coming = Coming(limits)
+    pending = PendingLoad(limits)
     for kind in kinds:
         with folder.reading(kind, name) as database:
             if kind == SESSIONS:
-                for row, packed in tables.read_sessions(database):
-                    coming.add_session(row, packed)
+                for row, keymap in tables.read_sessions(database):
+                    pending.add_session(row, keymap)
             else:
-                coming.add_keys(tables.read_keys(database))
-    return coming
+                pending.add_keys(tables.read_keys(database))
+    return pending
 
 
-def _nothing() -> None:
-    """What the thread does to show that it has done all before."""
-
-
-class Datasets:
-    """The commands that save and load.
-
-    Args:
-        engine: has the sessions and keys.
-        path: the data folder; without one nothing is saved, and there is nothing to load.
-        clock: returns the time in ms since the epoch.
-        store: the data on disk, to save from; without it, the data in memory is saved.
-        journal: makes loaded data durable.
-        limits: the limits that a load is checked against.
-
-    Attributes:
-        handlers: runs each command, by its name.
-        started: whether there is the thread.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        path: Path | None,
-        clock: Callable[[], int],
-        store: Store | None = None,
-        journal: Journal | None = None,
-        limits: Limits = UNLIMITED,
-    ) -> None:
-        self._limits = limits
-        self._loading = asyncio.Lock()
-        self._loads = 0
-        self._engine = engine
-        self._store = store
-        self._journal = journal
-        self._folder = None if path is None else Folder(path)
-        self._clock = clock
-        # One thread: saves of one name don't meet, and they leave a core to the event loop.
-        self._thread = ThreadPoolExecutor(
-            max_workers=1, thread_name_prefix="datasets", initializer=_be_modest
-        )
-        self.started = False
-        self.handlers = {
-            "SH_SAVE": self._save_sessions,
-            "SH_LOAD": self._load_sessions,
-            "KV_SAVE": self._save_keys,
-            "KV_LOAD": self._load_keys,
-        }
-
-    def start(self) -> None:
-        """Start the thread: later there may be no room for it.
-
-        Raises:
-            RuntimeError: it can't be started.
-        """
-        self._thread.submit(_nothing)
-        self.started = True
-
-    async def finish(self, last: Callable[[], None] = _nothing) -> None:
-        """Wait until the thread has done what it was given, and `last`."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, last)
-
-    def close(self) -> None:
-        """Wait for the thread, and end it."""
-        self._thread.shutdown()
-
-    def _to_save(self) -> Folder:
-        if self._folder is None:
-            raise RefusedError(
-                Status.COMMAND_DISABLED, "the server has no data folder: start it with --data-dir"
-            )
-        return self._folder
-
-    def _to_load(self) -> Folder:
-        if self._folder is None:
-            raise RefusedError(
-                Status.LOAD_ERROR, "the server has no datasets: start it with --data-dir"
-            )
-        return self._folder
-
-    async def _run(self, status: Status, work: Callable[..., _T], *arguments: object) -> _T:
-        loop = asyncio.get_running_loop()
-        try:
-            return await loop.run_in_executor(self._thread, work, *arguments)
-        except DatasetError as error:
-            raise RefusedError(status, str(error)) from error
-        except MemoryError as error:
-            raise RefusedError(status, _NO_MEMORY) from error
-
-    # What is saved from memory is of the moment of the request. What is saved from disk is of a
-    # moment between the request and the reply: other clients go on meanwhile.
-
-    def _save_sessions(self, params: m.SaveSessions, now: int) -> Awaitable[m.Reply]:
-        folder, name = self._to_save(), params.name
-        if self._store is None or params.tkns is not UNSET:
-            tokens = None if params.tkns is UNSET else params.tkns
-            sessions = self._engine.snapshot(now, tokens)
-            return self._save(m.SessionsDatasetReply, name, write_sessions, folder, name, sessions)
-        self._engine.reap(now)
-        store = self._store
-        return self._save(m.SessionsDatasetReply, name, copy_sessions, folder, name, store)
-
-    def _save_keys(self, params: m.Dataset, _: int) -> Awaitable[m.Reply]:
-        folder, name = self._to_save(), params.name
-        if self._store is None:
-            values = self._engine.snapshot_keys()
-            return self._save(m.KeysDatasetReply, name, write_keys, folder, name, values)
-        return self._save(m.KeysDatasetReply, name, copy_keys, folder, name, self._store)
-
-    async def _save(
-        self, reply: Callable[..., m.Reply], name: str, work: Callable[..., Counts], *args: object
-    ) -> m.Reply:
-        begin = time.monotonic()
-        if self._journal is not None:
-            before = self._journal.undone
-            await self._journal.flush()
-            if self._journal.undone != before:
-                # What is to be saved may be what was undone.
-                raise RefusedError(Status.SAVE_ERROR, f"not durable: {self._journal.trouble}")
-        counts = await self._run(Status.SAVE_ERROR, work, *args)
-        return reply(
-            st=Status.SAVE_COMPLETE, name=name, **counts, duration=_milliseconds_since(begin)
-        )
-
-    async def _load_sessions(self, params: m.Dataset, _: int) -> m.Reply:
-        coming = await self._load(params.name, [SESSIONS])
-        return m.SessionsLoadedReply(
-            st=Status.LOAD_COMPLETE,
-            name=params.name,
-            sessions=len(coming.sessions),
-            keys=coming.session_keys,
-        )
-
-    async def _load_keys(self, params: m.Dataset, _: int) -> m.Reply:
-        begin = time.monotonic()
-        coming = await self._load(params.name, [KEYS])
-        return m.KeysDatasetReply(
-            st=Status.LOAD_COMPLETE,
-            name=params.name,
-            keys=len(coming.keys),
-            duration=_milliseconds_since(begin),
-        )
-
-    async def _load(self, name: str, kinds: list[str]) -> Coming:
-        """Load datasets, all of them or nothing; return what was loaded.
-
-        Raises:
-            RefusedError: they could not be loaded.
-        """
-        # One at a time: each is staged where there is room for one.
-        async with self._loading:
-            folder = self._to_load()
-            coming = await self._run(Status.LOAD_ERROR, read, folder, name, kinds, self._limits)
-            now = self._clock()
-            self._engine.drop_known(coming, now)
-            self._engine.check_room(coming, now)
-            try:
-                if self._store is None:
-                    self._engine.load(coming, self._clock())
-                else:
-                    await self._load_durably(self._store, coming)
-            except MemoryError as error:
-                raise RefusedError(Status.LOAD_ERROR, _NO_MEMORY) from error
-        return coming
-
-    async def _load_durably(self, store: Store, coming: Coming) -> None:
-        """Stage what is to be loaded, let it count, and wait until it does.
-
-        Raises:
-            RefusedError: it can't be made durable, and is not loaded.
-        """
-        assert self._journal is not None
-        self._loads += 1
-        _, keys = self._engine.everything()
-        counts = False
-        try:
-            work = partial(store.stage, self._loads, coming.stage(keys))
-            parts = await self._run(Status.LOAD_ERROR, work)
-            batch = self._engine.load(coming, self._clock(), (self._loads, parts))
-            # From here on, what becomes of it is not decided here.
-            counts = batch is not None
-            if batch is not None and not await batch.wait():
-                counts = False
-                raise RefusedError(Status.LOAD_ERROR, f"not durable: {self._journal.trouble}")
-        except (OSError, sqlite3.Error) as error:
-            reason = reason_of(error, store.path.parent)
-            raise RefusedError(Status.LOAD_ERROR, f"not durable: {reason}") from error
-        finally:
-            if not counts:
-                store.unstage()
-
-    async def load(self, name: str) -> None:
-        """Load the sessions and the independent keys saved as `name`.
-
-        Raises:
-            RefusedError: neither kind has a dataset of that name, or one can't be read.
-        """
-        folder = self._to_load()
-        try:
-            kinds = [kind for kind in (SESSIONS, KEYS) if folder.has(kind, name)]
-        except DatasetError as error:
-            raise RefusedError(Status.LOAD_ERROR, str(error)) from error
-        if not kinds:
-            raise RefusedError(Status.LOAD_ERROR, f"there is no dataset named '{name}'")
-        await self._load(name, kinds)
-
-
-def _be_modest() -> None:
-    """Let this thread use what processor time the others leave."""
-    if sys.platform == "linux":
-        # Where it may not be, it competes with the others.
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-
-
-def _milliseconds_since(begin: float) -> int:
-    return round((time.monotonic() - begin) * 1000)
-
-
-def _slices(items: Iterable[_T]) -> Iterator[list[_T]]:
+def _chunks(items: Iterable[_T]) -> Iterator[list[_T]]:
     remaining = iter(items)
-    while some := list(islice(remaining, _SLICE)):
-        yield some
+    while chunk := list(islice(remaining, _SESSIONS_PER_CHUNK)):
+        yield chunk

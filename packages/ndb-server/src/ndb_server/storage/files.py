@@ -1,4 +1,4 @@
-"""Operations on the files of a data folder that SQLite does not do."""
+"""Operations on the files of a data folder that SQLite does not offer."""
 
 import errno
 import fcntl
@@ -11,7 +11,7 @@ from tempfile import TemporaryFile
 
 from ..errors import StoreError
 
-_OF_THE_DISK = {
+_DISK_ERRORS = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_FULL,
@@ -22,15 +22,15 @@ _OF_THE_DISK = {
 }
 """Errors that are not caused by the contents of the file."""
 
-_LITTLE = 2**20
-"""Bytes that are too few for SQLite to begin with."""
+_MIN_FREE_BYTES = 2**20
+"""Free bytes below which SQLite can't write."""
 
 
 def sync(path: Path) -> None:
-    """Have a file or a folder survive a power cut as it is.
+    """Make a file or a folder durable: after a power cut it is as it is now.
 
     Raises:
-        OSError: it can't.
+        OSError: it can't be synced.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -40,10 +40,10 @@ def sync(path: Path) -> None:
 
 
 def lock(path: Path) -> int:
-    """Take hold of the data folder; return what holds it until it is closed.
+    """Lock the data folder; return a descriptor that holds the lock until it is closed.
 
     Raises:
-        StoreError: another process has it, or it can't be used.
+        StoreError: another process holds the lock, or the folder can't be used.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -66,18 +66,18 @@ def lock(path: Path) -> int:
     return descriptor
 
 
-def is_of_the_disk(error: Exception) -> bool:
-    """Tell whether an error says nothing of what is in a file."""
+def is_disk_error(error: Exception) -> bool:
+    """Return whether the disk caused an error, and not the contents of a file."""
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(error, OSError | MemoryError) or (
-        code is not None and code & 0xFF in _OF_THE_DISK
+        code is not None and code & 0xFF in _DISK_ERRORS
     )
 
 
 def reason_of(error: Exception, folder: Path) -> str:
-    """Say why a file in `folder` could not be used, without naming the file.
+    """Return why a file in `folder` could not be used, without naming the file.
 
-    SQLite tells of most causes that there was an "I/O error"; what it is, the system says.
+    For most causes SQLite only reports an "I/O error". This function finds the cause.
     """
     if isinstance(error, OSError):
         return error.strerror or str(error)
@@ -85,19 +85,19 @@ def reason_of(error: Exception, folder: Path) -> str:
         return "out of memory"
     said = str(error)
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_BUSY) & 0xFF
-    if is_of_the_disk(error) and code not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        cause = _cause(folder)
+    if is_disk_error(error) and code not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        cause = _write_failure(folder)
         return f"{said}: {cause}" if cause else said
     return said
 
 
-def _cause(folder: Path) -> str | None:
-    """Return why nothing can be written into `folder`; None if something can."""
+def _write_failure(folder: Path) -> str | None:
+    """Return why no file can be written in `folder`; None if a file can be written."""
     try:
-        there = os.statvfs(folder)
-        if there.f_bavail * there.f_frsize < _LITTLE:
+        stats = os.statvfs(folder)
+        if stats.f_bavail * stats.f_frsize < _MIN_FREE_BYTES:
             return os.strerror(errno.ENOSPC)
-        if there.f_files and not there.f_favail:
+        if stats.f_files and not stats.f_favail:
             return f"{os.strerror(errno.ENOSPC)} for another file: no inode is free"
         with TemporaryFile(dir=folder):
             return None
@@ -105,27 +105,28 @@ def _cause(folder: Path) -> str | None:
         return error.strerror
 
 
-def replace_store(path: Path, new: Path, was: str) -> Path | None:
-    """Put `new` where `path` is, and that, with its write-ahead log, under a name that is free.
+def replace_store(path: Path, new: Path, label: str) -> Path | None:
+    """Replace the store at `path` by `new`, and keep the old store under another name.
 
-    If there is a file at `path`, there always is one: a server that found none would begin with an
-    empty one. The log has to go first, or SQLite would put it into the new file.
+    An existing store is replaced without a moment in which `path` does not exist: a server that
+    found no store would create an empty one. The write-ahead log is moved first, or SQLite would
+    apply it to the new file.
 
     Args:
         path: the store.
-        new: what is to be the store, without a log of its own.
-        was: what is the matter with the file that is there, one word for its name.
+        new: the new store, without a write-ahead log.
+        label: a word for the name of the old store, such as ``damaged``.
 
     Returns:
-        What the file that was there is called now; None if there was none.
+        The new path of the old store; None if there was none.
 
     Raises:
-        OSError: it can't be done.
+        OSError: the files can't be replaced.
     """
     sync(new)
     wal, kept_as = Path(f"{path}-wal"), None
     if path.exists():
-        names = (path.with_name(f"{path.name}.{was}-{number}") for number in count(1))
+        names = (path.with_name(f"{path.name}.{label}-{number}") for number in count(1))
         kept_as = next(name for name in names if not name.exists())
         kept_as.hardlink_to(path)
         if wal.exists():
@@ -138,56 +139,56 @@ def replace_store(path: Path, new: Path, was: str) -> Path | None:
 
 
 class OpenedFiles:
-    """The files that this process has opened, to detect that they were removed or replaced.
+    """The files that this process has opened: detects that they were removed or replaced.
 
     Args:
-        main: the file that nobody but this process may write.
+        main: a file that only this process may write.
         others: files and folders that may change, but must not be replaced.
 
     Raises:
-        OSError: one of them is not there.
+        OSError: one of them does not exist.
     """
 
     def __init__(self, main: Path, *others: Path) -> None:
         self._main = main
         self._paths = (main, *others)
         self._identities = [*map(_identity, self._paths)]
-        self._left = _state(main)
+        self._last_state = _state(main)
 
     @property
     def size(self) -> int:
-        """How large the main file was when this process wrote it last, in bytes."""
-        return self._left[0]
+        """The size of the main file in bytes after this process wrote it last."""
+        return self._last_state[0]
 
-    def are_there(self) -> bool:
-        """Tell whether they are those that were opened, and nobody else has written `main`."""
+    def are_unchanged(self) -> bool:
+        """Return whether no file was removed or replaced, and nobody else has written `main`."""
         try:
             now = [*map(_identity, self._paths)], _state(self._main)
         except OSError:
             return False
-        return now == (self._identities, self._left)
+        return now == (self._identities, self._last_state)
 
-    def written(self) -> None:
-        """Take note that this process has written the main one."""
-        # That it is another one by now is for `are_there` to find out.
+    def note_write(self) -> None:
+        """Note that this process has written the main file."""
+        # If it was removed, `are_unchanged` reports that.
         with suppress(OSError):
-            self._left = _state(self._main)
+            self._last_state = _state(self._main)
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Return what no other file or folder has as long as this one is there."""
+    """Return the device and the inode of a file or a folder."""
     found = path.stat()
     return found.st_dev, found.st_ino
 
 
 def _state(path: Path) -> tuple[int, int]:
-    """Return the size of a file, and when it was written last, in ns."""
+    """Return the size of a file in bytes, and the time of its last change in ns."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns
 
 
-def has_at(descriptor: int, path: Path) -> bool:
-    """Tell whether what is open as `descriptor` is what is at `path`."""
+def is_open_file(descriptor: int, path: Path) -> bool:
+    """Return whether the file at `path` is the one that is open as `descriptor`."""
     held = os.fstat(descriptor)
     try:
         return _identity(path) == (held.st_dev, held.st_ino)
@@ -195,15 +196,15 @@ def has_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def check_room(folder: Path, size: int) -> None:
-    """See that a file of `size` bytes can be made in `folder`, which is made if it is not there.
+def check_disk_space(folder: Path, size: int) -> None:
+    """Check that a file of `size` bytes can be created in `folder`; create the folder if needed.
 
     Raises:
-        OSError: it can't.
+        OSError: it can't be created.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    there = os.statvfs(folder)
-    if there.f_bavail * there.f_frsize < size:
+    stats = os.statvfs(folder)
+    if stats.f_bavail * stats.f_frsize < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with TemporaryFile(dir=folder):
         pass

@@ -1,9 +1,9 @@
-"""The log of the store: changes in records of a limited size, and their combined result.
+"""The log of the store: records of changes, and the contents of all records merged.
 
-A batch is one transaction of one or more records. A load is staged first: its records, the parts,
-are written one by one into a separate table, where they have no effect. Then one record in the log
-makes them effective, and says when the periods of the load's sessions begin. So a load of any size
-is atomic, and delays no other batch.
+A batch is one transaction of one or more records of limited size. A load is staged first: its
+records, the parts, are written one by one into a separate table, where they have no effect. Then
+one record in the log commits them, and says when the periods of the load's sessions begin. So a
+load of any size is atomic, and delays no other batch.
 """
 
 import sqlite3
@@ -15,15 +15,15 @@ import msgspec
 from msgspec import Raw, Struct
 from ndb_protocol import NO_TOKEN
 
-from ..engine.batch import Changed, Load
+from ..engine.batch import ChangeSet, LoadCommit
 from ..engine.edits import MapChange
-from ..engine.keymap import PACKED_SIZE
-from ..engine.record import Row, log_checksum, signed
+from ..engine.keymap import MAX_PACKED_SIZE
+from ..engine.record import SessionRow, log_checksum, signed
 from .tables import DamageError
 
 _T = TypeVar("_T")
 
-TABLES = """
+LOG_TABLES = """
 CREATE TABLE log (seq INTEGER PRIMARY KEY, changes TEXT NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE loading (
     id INTEGER PRIMARY KEY,
@@ -32,23 +32,23 @@ CREATE TABLE loading (
     checksum INTEGER NOT NULL
 );
 """
-"""What the columns hold is described in docs/reference/data-folder.md."""
+"""The columns are described in docs/reference/data-folder.md."""
 
 RECORD_SIZE = 2**20
-"""Bytes of changes after which another record begins. One value may be more."""
+"""The most bytes of a record, except for a single value that is larger."""
 
 _ROW_SIZE = 64
-"""Bytes of a row beside its keys, about."""
+"""Bytes of a row without its keys, estimated."""
 
-_FEW = RECORD_SIZE // (_ROW_SIZE + PACKED_SIZE)
-"""Sessions that are not enough for a second record, however large their packed keys are."""
+_SESSIONS_PER_RECORD = RECORD_SIZE // (_ROW_SIZE + MAX_PACKED_SIZE)
+"""Sessions that fit into one record, however large their packed keys are."""
 
-IN_LOG = 0
-"""What the checksum of a row of the log says instead of the number of a load."""
+NO_LOAD = 0
+"""The number of a load in the checksum of a row of the log."""
 
 
 class MapRecord(Struct, array_like=True, gc=False):
-    """What became of a map of keys: whether all go first, those that go, those that come."""
+    """A change of a map of keys: whether all keys are removed first, keys removed, keys set."""
 
     tkn: int
     clear: bool
@@ -56,16 +56,16 @@ class MapRecord(Struct, array_like=True, gc=False):
     put: dict[str, Raw]
 
 
-class Record(Struct, omit_defaults=True, gc=False):
-    """What a row of the log, or a part of a load, says; in this order.
+class LogRecord(Struct, omit_defaults=True, gc=False):
+    """The changes in a row of the log, or in a part of a load. They are applied in this order.
 
     Attributes:
-        moved: keys of maps that go to the end of their order, by the maps' tokens.
-        all_ended: every session goes.
-        ended: sessions that go, signed.
-        rows: sessions that are to be so.
-        maps: what became of keys that are not packed.
-        load: a load that counts from here on.
+        moved: keys that move to the end of their maps, by signed token.
+        all_ended: whether all sessions are deleted.
+        ended: signed tokens of sessions that are deleted.
+        rows: sessions that are created or replaced.
+        maps: changes to maps of keys that are not packed.
+        load: commits a staged load.
     """
 
     moved: list[tuple[int, list[str]]] = []
@@ -73,133 +73,151 @@ class Record(Struct, omit_defaults=True, gc=False):
     ended: list[int] = []
     rows: list[tuple[int, int, int, int | None, Raw]] = []
     maps: list[MapRecord] = []
-    load: Load | None = None
+    load: LoadCommit | None = None
 
 
 _NULL = Raw(b"null")
-_number = itemgetter(0)
-_decode = msgspec.json.Decoder(Record).decode
+_first = itemgetter(0)
+_decode = msgspec.json.Decoder(LogRecord).decode
 
 encode_into = msgspec.json.Encoder().encode_into
 
 
-class Part(NamedTuple):
-    """A record as it was read or written: how long its text is, and its rows with None for null."""
+class StoredRecord(NamedTuple):
+    """A record as it is stored.
+
+    Attributes:
+        seq: its number in the log, or that of the part.
+        size: the bytes of its text.
+        record: the record.
+        rows: the rows of the record, with None instead of the JSON text ``null``.
+    """
 
     seq: int
     size: int
-    record: Record
-    rows: Sequence[Row]
+    record: LogRecord
+    rows: Sequence[SessionRow]
 
 
-def records_of(changed: Changed) -> Iterator[tuple[Record, Sequence[Row]]]:
-    """Yield a batch as records, each with its rows."""
-    first = Record(
-        moved=[(signed(token), list(keys)) for token, keys in changed.moved.items()],
-        all_ended=changed.all_ended,
-        load=changed.load,
+def records_of(changes: ChangeSet) -> Iterator[tuple[LogRecord, Sequence[SessionRow]]]:
+    """Yield the records of a batch, each with its rows."""
+    first = LogRecord(
+        moved=[(signed(token), list(keys)) for token, keys in changes.moved.items()],
+        all_ended=changes.all_ended,
+        load=changes.load,
     )
-    maps = changed.maps
-    if len(changed.rows) + len(changed.ended) <= _FEW and (
+    maps = changes.maps
+    if len(changes.rows) + len(changes.ended) <= _SESSIONS_PER_RECORD and (
         not maps or sum(map(_map_size, maps.values())) <= RECORD_SIZE
     ):
-        first.ended = [signed(token) for token in changed.ended]
-        first.rows = changed.rows  # type: ignore[assignment]
+        first.ended = [signed(token) for token in changes.ended]
+        first.rows = changes.rows  # type: ignore[assignment]
         first.maps = [
             MapRecord(signed(token), change.clear, list(change.removed), change.put)
             for token, change in maps.items()
         ]
-        yield first, changed.rows
+        yield first, changes.rows
         return
-    if first != Record():
+    if first != LogRecord():
         yield first, ()
-    for begin in range(0, len(changed.ended), _FEW):
-        yield Record(ended=[*map(signed, changed.ended[begin : begin + _FEW])]), ()
-    for begin in range(0, len(changed.rows), _FEW):
-        rows = changed.rows[begin : begin + _FEW]
-        yield Record(rows=rows), rows  # type: ignore[arg-type]
-    pieces = (piece for token, change in maps.items() for piece in _pieces(signed(token), change))
-    for some in slices(pieces, _number):
-        yield Record(maps=[piece for _, piece in some]), ()
+    for begin in range(0, len(changes.ended), _SESSIONS_PER_RECORD):
+        yield (
+            LogRecord(ended=[*map(signed, changes.ended[begin : begin + _SESSIONS_PER_RECORD])]),
+            (),
+        )
+    for begin in range(0, len(changes.rows), _SESSIONS_PER_RECORD):
+        rows = changes.rows[begin : begin + _SESSIONS_PER_RECORD]
+        yield LogRecord(rows=rows), rows  # type: ignore[arg-type]
+    records = (
+        record for token, change in maps.items() for record in _map_records(signed(token), change)
+    )
+    for chunk in chunks(records, _first):
+        yield LogRecord(maps=[record for _, record in chunk]), ()
 
 
 def _map_size(change: MapChange) -> int:
-    return sum(map(name_size, change.removed)) + sum(map(key_size, change.put.items()))
+    return sum(map(name_record_size, change.removed)) + sum(
+        map(key_record_size, change.put.items())
+    )
 
 
-def _pieces(number: int, change: MapChange) -> Iterator[tuple[int, MapRecord]]:
-    """Yield a change of a map in pieces, each with its size."""
+def _map_records(tkn: int, change: MapChange) -> Iterator[tuple[int, MapRecord]]:
+    """Yield the records of a change of a map, each with its size."""
     clear = change.clear
-    for removed in slices(change.removed, name_size):
-        yield sum(map(name_size, removed)), MapRecord(number, clear, removed, {})
+    for removed in chunks(change.removed, name_record_size):
+        yield sum(map(name_record_size, removed)), MapRecord(tkn, clear, removed, {})
         clear = False
-    for some in slices(change.put.items(), key_size):
-        yield sum(map(key_size, some)), MapRecord(number, clear, [], dict(some))
+    for chunk in chunks(change.put.items(), key_record_size):
+        yield sum(map(key_record_size, chunk)), MapRecord(tkn, clear, [], dict(chunk))
         clear = False
     if clear:
-        yield 0, MapRecord(number, True, [], {})
+        yield 0, MapRecord(tkn, True, [], {})
 
 
-def name_size(name: str) -> int:
+def name_record_size(name: str) -> int:
     return _ROW_SIZE + len(name)
 
 
-def key_size(item: tuple[str, Raw]) -> int:
+def key_record_size(item: tuple[str, Raw]) -> int:
     return _ROW_SIZE + len(item[0]) + len(item[1])
 
 
-def slices(items: Iterable[_T], size_of: Callable[[_T], int]) -> Iterator[list[_T]]:
-    """Yield items together that come to no more than `RECORD_SIZE`, or one that is more alone."""
-    some: list[_T] = []
+def chunks(items: Iterable[_T], size_of: Callable[[_T], int]) -> Iterator[list[_T]]:
+    """Yield items in lists of at most `RECORD_SIZE`; a larger item is alone in its list."""
+    chunk: list[_T] = []
     size = 0
     for item in items:
         each = size_of(item)
-        if some and size + each > RECORD_SIZE:
-            yield some
-            some, size = [], 0
-        some.append(item)
+        if chunk and size + each > RECORD_SIZE:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(item)
         size += each
-    if some:
-        yield some
+    if chunk:
+        yield chunk
 
 
-def part_of_log(columns: Sequence[object]) -> Part:
-    """Return what a row of the log says: its columns are `seq`, `changes` and `checksum`.
-
-    Raises:
-        DamageError: it isn't what was written.
-    """
-    return _part(columns, IN_LOG, "row of the log")
-
-
-def part_of_load(load: int, columns: Sequence[object]) -> Part:
-    """Return what a part of a load says: its columns are `id`, `changes` and `checksum`.
+def decode_log_row(columns: Sequence[object]) -> StoredRecord:
+    """Return the record of a row of the log, given its columns `seq`, `changes` and `checksum`.
 
     Raises:
-        DamageError: it isn't what was written.
+        DamageError: the row is not what was written.
     """
-    return _part(columns, load, "part of a load")
+    return _decode_row(columns, NO_LOAD, "row of the log")
 
 
-def _part(columns: Sequence[object], part_of: int, what: str) -> Part:
+def decode_load_part(load: int, columns: Sequence[object]) -> StoredRecord:
+    """Return the record of a part of a load, given its columns `id`, `changes` and `checksum`.
+
+    Raises:
+        DamageError: the part is not what was written.
+    """
+    return _decode_row(columns, load, "part of a load")
+
+
+def _decode_row(columns: Sequence[object], load: int, kind: str) -> StoredRecord:
     try:
         seq, changes, checksum = msgspec.convert(columns, tuple[int, bytes, int])
-        if checksum != log_checksum(part_of, seq, changes):
-            raise DamageError(f"there is a {what} whose checksum is wrong")
+        if checksum != log_checksum(load, seq, changes):
+            raise DamageError(f"there is a {kind} whose checksum is wrong")
         record = _decode(changes)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise DamageError(f"there is a {what} that can't be read: {error}") from None
+        raise DamageError(f"there is a {kind} that can't be read: {error}") from None
     rows = [(*row[:-1], None if row[-1] == _NULL else row[-1]) for row in record.rows]
-    return Part(seq, len(changes), record, rows)
+    return StoredRecord(seq, len(changes), record, rows)
 
 
-class Unfolded:
-    """What the log holds that the tables have not got: for each session, what it is at last.
+class LogContents:
+    """The records of the log, merged: the last state of each session that changed.
 
     Attributes:
-        seq: the last row of the log that is in it.
-        size: bytes of log that are in it.
-        load: the number of the last load that is in it.
+        seq: the number of the last record; 0 without records.
+        size: the bytes of the records.
+        load: the number of the last load.
+        all_ended: whether all sessions in the tables are deleted before the other changes.
+        ended: signed tokens of sessions that are deleted.
+        rows: sessions that are created or replaced, by signed token.
+        maps: changes to maps of keys, by signed token.
     """
 
     def __init__(self) -> None:
@@ -208,100 +226,103 @@ class Unfolded:
         self.load = 0
         self.all_ended = False
         self.ended: dict[int, None] = {}
-        self.rows: dict[int, Row] = {}
+        self.rows: dict[int, SessionRow] = {}
         self.maps: dict[int, MapChange] = {}
 
-    def add(self, part: Part, loaded: Iterable[Part] = ()) -> None:
-        """Add what a row of the log says, and the parts of the load that counts with it."""
-        self.seq = part.seq
-        self._add(part)
-        load = part.record.load
+    def add(self, stored: StoredRecord, parts: Iterable[StoredRecord] = ()) -> None:
+        """Add a record of the log, and the parts of the load that it commits."""
+        self.seq = stored.seq
+        self._merge(stored)
+        load = stored.record.load
         if load is not None:
             self.load = load.number
-            for each in loaded:
-                self._add(_started(each, load))
+            for part in parts:
+                self._merge(_commit_part(part, load))
 
-    def _add(self, part: Part) -> None:
-        _, size, record, rows = part
+    def _merge(self, stored: StoredRecord) -> None:
+        _, size, record, rows = stored
         self.size += size
-        for number, keys in record.moved:
-            self.maps.setdefault(number, MapChange({}, {})).move(keys)
+        for tkn, keys in record.moved:
+            self.maps.setdefault(tkn, MapChange({}, {})).move_to_end(keys)
         if record.all_ended:
             self.all_ended = True
             self.ended.clear()
             self.rows.clear()
             self.maps = {token: change for token, change in self.maps.items() if token == NO_TOKEN}
-        for number in record.ended:
-            self.ended[number] = None
-            self.rows.pop(number, None)
-            self.maps.pop(number, None)
-        self.rows.update(zip(map(_number, rows), rows, strict=True))
+        for tkn in record.ended:
+            self.ended[tkn] = None
+            self.rows.pop(tkn, None)
+            self.maps.pop(tkn, None)
+        self.rows.update(zip(map(_first, rows), rows, strict=True))
         if self.maps:
             for row in rows:
                 if row[-1] is not None:
                     self.maps.pop(row[0], None)
-        for each in record.maps:
-            known = self.maps.get(each.tkn)
-            if known is None or each.clear:
-                self.maps[each.tkn] = MapChange(
-                    dict.fromkeys(each.removed), dict(each.put), each.clear
+        for change in record.maps:
+            earlier = self.maps.get(change.tkn)
+            if earlier is None or change.clear:
+                self.maps[change.tkn] = MapChange(
+                    dict.fromkeys(change.removed), dict(change.put), change.clear
                 )
             else:
-                known.then(each.removed, each.put)
+                earlier.add(change.removed, change.put)
 
 
-def _started(part: Part, load: Load) -> Part:
-    """Return a part of a load as it is once it counts."""
+def _commit_part(part: StoredRecord, load: LoadCommit) -> StoredRecord:
+    """Return a part of a load with the changes of its commit."""
     seq, size, record, rows = part
-    without, there, gone = set(load.without), set(load.there), set(load.gone)
+    skipped = set(load.skipped)
+    keys_set, keys_removed = set(load.keys_set), set(load.keys_removed)
     started = [
-        (number, duration, flags, load.now + duration * 1000 if duration else None, keys)
-        for number, duration, flags, _, keys in rows
-        if number not in without
+        (tkn, duration, flags, load.period_start + duration * 1000 if duration else None, keys)
+        for tkn, duration, flags, _, keys in rows
+        if tkn not in skipped
     ]
     maps = [
-        each if each.tkn != NO_TOKEN or not there | gone else _renewed(each, there, gone)
-        for each in record.maps
-        if each.tkn not in without
+        change
+        if change.tkn != NO_TOKEN or not keys_set | keys_removed
+        else _commit_keys(change, keys_set, keys_removed)
+        for change in record.maps
+        if change.tkn not in skipped
     ]
-    return Part(seq, size, Record(maps=maps), started)
+    return StoredRecord(seq, size, LogRecord(maps=maps), started)
 
 
-def _renewed(each: MapRecord, there: set[str], gone: set[str]) -> MapRecord:
-    """Return independent keys of a load, those taken out first that are new by now."""
-    removed = [key for key in each.removed if key not in there]
-    removed += [key for key in each.put if key in gone]
-    return MapRecord(each.tkn, each.clear, removed, each.put)
+def _commit_keys(change: MapRecord, keys_set: set[str], keys_removed: set[str]) -> MapRecord:
+    """Return the independent keys of a load, with the keys removed first that are new now."""
+    removed = [key for key in change.removed if key not in keys_set]
+    removed += [key for key in change.put if key in keys_removed]
+    return MapRecord(change.tkn, change.clear, removed, change.put)
 
 
-def read_log(database: sqlite3.Connection) -> Unfolded:
-    """Return what the log has, without changing it.
+def read_log(database: sqlite3.Connection) -> LogContents:
+    """Return the contents of the log.
 
     Raises:
-        sqlite3.Error: it can't be read.
-        DamageError: it holds what can't be.
+        sqlite3.Error: the log can't be read.
+        DamageError: a row is missing, or is not what was written.
     """
-    unfolded = Unfolded()
+    contents = LogContents()
     for columns in database.execute("SELECT seq, changes, checksum FROM log ORDER BY seq"):
-        part = part_of_log(columns)
-        if unfolded.seq and part.seq != unfolded.seq + 1:
+        stored = decode_log_row(columns)
+        if contents.seq and stored.seq != contents.seq + 1:
             raise DamageError("a row of the log is missing")
-        load = part.record.load
-        unfolded.add(part, () if load is None else read_load(database, load))
-    return unfolded
+        load = stored.record.load
+        contents.add(stored, () if load is None else read_load(database, load))
+    return contents
 
 
-def read_load(database: sqlite3.Connection, load: Load) -> Iterator[Part]:
+def read_load(database: sqlite3.Connection, load: LoadCommit) -> Iterator[StoredRecord]:
     """Yield the parts of a load.
 
     Raises:
         sqlite3.Error: they can't be read.
-        DamageError: one of them isn't what was written, or is missing.
+        DamageError: a part is missing, or is not what was written.
     """
     parts = 0
     select = "SELECT id, changes, checksum FROM loading WHERE load = ? ORDER BY id"
     for columns in database.execute(select, (load.number,)):
-        yield part_of_load(load.number, columns)
+        yield decode_load_part(load.number, columns)
         parts += 1
     if parts != load.parts:
         raise DamageError("a part of a load is missing")

@@ -1,4 +1,4 @@
-"""The store as an SQLite file: its tables, how it is recognized and how it is created."""
+"""The schema of the store: its tables, how it is recognized and how it is created."""
 
 import sqlite3
 import struct
@@ -9,29 +9,29 @@ from pathlib import Path
 import msgspec
 
 from ..clock import Anchor
-from ..engine.batch import Changed
+from ..engine.batch import ChangeSet
 from ..engine.record import clock_checksum, signed
 from ..errors import StoreError
 from . import log as records
 from . import tables
-from .folding import transaction
+from .compaction import transaction
 from .tables import DamageError, check_schema, connect, put_keys, put_sessions
 
-FILE = "ndb.sqlite"
+STORE_FILE = "ndb.sqlite"
 APPLICATION_ID = 0x4E444231
-"""``NDB1``: what tells the file from others that SQLite wrote (``PRAGMA application_id``)."""
+"""``NDB1``: identifies the file as a store of NDB (``PRAGMA application_id``)."""
 
-VERSION = 2
-"""The version of the tables (``PRAGMA user_version``)."""
+SCHEMA_VERSION = 2
+"""The version of the schema (``PRAGMA user_version``)."""
 
 _WRITE_VERSION = 18
-"""Where the header of a file has the format in which it is written."""
+"""The offset of the file format write version in the header of a file."""
 
 _NEWEST_FORMAT = 2
-"""The newest there is: with a write-ahead log."""
+"""The newest write version: with a write-ahead log."""
 
-# The view comes first. SQLite begins a check of a file with what was made last, and if that is no
-# table, it leaves out the free pages.
+# The view comes first. SQLite begins an integrity check with what was created last, and if that is
+# not a table, it does not check the free pages.
 _TABLES = f"""
 CREATE VIEW readable_sessions AS
     SELECT printf('%u', tkn) AS tkn, duration,
@@ -43,8 +43,8 @@ CREATE VIEW readable_sessions AS
         ) AS deadline,
         keys
     FROM sessions;
-{tables.TABLES}
-{records.TABLES}
+{tables.DATA_TABLES}
+{records.LOG_TABLES}
 CREATE TABLE clock (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     time INTEGER NOT NULL,
@@ -52,7 +52,7 @@ CREATE TABLE clock (
     checksum INTEGER NOT NULL
 );
 PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {VERSION};
+PRAGMA user_version = {SCHEMA_VERSION};
 """  # noqa: S608
 
 
@@ -60,21 +60,22 @@ class VersionError(StoreError):
     """The store has a version that this server does not support."""
 
 
-def recognize(database: sqlite3.Connection, path: Path) -> None:
-    """Check that `database` has our tables.
+def recognize_store(database: sqlite3.Connection, path: Path) -> None:
+    """Check that `database` is a store of NDB.
 
     Raises:
-        StoreError: it is something else, or of another version.
-        DamageError: its tables are not as they were made.
+        StoreError: it is another file, or has another version.
+        DamageError: its tables are not those that the server creates.
         sqlite3.Error: it can't be read.
     """
     [(application,)] = database.execute("PRAGMA application_id")
     [(version,)] = database.execute("PRAGMA user_version")
     if application != APPLICATION_ID:
         raise StoreError(f"{path} is not a store of NDB")
-    if version != VERSION:
+    if version != SCHEMA_VERSION:
         raise VersionError(
-            f"{path} has version {version} of the tables; this server supports only {VERSION}"
+            f"{path} has version {version} of the tables; "
+            f"this server supports only {SCHEMA_VERSION}"
         )
     check_schema(database, _TABLES)
 
@@ -82,13 +83,13 @@ def recognize(database: sqlite3.Connection, path: Path) -> None:
 def check_header(path: Path) -> None:
     """Check that SQLite will write to the file at `path`, if there is one.
 
-    It does not where the header names a format newer than its own (SQLite's file format, section
-    1.3.3), and only says that the file is read-only.
+    If the header has a newer file format (SQLite's file format, section 1.3.3), SQLite only reports
+    that the file is read-only.
 
-    To be called before the file is opened: what was read here takes SQLite's locks with it.
+    Call it before the file is opened with SQLite: to close the file here releases SQLite's locks.
 
     Raises:
-        DamageError: it will not.
+        DamageError: SQLite will not write to it.
         OSError: the file can't be read.
     """
     with suppress(FileNotFoundError), path.open("rb") as file:
@@ -98,23 +99,23 @@ def check_header(path: Path) -> None:
 
 
 def read_anchor(database: sqlite3.Connection) -> Anchor:
-    """Return the moment that ties the time of the store to the wall clock.
+    """Return the anchor, which relates the server's time line to the wall clock.
 
     Raises:
         sqlite3.Error: it can't be read.
-        DamageError: it isn't what was written.
+        DamageError: it is missing, or is not what was written.
     """
     row = database.execute("SELECT time, wall, checksum FROM clock").fetchone()
     if row is None:
         raise DamageError("the row of the clock is missing")
-    return anchor_of(row)
+    return decode_anchor(row)
 
 
-def anchor_of(columns: Sequence[object]) -> Anchor:
-    """Return the moment that the columns of the clock are: `time`, `wall` and `checksum`.
+def decode_anchor(columns: Sequence[object]) -> Anchor:
+    """Return the anchor of a row of `clock`, given its columns `time`, `wall` and `checksum`.
 
     Raises:
-        DamageError: they aren't what was written.
+        DamageError: the row is not what was written.
     """
     try:
         at, wall, checksum = msgspec.convert(columns, tuple[int, int, int])
@@ -125,40 +126,40 @@ def anchor_of(columns: Sequence[object]) -> Anchor:
     raise DamageError("the checksum of the row of the clock is wrong")
 
 
-def is_new(database: sqlite3.Connection) -> bool:
-    """Tell whether there is nothing in the file yet."""
+def is_empty(database: sqlite3.Connection) -> bool:
+    """Return whether the file has no contents yet."""
     [(tables,)] = database.execute("SELECT count(*) FROM sqlite_master")
     [(pages,)] = database.execute("PRAGMA page_count")
     [(application,)] = database.execute("PRAGMA application_id")
     return not tables and not application and pages <= 1
 
 
-def make_tables(database: sqlite3.Connection, anchor: Anchor) -> None:
-    """Make the tables in a file that has nothing yet."""
+def create_tables(database: sqlite3.Connection, anchor: Anchor) -> None:
+    """Create the tables in an empty file."""
     # Before the first table: it can't be changed later.
     database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    # What executes several statements commits first: it begins and ends its transaction itself.
+    # `executescript` commits first, so the script begins its own transaction.
     database.executescript(f"BEGIN; {_TABLES}")
-    put_anchor(database, anchor)
+    write_anchor(database, anchor)
     database.execute("COMMIT")
 
 
-def put_anchor(database: sqlite3.Connection, anchor: Anchor) -> None:
-    """Write the moment that ties the time of the store to the wall clock."""
+def write_anchor(database: sqlite3.Connection, anchor: Anchor) -> None:
+    """Write the anchor, which relates the server's time line to the wall clock."""
     database.execute("REPLACE INTO clock VALUES (1, ?, ?, ?)", (*anchor, clock_checksum(*anchor)))
 
 
-def write_complete(path: Path, complete: Changed, anchor: Anchor) -> None:
-    """Make a store of all there is; it is of use only when this has succeeded.
+def write_complete(path: Path, complete: ChangeSet, anchor: Anchor) -> None:
+    """Create a store from a complete change set. The file is valid only if this succeeds.
 
     Raises:
         sqlite3.Error: it can't be written.
     """
     with closing(connect(path)) as database:
-        # So it needs no journal, only to be synced.
+        # Such a file needs no journal, only a sync.
         database.execute("PRAGMA journal_mode = OFF")
         database.execute("PRAGMA synchronous = OFF")
-        make_tables(database, anchor)
+        create_tables(database, anchor)
         with transaction(database):
             put_sessions(database, complete.rows)
             for token, change in complete.maps.items():

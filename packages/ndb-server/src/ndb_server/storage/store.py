@@ -1,12 +1,12 @@
 """The store on disk: one SQLite file, written by one thread.
 
 A batch of changes becomes durable as rows of the table ``log``. This is one transaction that writes
-little, and one sync. From time to time the contents of the log are folded into the tables
-``sessions`` and ``keys``, sorted and each session once, and the log is emptied. After a crash, the
-next process that opens the file folds first.
+little, and one sync. From time to time the log is compacted: its contents move into the tables
+``sessions`` and ``keys``, sorted and each session once. After a crash, the next process that opens
+the file compacts the log first.
 
-If the file or its folder is removed or replaced, writes to it are useless. Then the thread asks for
-all data, and writes it to a new file.
+If the file or its folder is removed or replaced, writes to it are lost. Then the thread asks for a
+complete change set, and writes a new file.
 """
 
 import errno
@@ -27,239 +27,240 @@ from typing import Literal
 from msgspec import Raw
 
 from ..clock import Anchor, wall_ms
-from ..engine.batch import Changed, Load
-from ..engine.keymap import Packed
-from ..engine.record import Row, log_checksum
+from ..engine.batch import ChangeSet, LoadCommit
+from ..engine.keymap import KeyMap
+from ..engine.record import SessionRow, log_checksum
 from ..errors import StoreError, trace_of
+from .compaction import Compactor, transaction
 from .files import (
     OpenedFiles,
-    check_room,
-    has_at,
-    is_of_the_disk,
+    check_disk_space,
+    is_disk_error,
+    is_open_file,
     lock,
     reason_of,
     replace_store,
     sync,
 )
-from .folding import Folding, transaction
-from .log import IN_LOG, Part, Record, Unfolded, encode_into, read_log, records_of
+from .log import NO_LOAD, LogContents, LogRecord, StoredRecord, encode_into, read_log, records_of
 from .schema import (
-    FILE,
+    STORE_FILE,
     check_header,
-    is_new,
-    make_tables,
-    put_anchor,
+    create_tables,
+    is_empty,
     read_anchor,
-    recognize,
+    recognize_store,
+    write_anchor,
     write_complete,
 )
 from .tables import (
     READ_ERRORS,
     DamageError,
-    check_structure,
+    check_integrity,
     connect,
     read_keys,
     read_sessions,
 )
-from .wal_size import WriteAheadLog
+from .wal_size import WalSize
 
 logger = logging.getLogger("ndb_server.store")
 
 Durability = Literal["strict", "relaxed"]
 
-LOCK = "ndb.lock"
+LOCK_FILE = "ndb.lock"
 
-_INSERT = "INSERT INTO log (seq, changes, checksum) VALUES (?, CAST(? AS TEXT), ?)"
+_INSERT_RECORD = "INSERT INTO log (seq, changes, checksum) VALUES (?, CAST(? AS TEXT), ?)"
 _INSERT_PART = """
 INSERT INTO loading (id, changes, checksum, load) VALUES (?, CAST(? AS TEXT), ?, ?)
 """
 
-_WAL_SIZE = 16 * 2**20
-"""Bytes of write-ahead log after which the log is folded."""
+_COMPACT_AFTER = 16 * 2**20
+"""Bytes of write-ahead log after which the log is compacted."""
 
 _IDLE = 1.0
-"""Seconds without a change after which the log is folded, however short, and files are synced; and
-between two looks at whether the files are still those that were opened."""
+"""Seconds without a change after which the log is compacted, however short, and files are synced.
+Also the seconds between two checks that the files were not removed or replaced."""
 
-_VACUUM = 1024
-"""Pages that are given back at a time."""
+_VACUUM_PAGES = 1024
+"""Pages that a transaction gives back to the file system."""
 
-_BUSY = 500
-"""Milliseconds that a transaction waits for another process that has locked the file. A step of a
-fold, which comes before a batch, may wait too."""
+_BUSY_TIMEOUT = 500
+"""Milliseconds that a transaction waits for another process that has locked the file. A batch may
+have to wait for a step of a compaction first, which waits too."""
 
-_LOST = "the data folder or a file of the store was removed or replaced"
+_LOST_MESSAGE = "the data folder or a file of the store was removed or replaced"
 
 
 class Store:
-    """The file, and the thread that writes it.
+    """The store's file, and the thread that writes it.
 
     Args:
         folder: the data folder.
-        durability: whether a batch is synced before it counts as written (`strict`), or within a
-            second (`relaxed`).
-        lost: called in the store's thread, with the reason, when the files are found to be others.
-        failed: called in the store's thread if it ends by an error that it can't go on after. What
-            it was given to write, and was not said to be written, may be on disk or not.
+        durability: whether a batch is synced before it is reported as written (`strict`), or within
+            a second (`relaxed`).
+        on_lost: called in the store's thread, with the reason, if the files were removed or
+            replaced.
+        on_failed: called in the store's thread if an unexpected error ends the thread. Batches that
+            were not reported as written may be on disk or not.
 
     Attributes:
         path: the file.
-        anchor: ties the time of the store to the wall clock.
-        incomplete: whether the next batch has to be all there is: the files are lost, and others
-            can be written.
+        anchor: relates the server's time line to the wall clock.
+        needs_rewrite: whether the files are lost and new ones can be written: then the next batch
+            must be complete.
 
     Raises:
-        StoreError: another server has the folder, or the file can't be used.
+        StoreError: another server uses the folder, or the file can't be used.
     """
 
     def __init__(
         self,
         folder: Path,
         durability: Durability = "strict",
-        lost: Callable[[str], object] = lambda _: None,
-        failed: Callable[[], object] = lambda: None,
+        on_lost: Callable[[str], object] = lambda _: None,
+        on_failed: Callable[[], object] = lambda: None,
     ) -> None:
         self._strict = durability == "strict"
-        self._tell_lost = lost
-        self._tell_failed = failed
+        self._on_lost = on_lost
+        self._on_failed = on_failed
         self._folder = folder.absolute()
-        self.path = self._folder / FILE
+        self.path = self._folder / STORE_FILE
         self._wal_path = Path(f"{self.path}-wal")
         self._partial = Path(f"{self.path}.partial")
-        self._synced_at = self._looked_at = time.monotonic()
+        self._synced_at = self._checked_at = time.monotonic()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._trouble: str | None = None
+        self._last_error: str | None = None
         self._lost = False
-        self._text = bytearray()
-        self.incomplete = False
+        self._buffer = bytearray()
+        self.needs_rewrite = False
         with ExitStack() as held:
-            self._lock = lock(folder / LOCK)
+            self._lock = lock(folder / LOCK_FILE)
             held.callback(lambda: os.close(self._lock))
             try:
-                # What a server that was killed meanwhile has left: a store, and a load.
+                # A server that was killed may have left an unfinished store, and a staged load.
                 self._partial.unlink(missing_ok=True)
                 self._open()
-                self.anchor = self._kept_anchor
+                self.anchor = self._saved_anchor
                 held.callback(self._database.close)
-                self.fold()
+                self.compact()
                 self._drop_staged()
             except (OSError, *READ_ERRORS, DamageError, MemoryError) as error:
-                raise StoreError(self.damaged(error)) from error
-            # What has come so far holds the folder until `close`.
+                raise StoreError(self.describe_error(error)) from error
+            # The lock and the database stay open until `close`.
             held.pop_all()
-        self._thread = threading.Thread(target=self._run, name="store")
+        self._thread = threading.Thread(target=self._thread_main, name="store")
 
     def _open(self) -> None:
-        """Open the file, made if it is not there, and read its log."""
+        """Open the file, create it if it does not exist, and read its log."""
         check_header(self.path)
         with ExitStack() as held:
             database = held.enter_context(closing(connect(self.path)))
             self._prepare(database)
-            # The files are as new as their entries; SQLite sees to that in `strict` alone.
-            for changed in (self._folder, self._folder.parent):
-                sync(changed)
-            self._kept_anchor = read_anchor(database)
-            self._tables = Folding(database)
-            self._unfolded = read_log(database)
+            # New files need their folder synced. SQLite does that only in `strict`.
+            for folder in (self._folder, self._folder.parent):
+                sync(folder)
+            self._saved_anchor = read_anchor(database)
+            self._compactor = Compactor(database)
+            self._log_contents = read_log(database)
             held.pop_all()
         self._database = database
-        self._seq = self._unfolded.seq
+        self._seq = self._log_contents.seq
         self._synced = 0
-        # What comes while the log is being folded.
-        self._since: list[Unfolded] = []
-        self._folding: Iterator[None] | None = None
-        # The load that is being staged, and its parts.
-        self._staged: tuple[int, list[Part]] = (0, [])
+        # The contents of batches that are written during a compaction.
+        self._new_contents: list[LogContents] = []
+        self._compaction: Iterator[None] | None = None
+        # The number of the load that is being staged, and its parts.
+        self._staged: tuple[int, list[StoredRecord]] = (0, [])
         self._parts = 0
-        self._wal = WriteAheadLog(self._wal_path)
-        self._files = OpenedFiles(self.path, self._wal_path, self._folder, self._folder / LOCK)
+        self._wal_size = WalSize(self._wal_path)
+        self._files = OpenedFiles(self.path, self._wal_path, self._folder, self._folder / LOCK_FILE)
 
     def _prepare(self, database: sqlite3.Connection) -> None:
-        if is_new(database):
-            make_tables(database, Anchor(now := wall_ms(), now))
+        if is_empty(database):
+            create_tables(database, Anchor(now := wall_ms(), now))
         else:
-            recognize(database, self.path)
-            check_structure(database)
+            recognize_store(database, self.path)
+            check_integrity(database)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute(f"PRAGMA synchronous = {'FULL' if self._strict else 'NORMAL'}")
-        # Checkpoints follow a fold: most of what the log was need not go to the file at all.
+        # Checkpoints follow a compaction: most of the log then need not be written to the file.
         database.execute("PRAGMA wal_autocheckpoint = 0")
-        # What is in use again need not be asked for again.
-        database.execute(f"PRAGMA journal_size_limit = {2 * _WAL_SIZE}")
-        # Some builds of SQLite write zeros over all that is deleted: over the log, once more.
+        # Space that will be used again is not given back.
+        database.execute(f"PRAGMA journal_size_limit = {2 * _COMPACT_AFTER}")
+        # Some builds of SQLite overwrite deleted data with zeros, which would write the log again.
         database.execute("PRAGMA secure_delete = FAST")
         database.execute("PRAGMA cache_size = -65536")
-        database.execute(f"PRAGMA busy_timeout = {_BUSY}")
+        database.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
 
     # For the event loop
 
-    def write(self, changed: Changed, written: Callable[[str | None], object]) -> None:
-        """Begin to write a batch.
+    def write(self, changes: ChangeSet, written: Callable[[str | None], object]) -> None:
+        """Start to write a batch.
 
         Args:
-            changed: what is to be on disk.
-            written: called in the store's thread once it is there, with None, or once it is certain
-                not to be, with the reason.
+            changes: the changes of the batch.
+            written: called in the store's thread: with None when the batch is on disk, or with the
+                reason when it could not be written.
         """
-        self._jobs.put(partial(self._report, changed, written))
+        self._jobs.put(partial(self._commit_job, changes, written))
 
-    def tie(self, anchor: Anchor) -> None:
-        """Have another anchor on disk, before what is written next."""
+    def set_anchor(self, anchor: Anchor) -> None:
+        """Write an anchor to disk before the next batch."""
         self.anchor = anchor
-        self._jobs.put(_nothing)
+        self._jobs.put(_no_job)
 
-    # For other threads: these wait for the store's.
+    # For other threads: these calls wait for the store's thread
 
-    def at_rest(self, work: Callable[[], object]) -> None:
-        """Do `work` while the tables are up to date and nothing is written.
+    def run_compacted(self, work: Callable[[], object]) -> None:
+        """Compact the log, and call `work` before anything else is written.
 
         Raises:
-            OSError: the file is not there any more.
-            sqlite3.Error: the tables can't be brought up to date, or what `work` raises.
+            OSError: the files were removed or replaced.
+            sqlite3.Error: the log can't be compacted, or `work` raised it.
         """
 
-        def fold_and_work() -> None:
+        def compact_and_work() -> None:
             self._check_files()
-            self.fold()
+            self.compact()
             work()
 
-        self._do(fold_and_work)
+        self._run_in_thread(compact_and_work)
 
-    def stage(self, load: int, staged: Callable[[], Changed]) -> int:
-        """Write what a load consists of; it counts once a batch says so (`Changed.load`).
+    def stage(self, load: int, change_set: Callable[[], ChangeSet]) -> int:
+        """Write the data of a load. It has no effect until a batch commits it (`ChangeSet.load`).
 
-        What was staged for another load, and never counted, goes.
+        Data of another load that was staged and not committed is deleted.
 
         Args:
-            load: its number, more than that of any load before.
-            staged: returns its sessions, whose deadlines are not known yet, and keys.
+            load: the number of the load, larger than that of any load before.
+            change_set: returns the data of the load.
 
         Returns:
-            Of how many parts it is.
+            The number of parts that were written.
 
         Raises:
-            OSError: the file is not there any more.
-            sqlite3.Error: it can't be written.
+            OSError: the files were removed or replaced.
+            sqlite3.Error: the data can't be written.
         """
-        self._do(partial(self._begin_load, load))
+        self._run_in_thread(partial(self._begin_load, load))
         parts = 0
-        for record, rows in records_of(staged()):
-            # One at a time: batches are written in between.
-            self._do(partial(self._stage, load, record, rows))
+        for record, rows in records_of(change_set()):
+            # One at a time, so that batches can be written in between.
+            self._run_in_thread(partial(self._stage, load, record, rows))
             parts += 1
         return parts
 
     def unstage(self) -> None:
-        """Forget what was staged and does not count."""
+        """Delete the data of a load that was staged and not committed."""
         self._jobs.put(self._unstage)
 
-    def _do(self, work: Callable[[], object]) -> None:
+    def _run_in_thread(self, work: Callable[[], object]) -> None:
         done: Future[None] = Future()
 
         def run() -> None:
             try:
                 work()
-            except Exception as error:  # Whoever waits is told, whatever it is.
+            except Exception as error:  # Whatever it is, the caller gets it.
                 done.set_exception(error)
             else:
                 done.set_result(None)
@@ -268,37 +269,37 @@ class Store:
         done.result()
 
     def close(self) -> None:
-        """Finish what is to be written, and let go of the folder."""
+        """Write all batches that were given, close the file and release the folder."""
         if self._thread.ident is None:
-            self._end()
+            self._release()
         else:
             self._jobs.put(None)
             self._thread.join()
 
-    # For the start
+    # For the start, before the thread runs
 
-    def damaged(self, error: Exception) -> str:
-        """Return what to say of a file that can't be read."""
+    def describe_error(self, error: Exception) -> str:
+        """Return a message about a file that can't be read."""
         reason = reason_of(error, self._folder)
-        if is_of_the_disk(error):
+        if is_disk_error(error):
             return f"{self.path} can't be used: {reason}"
         return (
             f"{self.path} is damaged: {reason}; start with an empty folder and --load a dataset, "
             "or with --salvage to keep what can be read"
         )
 
-    def read(self) -> tuple[Iterator[tuple[Row, Packed]], dict[str, Raw]]:
-        """Return the sessions, one by one, and the independent keys, before anything is written.
+    def read(self) -> tuple[Iterator[tuple[SessionRow, KeyMap]], dict[str, Raw]]:
+        """Return an iterator of the sessions, and the independent keys.
 
         Raises:
             sqlite3.Error: they can't be read.
-            DamageError: there is something that can't be.
+            DamageError: a row is not what was written.
         """
         return read_sessions(self._database), read_keys(self._database)
 
     @contextmanager
-    def changing(self) -> Iterator[sqlite3.Connection]:
-        """Give the tables to change, in one transaction, before anything is written.
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Give the database to change in one transaction.
 
         Raises:
             sqlite3.Error: they can't be changed.
@@ -306,156 +307,167 @@ class Store:
         with transaction(self._database):
             yield self._database
 
-    def take_over(self, unfolded: Unfolded, anchor: Anchor | None) -> None:
-        """Fold what the log of another store held, before anything is written.
+    def adopt_log(self, contents: LogContents, anchor: Anchor | None) -> None:
+        """Write the log contents and the anchor of another store into the tables.
 
         Raises:
-            sqlite3.Error: it can't be.
+            sqlite3.Error: they can't be written.
         """
-        self._tables = Folding(self._database)
-        self._unfolded = unfolded
-        self.fold()
+        self._compactor = Compactor(self._database)
+        self._log_contents = contents
+        self.compact()
         if anchor is not None:
-            put_anchor(self._database, anchor)
-            self.anchor = self._kept_anchor = anchor
+            write_anchor(self._database, anchor)
+            self.anchor = self._saved_anchor = anchor
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the thread."""
         self._thread.start()
 
-    def fold(self) -> None:
-        """Bring the tables up to date.
+    def compact(self) -> None:
+        """Compact the log.
 
         Raises:
-            sqlite3.Error: they can't be.
+            sqlite3.Error: it can't be compacted.
         """
-        folding, self._folding = self._folding, None
-        # One that has begun has to end: each takes for granted that it is the only one.
-        for _ in chain(folding or (), self._fold()):
+        begun, self._compaction = self._compaction, None
+        # A compaction that has begun must end first: there can be only one.
+        for _ in chain(begun or (), self._compaction_steps()):
             pass
 
     # The thread
 
-    def _run(self) -> None:
+    def _thread_main(self) -> None:
         try:
-            self._work()
-        except BaseException as error:  # Whoever waits for the thread would wait for ever.
+            self._run_jobs()
+        except BaseException as error:  # Else callers would wait for the thread for ever.
             logger.critical("the store failed\n%s", trace_of(error))
-            self._tell_failed()
+            self._on_failed()
         finally:
-            self._end()
+            self._release()
 
-    def _work(self) -> None:
+    def _run_jobs(self) -> None:
         while True:
             try:
-                job = self._jobs.get(block=self._folding is None, timeout=_IDLE)
+                job = self._jobs.get(block=self._compaction is None, timeout=_IDLE)
             except queue.Empty:
-                job = _nothing
+                job = _no_job
             if job is None:
                 break
             if not self._lost:
-                self._look_at_files()
-                self._keep_anchor()
+                self._check_files_if_due()
+                self._save_anchor()
             job()
             if not self._lost:
-                self._fold_some(is_idle=job is _nothing)
+                self._compact_some(is_idle=job is _no_job)
         if not self._lost:
-            self._keep_anchor()
+            self._save_anchor()
             try:
-                self.fold()
-            except _TROUBLES as error:
+                self.compact()
+            except _WRITE_ERRORS as error:
                 logger.warning("the log could not be folded: %s", reason_of(error, self._folder))
 
-    def _end(self) -> None:
+    def _release(self) -> None:
         self._database.close()
         os.close(self._lock)
 
-    def _fold_some(self, *, is_idle: bool) -> None:
-        """Take a step of a fold, or begin one if it is time; sync if it is time."""
+    def _compact_some(self, *, is_idle: bool) -> None:
+        """Take a step of a compaction, or begin one if it is due; sync if that is due."""
         try:
-            if self._folding is not None:
-                if next(self._folding, _FOLDED) is _FOLDED:
-                    self._folding = None
-            elif is_idle or self._unfolded.size >= _WAL_SIZE or self._wal.grown() >= _WAL_SIZE:
-                self._folding = self._fold()
+            if self._compaction is not None:
+                if next(self._compaction, _COMPACTED) is _COMPACTED:
+                    self._compaction = None
+            elif (
+                is_idle
+                or self._log_contents.size >= _COMPACT_AFTER
+                or self._wal_size.growth() >= _COMPACT_AFTER
+            ):
+                self._compaction = self._compaction_steps()
             if not self._strict:
                 self._sync()
-        except _TROUBLES as error:
-            # Nothing is lost: the log has it.
-            self._folding = None
+        except _WRITE_ERRORS as error:
+            # Nothing is lost: the log still has the changes.
+            self._compaction = None
             reason = reason_of(error, self._folder)
-            if reason != self._trouble and not self._lost:
-                self._trouble = reason
+            if reason != self._last_error and not self._lost:
+                self._last_error = reason
                 logger.warning("the log could not be folded, or synced: %s", reason)
 
     # Writing
 
-    def _report(self, changed: Changed, written: Callable[[str | None], object]) -> None:
-        written(self._commit(changed))
+    def _commit_job(self, changes: ChangeSet, written: Callable[[str | None], object]) -> None:
+        written(self._commit(changes))
 
-    def _commit(self, changed: Changed) -> str | None:
-        """Write a batch; return why it could not be written, if so."""
+    def _commit(self, changes: ChangeSet) -> str | None:
+        """Write a batch; return the reason if it could not be written."""
         try:
             if self._lost:
-                self._rebuild(changed)
+                self._rewrite(changes)
                 return None
-            staged = self._staged_for(changed.load)
-            parts = self._write_log([*records_of(changed)])
-        except (*_TROUBLES, DamageError) as error:
+            staged = self._take_staged(changes.load)
+            stored = self._write_log([*records_of(changes)])
+        except (*_WRITE_ERRORS, DamageError) as error:
             return reason_of(error, self._folder)
-        self._took(parts, staged)
+        self._note_written(stored, staged)
         return None
 
-    def _staged_for(self, load: Load | None) -> Sequence[Part]:
-        """Return the parts of a load that counts from now on."""
+    def _take_staged(self, load: LoadCommit | None) -> Sequence[StoredRecord]:
+        """Return the staged parts of a load that is committed."""
         if load is None:
             return ()
         number, staged = self._staged
         if (number, len(staged)) != (load.number, load.parts):
-            # They were in the file that was lost.
-            raise OSError(errno.ESTALE, _LOST)
+            # The parts were in the file that was lost.
+            raise OSError(errno.ESTALE, _LOST_MESSAGE)
         self._staged = (0, [])
         return staged
 
-    def _write_log(self, found: Sequence[tuple[Record, Sequence[Row]]]) -> list[Part]:
+    def _write_log(
+        self, records: Sequence[tuple[LogRecord, Sequence[SessionRow]]]
+    ) -> list[StoredRecord]:
         """Write records, all of them or none."""
         try:
-            # A statement alone is a transaction.
-            with nullcontext() if len(found) == 1 else transaction(self._database):
+            # A single statement is a transaction.
+            with nullcontext() if len(records) == 1 else transaction(self._database):
                 return [
-                    Part(seq, self._insert(_INSERT, IN_LOG, seq, record), record, rows)
-                    for seq, (record, rows) in enumerate(found, start=self._seq + 1)
+                    StoredRecord(
+                        seq, self._insert(_INSERT_RECORD, NO_LOAD, seq, record), record, rows
+                    )
+                    for seq, (record, rows) in enumerate(records, start=self._seq + 1)
                 ]
-        except _TROUBLES as error:
+        except _WRITE_ERRORS as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
-                self._write_over()
+                self._write_empty_record()
             raise
 
-    def _write_over(self) -> None:
-        """Write a record that says nothing: what failed may be there, and only was not synced."""
-        seq = self._seq + 1
-        with suppress(*_TROUBLES):
-            self._took([Part(seq, self._insert(_INSERT, IN_LOG, seq, Record()), Record(), ())])
-        # What is in the file already need not be in the write-ahead log: that makes room.
-        with suppress(*_TROUBLES):
+    def _write_empty_record(self) -> None:
+        """Write an empty record over one that failed, which may be in the file but not synced."""
+        seq, empty = self._seq + 1, LogRecord()
+        with suppress(*_WRITE_ERRORS):
+            size = self._insert(_INSERT_RECORD, NO_LOAD, seq, empty)
+            self._note_written([StoredRecord(seq, size, empty, ())])
+        # A checkpoint frees space in the write-ahead log.
+        with suppress(*_WRITE_ERRORS):
             self._checkpoint()
 
-    def _took(self, parts: Sequence[Part], staged: Sequence[Part] = ()) -> None:
-        """Note what the log has taken."""
-        for part in parts:
-            self._seq = part.seq
-            for unfolded in (self._unfolded, *self._since):
-                unfolded.add(part, staged)
+    def _note_written(
+        self, records: Sequence[StoredRecord], staged: Sequence[StoredRecord] = ()
+    ) -> None:
+        """Add records that were written to the log contents."""
+        for record in records:
+            self._seq = record.seq
+            for contents in (self._log_contents, *self._new_contents):
+                contents.add(record, staged)
 
-    def _insert(self, statement: str, load: int, seq: int, record: Record) -> int:
+    def _insert(self, statement: str, load: int, seq: int, record: LogRecord) -> int:
         """Write a record; return its size in bytes."""
-        # Where memory runs out, `encode` ends the process.
-        text = self._text
+        # If memory runs out, `encode` would end the process.
+        text = self._buffer
         encode_into(record, text)
-        of_load = (load,) if load != IN_LOG else ()
+        of_load = (load,) if load != NO_LOAD else ()
         columns = (seq, text, log_checksum(load, seq, text), *of_load)
         self._database.execute(statement, columns)
-        self._wal.wrote(len(text))
+        self._wal_size.note_write(len(text))
         return len(text)
 
     def _begin_load(self, load: int) -> None:
@@ -465,155 +477,158 @@ class Store:
 
     def _unstage(self) -> None:
         self._staged = (0, [])
-        # Where that can't be, the next load or start does it.
-        with suppress(*_TROUBLES):
+        # If that fails, the next load or start does it.
+        with suppress(*_WRITE_ERRORS):
             self._drop_staged()
 
     def _drop_staged(self) -> None:
-        last = max(unfolded.load for unfolded in (self._unfolded, *self._since))
+        last = max(contents.load for contents in (self._log_contents, *self._new_contents))
         self._database.execute("DELETE FROM loading WHERE load > ?", (last,))
 
-    def _stage(self, load: int, record: Record, rows: Sequence[Row]) -> None:
+    def _stage(self, load: int, record: LogRecord, rows: Sequence[SessionRow]) -> None:
         self._check_files()
         self._parts += 1
         size = self._insert(_INSERT_PART, load, self._parts, record)
-        self._staged[1].append(Part(self._parts, size, record, rows))
+        self._staged[1].append(StoredRecord(self._parts, size, record, rows))
 
-    def _keep_anchor(self) -> None:
-        # The event loop may give another one meanwhile.
+    def _save_anchor(self) -> None:
+        # The event loop may set another one meanwhile.
         anchor = self.anchor
-        if self._kept_anchor != anchor:
-            # Where that can't be, nothing else can be written: whoever tries will say so.
-            with suppress(*_TROUBLES):
-                put_anchor(self._database, anchor)
-                self._kept_anchor = anchor
-                # It has to be synced too, though no batch came.
+        if self._saved_anchor != anchor:
+            # If that fails, the next batch fails too, and reports it.
+            with suppress(*_WRITE_ERRORS):
+                write_anchor(self._database, anchor)
+                self._saved_anchor = anchor
+                # It must be synced too, even without a batch.
                 self._synced = -1
 
-    # Folding
+    # Compaction
 
-    def _fold(self) -> Iterator[None]:
-        """Bring the tables up to date and empty the log, a transaction at a time."""
-        unfolded, database = self._unfolded, self._database
-        if unfolded.seq:
-            since = Unfolded()
-            self._since = [since]
+    def _compaction_steps(self) -> Iterator[None]:
+        """Compact the log, one transaction at a time."""
+        contents, database = self._log_contents, self._database
+        if contents.seq:
+            new_contents = LogContents()
+            self._new_contents = [new_contents]
             try:
-                for _ in self._tables.steps(unfolded):
-                    if self._wal.grown(look=True) >= 2 * _WAL_SIZE:
+                for _ in self._compactor.steps(contents):
+                    if self._wal_size.growth(measure=True) >= 2 * _COMPACT_AFTER:
                         self._checkpoint()
                     yield
-                self._unfolded = since
-                self._trouble = None
+                self._log_contents = new_contents
+                self._last_error = None
             finally:
-                self._since = []
+                self._new_contents = []
             yield
-            while self._is_wasteful():
+            while self._needs_vacuum():
                 # Python 3.11's `execute` ends such a statement after its first page.
-                database.executescript(f"PRAGMA incremental_vacuum({_VACUUM})")
+                database.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
                 yield
-        elif self._wal.is_idle:
+        elif self._wal_size.is_unchanged:
             return
-        self._wal.grown(look=True)
+        self._wal_size.growth(measure=True)
         self._checkpoint()
 
-    def _is_wasteful(self) -> bool:
+    def _needs_vacuum(self) -> bool:
         [(free,)] = self._database.execute("PRAGMA freelist_count")
         [(pages,)] = self._database.execute("PRAGMA page_count")
-        return bool(free > max(_VACUUM, pages // 4))
+        return bool(free > max(_VACUUM_PAGES, pages // 4))
 
     def _checkpoint(self) -> None:
-        # It would write into whatever file is there.
+        # SQLite would write to any file that is there now.
         self._check_files()
         try:
             [(_, pages, done)] = self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
         finally:
-            # Even one that fails may have written.
-            self._files.written()
-        # If all of it is in the file, it begins anew; who reads an older state prevents that.
-        self._wal.checkpoint(begins_anew=pages == done)
+            # Even a checkpoint that fails may have written.
+            self._files.note_write()
+        # If all pages are in the file, the log restarts, unless a reader uses an older state.
+        self._wal_size.note_checkpoint(restarts=pages == done)
 
     def _sync(self) -> None:
-        """Have what was committed survive a power cut, if the last time is a second ago."""
+        """Sync what was committed, if the last sync was a second ago."""
         now = time.monotonic()
         if self._synced < self._seq and now - self._synced_at >= _IDLE:
             sync(self._wal_path)
             self._synced, self._synced_at = self._seq, now
 
-    # Files that are not there any more
+    # Files that were removed or replaced
 
-    def _look_at_files(self) -> None:
-        """Find out whether the files are those that were opened, if it is time to look."""
+    def _check_files_if_due(self) -> None:
+        """Check for removed or replaced files, if the last check was a second ago."""
         now = time.monotonic()
-        if now - self._looked_at >= _IDLE:
-            self._looked_at = now
+        if now - self._checked_at >= _IDLE:
+            self._checked_at = now
             with suppress(OSError):
                 self._check_files()
 
     def _check_files(self) -> None:
-        """Find out whether the files are those that were opened.
+        """Check that the files were not removed or replaced.
 
         Raises:
-            OSError: they are not.
+            OSError: they were.
         """
         if not self._lost:
-            if self._files.are_there() and self._wal_path.stat().st_size >= self._wal.least:
+            if (
+                self._files.are_unchanged()
+                and self._wal_path.stat().st_size >= self._wal_size.min_file_size
+            ):
                 return
             self._lost = True
-            self._folding = None
+            self._compaction = None
             with suppress(OSError):
-                self._look_for_room()
-            self._tell_lost(_LOST)
-        raise OSError(errno.ESTALE, _LOST)
+                self._prepare_rewrite()
+            self._on_lost(_LOST_MESSAGE)
+        raise OSError(errno.ESTALE, _LOST_MESSAGE)
 
-    def _look_for_room(self) -> None:
-        """Find out whether another file can be made; if so, ask for all there is.
+    def _prepare_rewrite(self) -> None:
+        """Check that a new file can be written; if it can, ask for a complete change set.
 
         Raises:
-            OSError: it can't.
+            OSError: it can't be written.
         """
-        self.incomplete = False
-        check_room(self._folder, self._files.size)
-        if not has_at(self._lock, self._folder / LOCK):
+        self.needs_rewrite = False
+        check_disk_space(self._folder, self._files.size)
+        if not is_open_file(self._lock, self._folder / LOCK_FILE):
             try:
-                taken = lock(self._folder / LOCK)
+                taken = lock(self._folder / LOCK_FILE)
             except StoreError as error:
-                # Clients are told the reason: where the folder is does not belong there.
+                # Clients get the reason, and must not learn the path of the folder.
                 raise OSError(errno.EBUSY, "another process uses the data folder") from error
             os.close(self._lock)
             self._lock = taken
-        self.incomplete = True
+        self.needs_rewrite = True
 
-    def _rebuild(self, changed: Changed) -> None:
-        """Make another file of all there is.
+    def _rewrite(self, changes: ChangeSet) -> None:
+        """Write a new file from a complete change set.
 
         Raises:
-            OSError, sqlite3.Error: it can't be made.
+            OSError, sqlite3.Error: it can't be written.
         """
-        self._look_for_room()
-        if not changed.complete:
-            raise OSError(errno.ESTALE, _LOST)
+        self._prepare_rewrite()
+        if not changes.complete:
+            raise OSError(errno.ESTALE, _LOST_MESSAGE)
         new = self._partial
         new.unlink(missing_ok=True)
         try:
-            write_complete(new, changed, self.anchor)
+            write_complete(new, changes, self.anchor)
             kept_as = replace_store(self.path, new, "replaced")
         finally:
             new.unlink(missing_ok=True)
         before = self._database
         self._open()
-        # Only now: SQLite would delete the log of a file that still had its name.
+        # Only now: before, SQLite would delete the write-ahead log of the file at that path.
         before.close()
-        self._lost = self.incomplete = False
+        self._lost = self.needs_rewrite = False
         kept = f"; the file in its place is kept as {kept_as}" if kept_as else ""
         logger.warning("the store was written again from memory: %s%s", self.path, kept)
 
 
-_FOLDED = object()
+_COMPACTED = object()
 
-_TROUBLES = (sqlite3.Error, OSError, MemoryError)
-"""What may be over in a moment. SQLite's own lack of memory is a `MemoryError`."""
+_WRITE_ERRORS = (sqlite3.Error, OSError, MemoryError)
+"""Errors of writes that may succeed later. If SQLite lacks memory, it raises `MemoryError`."""
 
 
-def _nothing() -> None:
-    """The job when there is none."""
+def _no_job() -> None:
+    """Do nothing: the job when there is no other."""

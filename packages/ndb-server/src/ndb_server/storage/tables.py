@@ -1,7 +1,8 @@
-"""The tables of the store and of datasets, and how rows are written and read.
+"""The tables of the store and of datasets, and how their rows are written and read.
 
-Rows go in many to a statement. A statement that is called for each row gives the interpreter's lock
-away and takes it back each time; one for many rows gives the event loop a long moment instead.
+One statement writes many rows. A statement for each row would release the interpreter's lock and
+take it again each time. One statement for many rows releases it once, for longer, and the event
+loop can run meanwhile.
 """
 
 import sqlite3
@@ -17,17 +18,17 @@ from msgspec import Meta, Raw, Struct, convert
 from ndb_protocol import NO_TOKEN
 from ndb_protocol.messages import DURATION_MAX
 
-from ..engine.keymap import Packed
+from ..engine.keymap import KeyMap
 from ..engine.record import (
     DELETE_SESSION,
     EXTEND_ON_GET,
     EXTEND_ON_SET_ADD,
-    Row,
+    SessionRow,
     key_checksum,
     session_checksum,
 )
 
-TABLES = """
+DATA_TABLES = """
 CREATE TABLE sessions (
     tkn INTEGER PRIMARY KEY,
     duration INTEGER NOT NULL,
@@ -45,21 +46,21 @@ CREATE TABLE keys (
     UNIQUE (tkn, key)
 );
 """
-"""Sessions, and those keys that are not packed into their session's row.
+"""Sessions, and the keys that are not packed into their session's row.
 
-What the columns hold is described in docs/reference/data-folder.md.
+The columns are described in docs/reference/data-folder.md.
 """
 
-_AT_ONCE = (512, 64, 8, 1)
+_ROWS_PER_STATEMENT = (512, 64, 8, 1)
 
 
 def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> sqlite3.Connection:
-    """Open a file of SQLite; text comes out as bytes.
+    """Open an SQLite file; text is read as bytes.
 
     Args:
         path: the file.
-        read_only: it has to be there, and is not changed.
-        immutable: nobody changes it meanwhile, so that no file has to be made beside it.
+        read_only: it must exist, and is not changed.
+        immutable: no process changes it meanwhile, so SQLite creates no files beside it.
     """
     mode = "ro" if read_only else "rwc"
     database = sqlite3.connect(
@@ -70,38 +71,38 @@ def connect(path: Path, *, read_only: bool = False, immutable: bool = False) -> 
         cached_statements=64,
     )
     database.text_factory = bytes
-    # There need not be a folder for temporary files that can be written.
+    # No folder for temporary files needs to be writable.
     database.execute("PRAGMA temp_store = MEMORY")
     return database
 
 
-def verdict_of(text: bytes) -> str:
-    """Return what SQLite's own check of a file has found; nothing if that is nothing."""
-    # The first line of several says where, each of the others what.
+def integrity_error(text: bytes) -> str:
+    """Return the error in a row of SQLite's integrity check; an empty string if there is none."""
+    # The first of several lines is a heading.
     found = text.decode(errors="replace").removeprefix("*** in database main ***\n")
     return "" if found == "ok" else found
 
 
 def check_schema(database: sqlite3.Connection, script: str) -> None:
-    """Check that the tables of `database` are those that `script` makes.
+    """Check that the tables of `database` are those that `script` creates.
 
     Raises:
-        DamageError: they are others.
+        DamageError: they differ.
         sqlite3.Error: they can't be read.
     """
-    if _schema(database) != _made_by(script):
+    if _schema(database) != _schema_of_script(script):
         raise DamageError("the tables are not those that the server has created")
 
 
-def check_structure(database: sqlite3.Connection) -> None:
-    """Check that no row is missing, or not led to: checksums say that one is what was written.
+def check_integrity(database: sqlite3.Connection) -> None:
+    """Check that no row is missing or unreachable, which checksums can't detect.
 
     Raises:
         DamageError: the structure of the file is damaged.
         sqlite3.Error: it can't be read.
     """
     [(verdict,)] = database.execute("PRAGMA integrity_check(1)")
-    if found := verdict_of(verdict):
+    if found := integrity_error(verdict):
         raise DamageError(found)
 
 
@@ -111,20 +112,20 @@ def _schema(database: sqlite3.Connection) -> list[tuple[object, ...]]:
 
 
 @cache
-def _made_by(script: str) -> list[tuple[object, ...]]:
+def _schema_of_script(script: str) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(":memory:")) as database:
         database.text_factory = bytes
         database.executescript(script)
         return _schema(database)
 
 
-class Bulk(NamedTuple):
-    """A statement for many rows.
+class BulkStatement(NamedTuple):
+    """An SQL statement for many rows.
 
     Attributes:
-        head: what stands before the rows.
-        row: the placeholders of one.
-        tail: what stands behind them.
+        head: the SQL before the rows.
+        row: the placeholders of one row.
+        tail: the SQL after the rows.
     """
 
     head: str
@@ -132,9 +133,9 @@ class Bulk(NamedTuple):
     tail: str = ""
 
     def run(self, database: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
-        """Execute it for `rows`."""
+        """Execute the statement for `rows`."""
         position = 0
-        for size in _AT_ONCE:
+        for size in _ROWS_PER_STATEMENT:
             while len(rows) - position >= size:
                 values = [value for row in rows[position : position + size] for value in row]
                 placeholders = ",".join([self.row] * size)
@@ -142,42 +143,42 @@ class Bulk(NamedTuple):
                 position += size
 
 
-_PUT_SESSIONS = Bulk("REPLACE INTO sessions VALUES", "(?,?,?,?,CAST(? AS TEXT),?)")
-END_SESSIONS = Bulk("DELETE FROM sessions WHERE tkn IN (", "?", ")")
-DROP_KEYS = Bulk("DELETE FROM keys WHERE tkn IN (", "?", ")")
-REMOVE_KEYS = Bulk("DELETE FROM keys WHERE (tkn, key) IN (VALUES", "(?,?)", ")")
-_PUT_KEYS = Bulk(
+_PUT_SESSIONS = BulkStatement("REPLACE INTO sessions VALUES", "(?,?,?,?,CAST(? AS TEXT),?)")
+DELETE_SESSIONS = BulkStatement("DELETE FROM sessions WHERE tkn IN (", "?", ")")
+DELETE_ALL_KEYS = BulkStatement("DELETE FROM keys WHERE tkn IN (", "?", ")")
+DELETE_KEYS = BulkStatement("DELETE FROM keys WHERE (tkn, key) IN (VALUES", "(?,?)", ")")
+_PUT_KEYS = BulkStatement(
     "INSERT INTO keys (tkn, key, value, checksum) VALUES",
     "(?,?,CAST(? AS TEXT),?)",
     "ON CONFLICT (tkn, key) DO UPDATE SET value = excluded.value, checksum = excluded.checksum",
 )
 
 
-def put_sessions(database: sqlite3.Connection, rows: Iterable[Row]) -> None:
-    """Put sessions into their table, in the place of those that are there."""
+def put_sessions(database: sqlite3.Connection, rows: Iterable[SessionRow]) -> None:
+    """Insert or replace sessions."""
     _PUT_SESSIONS.run(database, [(*row, session_checksum(*row)) for row in rows])
 
 
-def put_keys(database: sqlite3.Connection, number: int, values: Iterable[tuple[str, Raw]]) -> None:
-    """Put keys into their table; those that are there keep their place."""
+def put_keys(database: sqlite3.Connection, tkn: int, values: Iterable[tuple[str, Raw]]) -> None:
+    """Insert or update keys of the session `tkn`; existing keys keep their place."""
     remaining = iter(values)
-    while some := [
-        (number, key, value, key_checksum(number, key.encode(), value))
-        for key, value in islice(remaining, _AT_ONCE[0])
+    while chunk := [
+        (tkn, key, value, key_checksum(tkn, key.encode(), value))
+        for key, value in islice(remaining, _ROWS_PER_STATEMENT[0])
     ]:
-        _PUT_KEYS.run(database, some)
+        _PUT_KEYS.run(database, chunk)
 
 
 class DamageError(Exception):
-    """A table contains invalid data; says what."""
+    """A table contains invalid data; the message says what is wrong."""
 
 
 _object = msgspec.json.Decoder(dict[str, Raw]).decode
 _value = msgspec.json.Decoder(Raw).decode
 
 
-# Whoever damaged a file need not have kept to the types of its columns. Types of their own, as a
-# type that is composed is worked out anew by each `convert`.
+# In a damaged file, columns may have any types. These are structs, because `convert` inspects a
+# composed type again at each call.
 class _Session(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     tkn: int
     duration: Annotated[int, Meta(ge=0, le=DURATION_MAX)]
@@ -195,7 +196,7 @@ class _Key(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
 
 
 READ_ERRORS = (sqlite3.Error, UnicodeDecodeError)
-"""What reading a damaged file raises: a message of SQLite may repeat a name that is not UTF-8."""
+"""Errors of a damaged file. A message of SQLite may contain a name that is not UTF-8."""
 
 SELECT_SESSIONS = "SELECT tkn, duration, flags, deadline, keys, checksum FROM sessions"
 SELECT_KEYS = "SELECT tkn, key, value, checksum FROM keys"
@@ -203,36 +204,39 @@ _SELECT_KEYS_OF = """
     SELECT tkn, key, value, checksum FROM keys
     WHERE id IN (SELECT id FROM keys WHERE tkn = ?) ORDER BY id
 """
-"""Those of a session, in order: sorted by themselves, they would need as much room as they take.
+"""The keys of a session, in their order.
 
-It takes what the index says, whose entries `check_structure` has checked.
+The subquery sorts ids, because to sort whole rows would need as much memory as the rows. It relies
+on the index, which `check_integrity` has checked.
 """
 
 
-def read_sessions(database: sqlite3.Connection) -> Iterator[tuple[Row, Packed]]:
+def read_sessions(database: sqlite3.Connection) -> Iterator[tuple[SessionRow, KeyMap]]:
     """Yield every session with its keys.
 
     Raises:
-        DamageError: the tables hold what can't be.
-        sqlite3.Error: they can't be read.
+        DamageError: a row is not what was written.
+        sqlite3.Error: the tables can't be read.
     """
     in_table = database.cursor()
     for columns in database.execute(f"{SELECT_SESSIONS} ORDER BY tkn"):
-        row, packed = session_of(columns)
+        row, packed = decode_session(columns)
         yield row, read_keys(in_table, row[0]) if packed is None else packed
-    if database.execute(f"SELECT 1 {ORPHANS} LIMIT 1").fetchone():
+    if database.execute(f"SELECT 1 {ORPHANED_KEYS} LIMIT 1").fetchone():
         raise DamageError("there is a key of a session that does not exist")
 
 
-ORPHANS = "FROM keys WHERE tkn <> 0 AND tkn NOT IN (SELECT tkn FROM sessions WHERE keys IS NULL)"
-"""Keys of sessions that are not there, or have theirs packed."""
+ORPHANED_KEYS = (
+    "FROM keys WHERE tkn <> 0 AND tkn NOT IN (SELECT tkn FROM sessions WHERE keys IS NULL)"
+)
+"""Selects rows of keys whose session does not exist, or has its keys packed."""
 
 
-def session_of(columns: Sequence[object]) -> tuple[Row, bytes | None]:
-    """Return the session that the columns of its table are, and its keys if they are packed.
+def decode_session(columns: Sequence[object]) -> tuple[SessionRow, bytes | None]:
+    """Return the session of a row of `sessions`, without its keys, and its keys if they are packed.
 
     Raises:
-        DamageError: they can't be one.
+        DamageError: the row is not what was written.
     """
     try:
         session = convert(columns, _Session)
@@ -251,11 +255,11 @@ def session_of(columns: Sequence[object]) -> tuple[Row, bytes | None]:
     return (session.tkn, session.duration, session.flags, session.deadline, None), packed
 
 
-def key_of(columns: Sequence[object]) -> tuple[str, Raw]:
-    """Return the key and its value that these columns of their table are.
+def decode_key(columns: Sequence[object]) -> tuple[str, Raw]:
+    """Return the key and the value of a row of `keys`.
 
     Raises:
-        DamageError: they can't be.
+        DamageError: the row is not what was written.
     """
     try:
         key = convert(columns, _Key)
@@ -268,13 +272,11 @@ def key_of(columns: Sequence[object]) -> tuple[str, Raw]:
     return name, value
 
 
-def read_keys(
-    database: sqlite3.Cursor | sqlite3.Connection, number: int = NO_TOKEN
-) -> dict[str, Raw]:
-    """Return the keys in their table of a session, or the independent keys, in their order.
+def read_keys(database: sqlite3.Cursor | sqlite3.Connection, tkn: int = NO_TOKEN) -> dict[str, Raw]:
+    """Return the keys of a session in the table `keys`, or the independent keys, in their order.
 
     Raises:
-        DamageError: the table holds what can't be.
-        sqlite3.Error: it can't be read.
+        DamageError: a row is not what was written.
+        sqlite3.Error: the table can't be read.
     """
-    return dict(map(key_of, database.execute(_SELECT_KEYS_OF, (number,))))
+    return dict(map(decode_key, database.execute(_SELECT_KEYS_OF, (tkn,))))

@@ -1,69 +1,69 @@
-"""The size of the write-ahead log of a store: the part that is in use, not the size of its file."""
+"""Measures the write-ahead log of a store: the part in use, not the size of the file."""
 
 import os
 from pathlib import Path
 
-LOOK = 2**20
-"""Bytes that may be written between two looks at the file."""
+MEASURE_AFTER = 2**20
+"""Bytes that may be written between two measurements."""
 
 _PAGE_SIZE = 4096
 _MAGIC = 0x377F0682
 _HEADER, _FRAME_HEADER = 32, 24
 
 
-class WriteAheadLog:
-    """The write-ahead log of a file that this process writes.
+class WalSize:
+    """The size of a write-ahead log that this process writes.
 
     Args:
-        path: its file.
+        path: the file of the log.
 
     Attributes:
-        least: how large the file is at least, in bytes.
+        min_file_size: the least bytes that the file has.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.least = 0
-        # Bytes at the last look, at the last checkpoint, and, at most, since the last look.
-        self._size = self._checkpointed = self._since = 0
+        self.min_file_size = 0
+        # Bytes at the last measurement, at the last checkpoint, and at most since the measurement.
+        self._size = self._checkpointed = self._unmeasured = 0
 
-    def wrote(self, size: int) -> None:
-        """Take note that a row of `size` bytes was written."""
-        # It takes one more page as a rule, and one for what is left over.
-        self._since += (_FRAME_HEADER + _PAGE_SIZE) * (2 + size // (_PAGE_SIZE - 4))
-        self.least = self._size or _FRAME_HEADER + _PAGE_SIZE
+    def note_write(self, size: int) -> None:
+        """Note that a row of `size` bytes was written."""
+        # Beside full pages, one page has the rest of the row, and usually one other page changes.
+        self._unmeasured += (_FRAME_HEADER + _PAGE_SIZE) * (2 + size // (_PAGE_SIZE - 4))
+        self.min_file_size = self._size or _FRAME_HEADER + _PAGE_SIZE
 
     @property
-    def is_idle(self) -> bool:
-        """Whether no row was written since the last look."""
-        return not self._since
+    def is_unchanged(self) -> bool:
+        """Whether no row was written since the last measurement."""
+        return not self._unmeasured
 
-    def grown(self, *, look: bool = False) -> int:
-        """Return how many bytes have come since the last checkpoint, about.
+    def growth(self, *, measure: bool = False) -> int:
+        """Return about how many bytes were written since the last checkpoint.
 
         Args:
-            look: look at the file, even if little was written.
+            measure: measure the file even if little was written.
 
         Raises:
             OSError: it can't be read.
         """
-        if look or self._since >= LOOK:
-            self._size = _in_use(self.path)
-            self._since = 0
+        if measure or self._unmeasured >= MEASURE_AFTER:
+            self._size = _bytes_in_use(self.path)
+            self._unmeasured = 0
         return self._size - self._checkpointed
 
-    def checkpoint(self, *, begins_anew: bool) -> None:
-        """Take note of a checkpoint, and whether the log begins anew with the next write."""
-        if begins_anew:
-            # The next write may make its file shorter.
-            self._size = self.least = 0
+    def note_checkpoint(self, *, restarts: bool) -> None:
+        """Note a checkpoint, and whether the next write restarts the log from its beginning."""
+        if restarts:
+            # The next write may truncate the file.
+            self._size = self.min_file_size = 0
         self._checkpointed = self._size
 
 
-def _in_use(path: Path) -> int:
-    """Return how many bytes of a write-ahead log count.
+def _bytes_in_use(path: Path) -> int:
+    """Return how many bytes of a write-ahead log are in use.
 
-    Behind those there may be frames of before it began anew, which have another salt
+    Frames from before the last restart may follow them. These have another salt
     (https://www.sqlite.org/fileformat2.html, 4.1).
     """
     descriptor = os.open(path, os.O_RDONLY)

@@ -15,11 +15,11 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from ndb_protocol import NDB_V1, NDB_V1_TEXT
 from ndb_protocol.frame_lengths import LEAST, length_violation
@@ -30,9 +30,9 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from ..access.request_checks import Refusal
-from ..engine.batch import Hold
-from ..http.routes import Answer, Visitor, asks_for_websocket, refused, without_websocket
+from ..http.responses import Answer, Refusal, refusal_response
+from ..http.routes import Authorizer, asks_for_websocket, upgrade_required
+from ..interfaces import CommitGate, Respond, ThrottledReply
 from ..limits import UNLIMITED, Limits
 from .opening import Opening, check_handshake, wrong_header
 from .peer import Peer, peer_of
@@ -49,29 +49,6 @@ _protocol_logger = logger.getChild("protocol")
 _protocol_logger.setLevel(logging.WARNING)
 
 SUBPROTOCOLS = [Subprotocol(NDB_V1), Subprotocol(NDB_V1_TEXT)]
-
-Respond = Callable[
-    [Sequence[bytes], int, bool], tuple[Sequence[bytes | Awaitable[bytes]], Hold | None]
-]
-"""Answers text messages (valid UTF-8), given the time in ms and whether tokens are to be text.
-
-It may stop early, but not before the first: it returns the replies to those that it has run. Only
-the last of them may be one that comes later. Beside them it returns what they have to wait for.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class HeldBack(Awaitable[bytes]):
-    """A reply that comes later because its client asks for too much.
-
-    Attributes:
-        reply: the reply, in its time.
-    """
-
-    reply: Awaitable[bytes]
-
-    def __await__(self) -> Generator[Any, Any, bytes]:
-        return self.reply.__await__()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +90,7 @@ class Traffic:
     waiting: int = 0
 
 
-class Visit(Visitor, Protocol):
+class Admission(Authorizer, Protocol):
     """Decides on the first request of one connection, and is told when that has ended."""
 
     def forwarded_for(self, request: Request) -> str | None:
@@ -143,7 +120,7 @@ MAX_MESSAGE_SIZE = UNLIMITED.message_size
 """The largest message taken, in bytes, unless told otherwise; a larger one closes the connection
 with 1009."""
 
-AnswerHttp = Callable[[Request, Visit | None], Answer | None]
+AnswerHttp = Callable[[Request, Admission | None], Answer | None]
 """Answers a request of plain HTTP; None if it is for others."""
 
 _HELD = 16
@@ -248,8 +225,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         traffic: what is counted of it.
         answer_http: answers a request of plain HTTP, given who decides on it; None leaves it to be
             an opening handshake.
-        arrive: is given the client's address, and returns who decides on its handshake; None to
-            end the connection at once. Without it every client is accepted.
+        admit_client: is given the client's address, and returns who decides on its handshake;
+            None to end the connection at once. Without it every client is accepted.
         limits: the limits for a client.
     """
 
@@ -261,8 +238,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         connections: "set[Connection]",
         timeouts: Timeouts,
         traffic: Traffic | None = None,
-        answer_http: AnswerHttp = without_websocket,
-        arrive: Callable[[str], Visit | None] | None = None,
+        answer_http: AnswerHttp = upgrade_required,
+        admit_client: Callable[[str], Admission | None] | None = None,
         limits: Limits = UNLIMITED,
     ) -> None:
         self._respond = respond
@@ -272,8 +249,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._timeouts = timeouts
         self._traffic = Traffic() if traffic is None else traffic
         self._answer_http = answer_http
-        self._arrive = arrive
-        self._visit: Visit | None = None
+        self._arrive = admit_client
+        self._admission: Admission | None = None
         self._peer = Peer()
         self._max_size = limits.message_size
         self._most_waiting = limits.memory or sys.maxsize
@@ -296,9 +273,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._fragments: tuple[Opcode, bytearray] | None = None
         # The request whose answer takes a thread; those behind it wait.
         self._answering: asyncio.Future[None] | None = None
-        self._held_back = False
+        self._is_throttled = False
         # Replies of reads, some of which wait until a change is durable, and how many were sent.
-        self._held: deque[tuple[Sequence[bytes], int, Hold | None]] = deque()
+        self._held: deque[tuple[Sequence[bytes], int, CommitGate | None]] = deque()
         # There are more requests here than are answered together: the others' turn comes first.
         self._turn: asyncio.Handle | None = None
         # The client has until the timer to end the connection.
@@ -333,8 +310,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._connections.add(self)
         self._timer = self._loop.call_later(self._timeouts.handshake, self._abort_handshake)
         if self._arrive is not None:
-            self._visit = self._arrive(self._peer.address)
-            if self._visit is None:
+            self._admission = self._arrive(self._peer.address)
+            if self._admission is None:
                 self._abort("too many connections")
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -397,8 +374,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if self._turn is not None:
             self._turn.cancel()
         self._connections.discard(self)
-        if self._visit is not None:
-            self._visit.leave()
+        if self._admission is not None:
+            self._admission.leave()
         self._pending.clear()
         self._let_go()
         self.closed.set_result(None)
@@ -584,9 +561,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         return len(data) - rest
 
     def _accept(self, request: Request) -> None:
-        if self._visit is not None and (address := self._visit.forwarded_for(request)):
+        if self._admission is not None and (address := self._admission.forwarded_for(request)):
             self._peer = Peer(address, f"through {self._peer}")
-        answer = self._answer_http(request, self._visit)
+        answer = self._answer_http(request, self._admission)
         if answer is not None:
             self._answer_with(answer, request)
             return
@@ -599,7 +576,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             error = self._ws.handshake_exc
             assert isinstance(error, InvalidHeader), error
             refusal = wrong_header(error.name)
-        decision = refusal or (self._respond if self._visit is None else self._visit.admit(request))
+        decision = refusal or (
+            self._respond if self._admission is None else self._admission.admit(request)
+        )
         if isinstance(decision, Refusal):
             self._answer_with(decision, request)
             return
@@ -615,7 +594,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             is_handshake = request is not None and asks_for_websocket(request)
             what = "handshake" if is_handshake else "request"
             self._refused(what, answer.cause, answer.message)
-            answer = refused(answer)
+            answer = refusal_response(answer)
         if request is not None and request.method == "HEAD":
             answer.body = b""
         self._ws.send_response(answer)
@@ -630,8 +609,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._text_tokens = self._ws.subprotocol == NDB_V1_TEXT
 
     def _refused(self, what: str, cause: str, reason: str) -> None:
-        if self._visit is not None:
-            self._visit.refused(cause)
+        if self._admission is not None:
+            self._admission.refused(cause)
         logger.info(
             "%s refused, from %s: %s",
             what,
@@ -692,7 +671,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             self._answering = asyncio.ensure_future(
                 self._answer_later(cast(Awaitable[bytes], last))
             )
-            self._held_back = isinstance(last, HeldBack)
+            self._is_throttled = isinstance(last, ThrottledReply)
             self._bound_waiting()
         texts = cast(Sequence[bytes], replies)
         if hold is None and not self._held:
@@ -700,7 +679,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
             return run
         sent = 0
         if hold is not None:
-            hold.batch.waiting[self] = None
+            hold.batch.waiters[self] = None
             if not self._held:
                 sent = hold.first
                 self._send(texts[:sent])
@@ -709,11 +688,11 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         return run
 
     @property
-    def holds(self) -> Iterator[Hold]:
+    def gates(self) -> Iterator[CommitGate]:
         """What replies wait for, in their order; those of a client that has gone too."""
         return (hold for _, _, hold in self._held if hold is not None)
 
-    def settled(self) -> None:
+    def batch_done(self) -> None:
         """Send the replies that nothing holds any more."""
         try:
             self._send_settled()
@@ -726,11 +705,14 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         held, now = self._held, self._clock()
         while held:
             texts, sent, hold = held[0]
-            if hold is not None and hold.batch.done is None:
+            if hold is not None and hold.batch.committed is None:
                 break
-            if hold is not None and hold.batch.done is False:
+            if hold is not None and hold.batch.committed is False:
                 numbers = range(hold.first, len(texts))
-                texts = [*texts[: hold.first], *(hold.instead(number, now) for number in numbers)]
+                texts = [
+                    *texts[: hold.first],
+                    *(hold.reply_if_undone(number, now) for number in numbers),
+                ]
             held.popleft()
             if not self.closed.done():
                 self._send(texts[sent:])
@@ -750,7 +732,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def _bound_waiting(self) -> None:
         """See to it that who ended its side is not kept for hours for a reply held back from it."""
-        if self._at_eof and self._held_back:
+        if self._at_eof and self._is_throttled:
             self._set_timer(
                 self._timeouts.write, "the client ended its side while its reply was held back"
             )
@@ -760,9 +742,9 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         if self.closed.done():
             return
         self._answering = None
-        if self._at_eof and self._held_back:
+        if self._at_eof and self._is_throttled:
             self._cancel_timer()
-        self._held_back = False
+        self._is_throttled = False
         if self._held:
             self._held.append(([message], 0, None))
         else:
@@ -842,7 +824,7 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
 
     def withdraw(self) -> None:
         """Close the connection with 1008 if what it was let in for is none any more."""
-        if self._visit is None or not self._visit.withdrawn:
+        if self._admission is None or not self._admission.withdrawn:
             return
         if self._waits:
             self._abort("the credentials were revoked")
@@ -855,8 +837,8 @@ class Connection(asyncio.Protocol, asyncio.BufferedProtocol):
         self._write_protocol()
 
     def _reached(self, limit: str) -> None:
-        if self._visit is not None:
-            self._visit.reached(limit)
+        if self._admission is not None:
+            self._admission.reached(limit)
 
     def _abort(self, reason: str) -> None:
         logger.info(

@@ -13,8 +13,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHeaderValue
 from websockets.http11 import Request
 
-from ..access.request_checks import NO_HOST, Refusal
-from ..http.routes import UPGRADE
+from ..http.responses import NO_HOST, UPGRADE, Refusal
 
 MAX_HEAD_SIZE = 2**14
 """Bytes that the request line and the header fields may have together."""

@@ -5,7 +5,7 @@ import socket
 import struct
 from typing import NamedTuple
 
-from ..access.request_checks import shown_address
+from ..addresses import shown_address
 
 _CREDENTIALS = struct.Struct("3i")
 """The process, the user and the group that SO_PEERCRED tells (unix(7))."""

@@ -1,26 +1,22 @@
 """JSONPath (RFC 9535): its grammar, what its queries select, and how its values compare.
 
-`parser` reads a path into a `Query`, and takes nothing that the grammar does not allow. `query`
-finds the nodes. `compare` holds the tables of ``==`` and ``<``, `functions` the functions of
-filters. `values` reads JSON text so that no number is rounded. Every loop that a value or a path
-can make long takes steps.
+`parser` parses a path into a `Query`, and refuses everything that the grammar does not allow.
+`query` selects nodes. `compare` compares values in filters, `functions` has the functions of
+filters. `values` parses JSON text without rounding numbers. Every loop whose length depends on a
+value or a path takes steps.
 """
 
-from .parser import DEEPEST, LONGEST, TooLargeError, check_size, parse_path
-from .query import Node, Query, Trail
-from .values import BeyondDoubleError, charge, read, read_doubles
+from .parser import parse_path
+from .query import Node, NodePath, Query
+from .values import BeyondDoubleError, charge_parsing, parse_value, parse_with_doubles
 
 __all__ = [
-    "DEEPEST",
-    "LONGEST",
     "BeyondDoubleError",
     "Node",
+    "NodePath",
     "Query",
-    "TooLargeError",
-    "Trail",
-    "charge",
-    "check_size",
+    "charge_parsing",
     "parse_path",
-    "read",
-    "read_doubles",
+    "parse_value",
+    "parse_with_doubles",
 ]

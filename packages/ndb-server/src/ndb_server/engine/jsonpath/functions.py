@@ -8,11 +8,11 @@ from ..steps import Steps
 from .compare import NOTHING
 from .query import Node
 
-_COMPILING = 250
-"""Steps that it takes to compile a pattern, beside one for each two instructions."""
+_COMPILE_STEPS = 250
+"""Steps to compile a pattern, in addition to one for each two instructions."""
 
-_MATCHING = 3
-"""Steps that it takes to run a pattern, however short the text is."""
+_MATCH_STEPS = 3
+"""Steps to run a pattern, however short the text is."""
 
 
 def _length(value: Any, _: Steps) -> Any:
@@ -22,14 +22,14 @@ def _length(value: Any, _: Steps) -> Any:
 def _matches(text: Any, pattern: Any, steps: Steps, *, whole: bool) -> bool:
     if type(text) is not str or type(pattern) is not str:
         return False
-    before = iregexp.compiled()
+    before = iregexp.compilations()
     try:
         compiled = iregexp.compile_pattern(pattern)
-    except iregexp.TooLargeError:
+    except iregexp.PatternTooLargeError:
         raise steps.refusal() from None
-    steps.take(_MATCHING)
-    if iregexp.compiled() > before:
-        steps.take(_COMPILING + (compiled.size // 2 if compiled else 0))
+    steps.take(_MATCH_STEPS)
+    if iregexp.compilations() > before:
+        steps.take(_COMPILE_STEPS + (compiled.size // 2 if compiled else 0))
     if compiled is None:
         return False
     # RE2 does about 250 characters times instructions in a microsecond.
@@ -58,7 +58,7 @@ class Function(NamedTuple):
     """A function, and its types (2.4.1).
 
     Attributes:
-        run: what is called.
+        run: executes the function.
         arity: how many parameters it has.
         takes_nodes: whether its one parameter is of NodesType; otherwise all are of ValueType.
         is_logical: whether its result is of LogicalType; otherwise it is of ValueType.

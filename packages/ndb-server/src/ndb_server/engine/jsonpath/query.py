@@ -1,7 +1,7 @@
 """A query (RFC 9535, section 2): what it is made of, and the nodes that it selects in a value.
 
-Nothing here calls itself for a value in a value, so a value may nest however it likes. What calls
-itself for a filter in a filter comes to an end, as the parser bounds how a path nests.
+No function here recurses into values, so a value may nest to any depth. Only filters inside filters
+recurse, and the parser limits their depth.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,22 +11,22 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from ..steps import Steps
 from .compare import NOTHING, OPERATORS
 
-Trail: TypeAlias = "tuple[Trail, str | int] | None"
-"""Where a node is: the trail of what it is in, and its name or index there; None for the root."""
+NodePath: TypeAlias = "tuple[NodePath, str | int] | None"
+"""The location of a node: its parent's path, and its name or index there; None for the root."""
 
-Node: TypeAlias = tuple[Any, Trail]
-"""A value, and where it is."""
+Node: TypeAlias = tuple[Any, NodePath]
+"""A value and its location."""
 
 
 class Context(NamedTuple):
-    """What a query runs on: the root (``$``), and the steps it may take."""
+    """What a query runs with: the root (``$``), and the steps it may take."""
 
     root: Any
     steps: Steps
 
 
 class Selector(Protocol):
-    """A selector (2.3): adds to what was found the children of a node that it selects."""
+    """A selector (2.3): adds the children of a node that it selects to `found`."""
 
     def select(self, node: Node, context: Context, found: list[Node]) -> None: ...
 
@@ -42,30 +42,30 @@ def _items(value: Any) -> Iterable[tuple[str | int, Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class NameSelector:
     """A name selector (2.3.1)."""
 
     name: str
 
-    def of(self, value: Any) -> Any:
+    def child_of(self, value: Any) -> Any:
         """Return the member of `value`, or `NOTHING`."""
         return value.get(self.name, NOTHING) if type(value) is dict else NOTHING
 
     def select(self, node: Node, context: Context, found: list[Node]) -> None:
         context.steps.take()
-        value, trail = node
-        child = self.of(value)
+        value, node_path = node
+        child = self.child_of(value)
         if child is not NOTHING:
-            found.append((child, (trail, self.name)))
+            found.append((child, (node_path, self.name)))
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
+class IndexSelector:
     """An index selector (2.3.3)."""
 
     index: int
 
-    def of(self, value: Any) -> Any:
+    def child_of(self, value: Any) -> Any:
         """Return the element of `value`, or `NOTHING`."""
         if type(value) is list and -len(value) <= self.index < len(value):
             return value[self.index]
@@ -73,57 +73,57 @@ class Index:
 
     def select(self, node: Node, context: Context, found: list[Node]) -> None:
         context.steps.take()
-        value, trail = node
-        child = self.of(value)
+        value, node_path = node
+        child = self.child_of(value)
         if child is not NOTHING:
-            found.append((child, (trail, self.index % len(value))))
+            found.append((child, (node_path, self.index % len(value))))
 
 
 @dataclass(frozen=True, slots=True)
-class Wildcard:
+class WildcardSelector:
     """A wildcard selector (2.3.2)."""
 
     def select(self, node: Node, context: Context, found: list[Node]) -> None:
-        value, trail = node
+        value, node_path = node
         context.steps.take(1 + _size(value))
-        found += [(child, (trail, step)) for step, child in _items(value)]
+        found += [(child, (node_path, step)) for step, child in _items(value)]
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class SliceSelector:
     """An array slice selector (2.3.4); a step of 0 selects nothing."""
 
     bounds: slice
 
     def select(self, node: Node, context: Context, found: list[Node]) -> None:
-        value, trail = node
+        value, node_path = node
         indices = range(0)
         if type(value) is list and self.bounds.step != 0:
             indices = range(*self.bounds.indices(len(value)))
         context.steps.take(1 + len(indices))
-        found += [(value[index], (trail, index)) for index in indices]
+        found += [(value[index], (node_path, index)) for index in indices]
 
 
-class Condition(Protocol):
-    """What is true or false of the current node (``@``) of a filter."""
+class LogicalExpr(Protocol):
+    """A logical expression (2.3.5.1): true or false for the current node (``@``) of a filter."""
 
-    def holds(self, current: Any, context: Context) -> bool: ...
+    def is_true(self, current: Any, context: Context) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class FilterSelector:
     """A filter selector (2.3.5)."""
 
-    condition: Condition
+    expression: LogicalExpr
 
     def select(self, node: Node, context: Context, found: list[Node]) -> None:
-        value, trail = node
+        value, node_path = node
         context.steps.take(1 + _size(value))
-        holds = self.condition.holds
+        is_true = self.expression.is_true
         for step, child in _items(value):
-            if holds(child, context):
+            if is_true(child, context):
                 context.steps.take()
-                found.append((child, (trail, step)))
+                found.append((child, (node_path, step)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,28 +131,28 @@ class Segment:
     """A child segment (2.5.1), or a descendant segment (2.5.2)."""
 
     selectors: tuple[Selector, ...]
-    descends: bool
+    is_descendant: bool
 
     def apply(self, nodes: Sequence[Node], context: Context) -> list[Node]:
         found: list[Node] = []
-        for node in _descendants(nodes, context) if self.descends else nodes:
+        for node in _descendants(nodes, context) if self.is_descendant else nodes:
             for selector in self.selectors:
                 selector.select(node, context, found)
         return found
 
 
 def _descendants(nodes: Sequence[Node], context: Context) -> Iterator[Node]:
-    """Yield each of `nodes` and those below that have children, each before what is in it."""
+    """Yield `nodes` and those of their descendants that have children, parents first."""
     for top in nodes:
-        waiting = [top]
-        while waiting:
-            node = waiting.pop()
-            value, trail = node
+        stack = [top]
+        while stack:
+            node = stack.pop()
+            value, node_path = node
             context.steps.take(1 + _size(value) // 4)
             yield node
-            inner = [(child, (trail, step)) for step, child in _items(value) if _size(child)]
+            inner = [(child, (node_path, step)) for step, child in _items(value) if _size(child)]
             inner.reverse()
-            waiting += inner
+            stack += inner
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +162,12 @@ class Query:
     Attributes:
         segments: its segments.
         relative: whether it begins at the current node.
-        singular: its selectors, if it can select but one node (2.3.5.1); None if it can more.
+        singular: its selectors, if it selects at most one node (2.3.5.1); otherwise None.
     """
 
     segments: tuple[Segment, ...]
     relative: bool
-    singular: tuple[Name | Index, ...] | None
+    singular: tuple[NameSelector | IndexSelector, ...] | None
 
     def run(self, root: Any, steps: Steps) -> list[Node]:
         """Return the nodes that the query selects in the value `root`, in the order of RFC 9535.
@@ -191,11 +191,11 @@ class Query:
         context.steps.take(1 + len(self.singular) // 4)
         value = current if self.relative else context.root
         for selector in self.singular:
-            value = selector.of(value)
+            value = selector.child_of(value)
         return value
 
-    def holds(self, current: Any, context: Context) -> bool:
-        """Tell whether the query selects a node, whatever the node's value."""
+    def is_true(self, current: Any, context: Context) -> bool:
+        """Return whether the query selects a node, whatever the node's value."""
         if self.singular is not None:
             return self.value(current, context) is not NOTHING
         return bool(self.nodes(current, context))
@@ -203,7 +203,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A value that is spelled in the path."""
+    """A literal value in the path."""
 
     literal: Any
 
@@ -212,7 +212,7 @@ class Literal:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class FunctionCall:
     """A function with its arguments (2.4), and whether its result is true or false."""
 
     function: Callable[..., Any]
@@ -225,13 +225,13 @@ class Call:
         values = [argument.value(current, context) for argument in self.arguments]
         return self.function(*values, context.steps)
 
-    def holds(self, current: Any, context: Context) -> bool:
+    def is_true(self, current: Any, context: Context) -> bool:
         """Return the result of a function whose result is true or false."""
         return bool(self.value(current, context))
 
 
 @dataclass(frozen=True, slots=True)
-class CallOfNodes:
+class NodesFunctionCall:
     """A function whose argument is a list of nodes."""
 
     function: Callable[[list[Node]], Any]
@@ -243,7 +243,7 @@ class CallOfNodes:
         return self.function(self.query.nodes(current, context))
 
 
-Comparable: TypeAlias = Literal | Query | Call | CallOfNodes
+Comparable: TypeAlias = Literal | Query | FunctionCall | NodesFunctionCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,33 +254,33 @@ class Comparison:
     operator: str
     right: Comparable
 
-    def holds(self, current: Any, context: Context) -> bool:
+    def is_true(self, current: Any, context: Context) -> bool:
         context.steps.take()
         left, right = self.left.value(current, context), self.right.value(current, context)
         return OPERATORS[self.operator](left, right, context.steps)
 
 
 @dataclass(frozen=True, slots=True)
-class Not:
-    """The negation of a condition."""
+class LogicalNot:
+    """The negation of a logical expression."""
 
-    condition: Condition
+    expression: LogicalExpr
 
-    def holds(self, current: Any, context: Context) -> bool:
+    def is_true(self, current: Any, context: Context) -> bool:
         context.steps.take()
-        return not self.condition.holds(current, context)
+        return not self.expression.is_true(current, context)
 
 
 @dataclass(frozen=True, slots=True)
-class AnyOfAll:
-    """Groups of conditions: ``||`` between groups, ``&&`` inside of each."""
+class LogicalOr:
+    """A disjunction of conjunctions: ``||`` between the groups, ``&&`` inside each group."""
 
-    groups: tuple[tuple[Condition, ...], ...]
+    groups: tuple[tuple[LogicalExpr, ...], ...]
 
-    def holds(self, current: Any, context: Context) -> bool:
+    def is_true(self, current: Any, context: Context) -> bool:
         for group in self.groups:
-            for condition in group:
-                if not condition.holds(current, context):
+            for expression in group:
+                if not expression.is_true(current, context):
                     break
             else:
                 return True

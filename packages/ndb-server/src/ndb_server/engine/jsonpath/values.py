@@ -1,7 +1,8 @@
 """JSON text as Python values, with exact numbers and any depth of nesting.
 
-Objects are dicts, of members with one name the last; arrays are lists. A number is an int, or a
-`Decimal`, or a `Vast` where the exponent is beyond that. All three compare with each other.
+An object is a dict; of members with the same name it has the last. An array is a list. A number is
+an int, a `Decimal`, or an `ExtremeNumber` if a `Decimal` can't have its exponent. All three can be
+compared with each other.
 """
 
 import json
@@ -19,11 +20,11 @@ from ..steps import Steps
 # Rounds nothing.
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 
-Order = tuple[int, Decimal, Decimal]
+SortKey = tuple[int, Decimal, Decimal]
 
 
-def _order(number: Decimal, shift: Decimal | int = 0) -> Order:
-    """Return what orders `number` times 10 to the power of `shift` among all numbers."""
+def _sort_key(number: Decimal, shift: Decimal | int = 0) -> SortKey:
+    """Return the sort key of `number` times 10 to the power of `shift`."""
     if not number:
         return 0, number, number
     exponent = _EXACT.add(number.adjusted(), shift)
@@ -32,7 +33,7 @@ def _order(number: Decimal, shift: Decimal | int = 0) -> Order:
 
 
 @total_ordering
-class Vast:
+class ExtremeNumber:
     """A number whose exponent a `Decimal` can't have, such as ``1e1000000000000000000``."""
 
     __slots__ = ("order",)
@@ -40,25 +41,25 @@ class Vast:
 
     def __init__(self, text: str) -> None:
         digits, _, exponent = text.lower().partition("e")
-        self.order = _order(Decimal(digits), Decimal(exponent))
+        self.order = _sort_key(Decimal(digits), Decimal(exponent))
 
     def __eq__(self, other: object) -> bool:
-        return self.order == _order_of(other)
+        return self.order == _sort_key_of(other)
 
     def __lt__(self, other: object) -> bool:
-        return self.order < _order_of(other)
+        return self.order < _sort_key_of(other)
 
 
-def _order_of(number: Any) -> Order:
-    return number.order if isinstance(number, Vast) else _order(Decimal(number))
+def _sort_key_of(number: Any) -> SortKey:
+    return number.order if isinstance(number, ExtremeNumber) else _sort_key(Decimal(number))
 
 
-def number(text: str) -> Decimal | Vast:
-    """Return the number that `text` spells in JSON."""
+def parse_number(text: str) -> Decimal | ExtremeNumber:
+    """Return the number of the JSON text `text`."""
     try:
         return Decimal(text)
     except InvalidOperation:
-        return Vast(text)
+        return ExtremeNumber(text)
 
 
 class BeyondDoubleError(Exception):
@@ -71,35 +72,35 @@ def _double(text: str) -> float:
     return double
 
 
-_quick = msgspec.json.Decoder(float_hook=Decimal).decode
-_quick_doubles = msgspec.json.Decoder().decode
+_decode = msgspec.json.Decoder(float_hook=Decimal).decode
+_decode_with_doubles = msgspec.json.Decoder().decode
 _UNREADABLE = (msgspec.MsgspecError, InvalidOperation, RecursionError)
-"""What these two raise for an integer of thousands of digits, a vast exponent, or much nesting."""
+"""Errors of both for an integer of thousands of digits, a large exponent or deep nesting."""
 
 
-# What tells how much a text makes, each kind as one character; all else is left out, so that little
-# is to be counted. Commas and quotes keep apart what they part.
+# Maps a text to the characters that `charge_parsing` counts, one for each kind, and drops all
+# others. Commas and quotes stay, so that they still separate their neighbours.
 _KINDS = bytes.maketrans(b"123456789eE", b"000000000..")
 _NO_KIND = bytes(set(range(256)) - set(b'[{:,"0123456789.eE'))
 
 
-def charge(text: bytes, steps: Steps) -> None:
-    """Take the steps that it takes to read JSON `text`: for its length, and for what it makes.
+def charge_parsing(text: bytes, steps: Steps) -> None:
+    """Take the steps to parse JSON `text`: for its length, and for its arrays, objects and numbers.
 
-    What stands in a string may count like what does not.
+    The contents of strings may count too.
 
     Raises:
         RefusedError: it takes too many `steps` (201).
     """
     length = len(text) // 100
     if not length:
-        # It makes so little that the steps to begin with are enough.
+        # The steps to begin with are enough for so little.
         return
-    # First, as the rest looks at the whole text.
+    # First, because the rest reads the whole text.
     steps.take(length)
     kinds = text.translate(_KINDS, _NO_KIND)
-    # Many arrays set off the garbage collector again and again, and so do objects in objects. A
-    # number with a fraction or an exponent is made a `Decimal`. A member is put into a table.
+    # Many arrays start the garbage collector again and again, and so do objects in objects. A
+    # number with a fraction or an exponent becomes a `Decimal`. A member becomes a dict entry.
     thirtyseconds = (
         16 * kinds.count(b"[")
         + 4 * kinds.count(b"{")
@@ -110,66 +111,66 @@ def charge(text: bytes, steps: Steps) -> None:
     steps.take(thirtyseconds >> 5)
 
 
-def read(text: bytes, steps: Steps) -> Any:
-    """Return the value that JSON `text` spells.
+def parse_value(text: bytes, steps: Steps) -> Any:
+    """Return the value of JSON `text`.
 
     Raises:
         RefusedError: it takes too many `steps` (201).
     """
-    charge(text, steps)
+    charge_parsing(text, steps)
     try:
-        return _quick(text)
+        return _decode(text)
     except _UNREADABLE:
-        return _slow(text, number, steps)
+        return _parse_slowly(text, parse_number, steps)
 
 
-def read_doubles(text: bytes, steps: Steps) -> Any:
-    """Return the value that JSON `text` spells, its numbers rounded to doubles but for integers.
+def parse_with_doubles(text: bytes, steps: Steps) -> Any:
+    """Return the value of JSON `text`, with all numbers except integers rounded to doubles.
 
     Raises:
         BeyondDoubleError: a number with a fraction or an exponent is beyond the range of a double.
         RefusedError: it takes too many `steps` (201).
     """
-    charge(text, steps)
+    charge_parsing(text, steps)
     try:
-        return _quick_doubles(text)
+        return _decode_with_doubles(text)
     except _UNREADABLE:
-        return _slow(text, _double, steps)
+        return _parse_slowly(text, _double, steps)
 
 
-def _slow(text: bytes, parse_float: Callable[[str], Any], steps: Steps) -> Any:
+def _parse_slowly(text: bytes, parse_float: Callable[[str], Any], steps: Steps) -> Any:
     steps.take(len(text) // 16)
     decode = json.JSONDecoder(parse_float=parse_float, parse_int=Decimal).decode
     try:
         return decode(text.decode())
     except RecursionError:
-        return _deep(text.decode(), decode, steps)
+        return _parse_deep(text.decode(), decode, steps)
 
 
-# An object or array begins or ends; a string, which names a member if a colon follows; any other.
-_PIECE = re.compile(r'[\[{]|[\]}]|(?P<string>"(?:[^"\\]|\\.)*+")\s*+(?P<colon>:)?|[^\s,\[\]{}]+')
+# A bracket; a string, which is the name of a member if a colon follows; any other scalar.
+_TOKEN = re.compile(r'[\[{]|[\]}]|(?P<string>"(?:[^"\\]|\\.)*+")\s*+(?P<colon>:)?|[^\s,\[\]{}]+')
 
 
-def _deep(text: str, decode: Callable[[str], Any], steps: Steps) -> Any:
-    """Return the value that `text` spells, however deep it nests."""
+def _parse_deep(text: str, decode: Callable[[str], Any], steps: Steps) -> Any:
+    """Return the value of `text`, however deep it nests."""
     top: list[Any] = []
-    around: list[Any] = []
-    here: Any = top
+    stack: list[Any] = []
+    container: Any = top
     name = ""
-    for piece in _PIECE.finditer(text):
+    for token in _TOKEN.finditer(text):
         steps.take()
-        if piece["colon"]:
-            name = decode(piece["string"])
-        elif piece[0] in "]}":
-            here = around.pop()
+        if token["colon"]:
+            name = decode(token["string"])
+        elif token[0] in "]}":
+            container = stack.pop()
         else:
-            opens = piece[0] in "[{"
-            value = ([] if piece[0] == "[" else {}) if opens else decode(piece[0])
-            if isinstance(here, list):
-                here.append(value)
+            opens = token[0] in "[{"
+            value = ([] if token[0] == "[" else {}) if opens else decode(token[0])
+            if isinstance(container, list):
+                container.append(value)
             else:
-                here[name] = value
+                container[name] = value
             if opens:
-                around.append(here)
-                here = value
+                stack.append(container)
+                container = value
     return top[0]
