@@ -4,6 +4,7 @@ Needs nox and at least one Python from 3.11 on; everything else comes from PyPI 
 of its own under ``.nox``.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,13 +15,17 @@ import nox
 nox.needs_version = ">=2025.10.16"
 nox.options.sessions = ["lint", "types", "docs", "wheels", "tests"]
 nox.options.reuse_venv = "yes"
-# A Python that is not there is reported as skipped, on CI too; none is ever downloaded.
+# A Python that is missing is reported as skipped, in CI too; none is ever downloaded.
 nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
 
-# The Python that runs nox is always one of them, so that some Python is always there.
+PYTHONS = ["3.11", "3.12", "3.13"]
 CURRENT = "{}.{}".format(*sys.version_info)
-PYTHONS = list(dict.fromkeys(["3.11", "3.12", "3.13", CURRENT]))
+OTHERS = [python for python in PYTHONS if python != CURRENT]
+
+# Many tests wait for something, so one more of them than there are processors keeps all of these
+# busy. Tests of one file stay together, because they may share a server.
+SIDE_BY_SIDE = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadscope")
 IMPORT_NAMES = {"ndb-protocol": "ndb_protocol", "ndb-client": "ndb", "ndb-server": "ndb_server"}
 DISTRIBUTIONS = list(IMPORT_NAMES)
 # What some modules of a distribution need and the others do without.
@@ -45,26 +50,52 @@ def install(session: nox.Session, *groups: str) -> None:
     session.install(*editable, *nox.project.dependency_groups(PROJECT, *groups))
 
 
-@nox.session(python=PYTHONS)
-def tests(session: nox.Session) -> None:
-    """Run every test, and see that they reach the code. Arguments go to pytest instead."""
+def run_tests(session: nox.Session) -> None:
+    """Run all tests but the long ones. Arguments go to pytest instead."""
+    if not session.posargs:
+        session.log("This takes about 4 minutes on two processors.")
     install(session, "test")
-    if session.posargs:
-        session.run("pytest", *session.posargs)
-        return
-    # Tests of one file may share a server: they stay together.
-    side_by_side = ("-n", "auto", "--dist", "loadscope")
-    if session.python != CURRENT:
-        # To measure once is enough, and takes half as long again.
-        session.run("pytest", *side_by_side)
-        return
+    session.run("pytest", *(session.posargs or SIDE_BY_SIDE))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests on the Python that runs nox. Arguments go to pytest instead."""
+    run_tests(session)
+
+
+@nox.session(python=OTHERS)
+def pythons(session: nox.Session) -> None:
+    """Run the tests on the other Pythons. Arguments go to pytest instead."""
+    run_tests(session)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the tests, and check that they reach the code."""
+    session.log("This takes about 6 minutes on two processors.")
+    install(session, "test")
     # Absolute: the servers that tests start run in folders of their own. Not in a folder that nox
     # makes TMPDIR of: Chromium needs a short one, for a socket's path has at most 107 bytes.
     session.env["COVERAGE_FILE"] = str(session.cache_dir.resolve() / "coverage")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *side_by_side)
+    session.run("coverage", "run", "-m", "pytest", *SIDE_BY_SIDE)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+
+
+@nox.session
+def torture(session: nox.Session) -> None:
+    """Run what takes long: many rounds of some tests, then Autobahn, then a short soak.
+
+    With arguments, only run the tests; the arguments go to pytest.
+    """
+    if not session.posargs:
+        session.log("This takes about 10 minutes on two processors.")
+        session.notify("autobahn")
+        session.notify("soak", ["--short"])
+    install(session, "test")
+    session.run("pytest", "-m", "torture", *(session.posargs or SIDE_BY_SIDE))
 
 
 @nox.session
@@ -175,26 +206,34 @@ def distributions_of(session: nox.Session, version: str) -> list[str]:
     archive = folder.with_suffix(".zip")
     command = ["git", "archive", f"--output={archive}", version, "packages"]
     if shutil.which("git") is None or subprocess.run(command, cwd=ROOT, check=False).returncode:
-        session.skip(
+        reason = (
             f"commit {version} is not here: this is no git clone, or a shallow one "
             "(git fetch --unshallow)"
         )
+        if os.environ.get("CI"):
+            session.error(reason)
+        session.skip(reason)
     shutil.unpack_archive(archive, folder)
     return [str(folder / "packages" / name) for name in DISTRIBUTIONS]
+
+
+def python_with(session: nox.Session, version: str) -> str:
+    """Return the Python of an environment that has an earlier version."""
+    distributions = distributions_of(session, version)
+    venv = Path(session.create_tmp()).resolve() / "earlier"
+    # Without pip of its own: that takes longer than all the rest.
+    session.run("python", "-m", "venv", "--clear", "--without-pip", str(venv))
+    python = str(venv / "bin" / "python")
+    session.run("python", "-m", "pip", "--python", python, "install", "--quiet", *distributions)
+    return python
 
 
 @nox.session
 @nox.parametrize("earlier", EARLIER, ids=EARLIER)
 def compat(session: nox.Session, earlier: str) -> None:
     """Try an earlier version's client with today's server, and the reverse."""
-    distributions = distributions_of(session, earlier)
     install(session)
-    venv = Path(session.create_tmp()).resolve() / "earlier"
-    # Without pip of its own: that takes longer than all the rest.
-    session.run("python", "-m", "venv", "--clear", "--without-pip", str(venv))
-    python = str(venv / "bin" / "python")
-    session.run("python", "-m", "pip", "--python", python, "install", "--quiet", *distributions)
-    session.run("python", "-m", "tests.compat", python)
+    session.run("python", "-m", "tests.compat", python_with(session, earlier))
 
 
 @nox.session
@@ -205,7 +244,42 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def instructions(session: nox.Session) -> None:
+    """Count the instructions of a request. ``-- VERSION`` compares with a version or commit."""
+    install(session, "bench")
+    against = [f"--against={python_with(session, version)}" for version in session.posargs]
+    session.run("python", "-m", "tests.benchmarks.instructions", *against)
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """Keep a server busy for 30 minutes, and see that nothing grows. ``-- --short`` takes 2."""
     install(session, "test")
-    session.run("python", "-m", "tests.soak", *session.posargs)
+    # It uses all of a processor that it gets, so others come first.
+    session.run("nice", "-n", "19", "python", "-m", "tests.soak", *session.posargs, external=True)
+
+
+def python2() -> str | None:
+    """Return where Python 2.7 is, if it is there."""
+    # A shim of pyenv may be found first, and fail.
+    for folder in os.get_exec_path():
+        python = shutil.which("python2.7", path=folder)
+        if python and not subprocess.run([python, "-c", ""], check=False).returncode:
+            return python
+    return None
+
+
+@nox.session
+def autobahn(session: nox.Session) -> None:
+    """Run the Autobahn test suite against the transport. It needs Python 2.7."""
+    python = python2()
+    if python is None:
+        session.skip("python2.7 is not here, and the Autobahn test suite runs on nothing else")
+    install(session)
+    suite = Path(session.create_tmp()).resolve() / "wstest"
+    # The last virtualenv that makes environments for Python 2.7.
+    session.install("virtualenv<20.22")
+    session.run("virtualenv", "--quiet", "--python", python, str(suite))
+    requirements = ("--requirement", "tests/autobahn/requirements.txt")
+    session.run(str(suite / "bin" / "pip"), "install", "--quiet", *requirements, external=True)
+    session.run("python", "-m", "tests.autobahn", str(suite / "bin" / "wstest"))

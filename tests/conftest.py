@@ -6,7 +6,8 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import pytest
 from coverage import Coverage
@@ -34,6 +35,27 @@ def pytest_sessionfinish() -> None:
     coverage = Coverage.current()
     if coverage is not None:
         coverage.save()
+
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def without_skip(report: Report) -> Report:
+    """Make a skip a failure in CI: what is never run there is not known to work."""
+    if report.skipped and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"CI allows no skip: {report.longreprtext}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return without_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return without_skip((yield))
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def values(number: int) -> str:
     )
 
 
-def _frame(text: str) -> bytes:
+def frame(text: str) -> bytes:
     # Masked with zeros: the payload is its own masked form.
     payload = text.encode()
     size = len(payload)
@@ -82,7 +82,7 @@ def saving(peer: Peer) -> Iterator[None]:
     with socket.create_connection(("127.0.0.1", peer.port)) as connection:
         connection.sendall(HANDSHAKE)
         connection.recv(2**16)
-        connection.sendall(_frame('{"SH_SAVE":{"name":"bench"}}'))
+        connection.sendall(frame('{"SH_SAVE":{"name":"bench"}}'))
         yield
         if b'"st":121' not in connection.recv(2**16):
             raise RuntimeError("the server refused to save")
@@ -95,10 +95,10 @@ def _fill_ndb(connection: socket.socket, count: int, duration: Expiry, settings:
         for number in part:
             seconds = duration(number)
             expiry = f'"expiry":{{"duration":{seconds}{settings}}}' if seconds else ""
-            requests.append(_frame(f'{{"SH_NEW":{{{expiry}}}}}'))
+            requests.append(frame(f'{{"SH_NEW":{{{expiry}}}}}'))
         new = [int(token) for token in _TOKEN.findall(_exchange(connection, requests, b"}}"))]
         sets = [
-            _frame(f'{{"SH_SET":{{"tkn":{token},"keys":{{{values(number)}}}}}}}')
+            frame(f'{{"SH_SET":{{"tkn":{token},"keys":{{{values(number)}}}}}}}')
             for number, token in zip(part, new, strict=True)
         ]
         if len(_OK.findall(_exchange(connection, sets, b"}}"))) != len(sets):

@@ -14,13 +14,18 @@ from .peers import MissingError, Peer
 
 
 @cache
-def _program() -> Path:
+def compiled(source: str, *options: str) -> Path:
+    """Return what a C file of this folder is compiled to.
+
+    Raises:
+        MissingError: there is no compiler here.
+    """
     compiler = shutil.which("cc")
     if compiler is None:
         raise MissingError("a C compiler is not installed (apt-get install gcc)")
-    program = Path(tempfile.mkdtemp(prefix="ndb-bench-")) / "loadgen"
-    source = Path(__file__).with_name("loadgen.c")
-    subprocess.run([compiler, "-O3", "-o", program, source], check=True)
+    program = Path(tempfile.mkdtemp(prefix="ndb-bench-")) / Path(source).stem
+    path = Path(__file__).with_name(source)
+    subprocess.run([compiler, "-O3", *options, "-o", program, path], check=True)
     return program
 
 
@@ -64,7 +69,7 @@ def load(
             arguments["-x"] = "value-a-"
         words = [str(word) for pair in arguments.items() for word in pair]
         output = subprocess.run(
-            [*on_processor(1), _program(), *words],
+            [*on_processor(1), compiled("loadgen.c"), *words],
             check=True,
             capture_output=True,
             text=True,

@@ -6,14 +6,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from .machine import on_processor
 
-STARTED_WITHIN = 30
+STARTED_WITHIN = 120
+"""Seconds; valgrind takes some of them."""
 
 
 class MissingError(Exception):
@@ -70,10 +71,10 @@ def until_loaded(peer: Peer) -> None:
 
 
 @contextmanager
-def ndb(*options: str) -> Iterator[Peer]:
-    """Run our server."""
+def ndb(*options: str, python: str = sys.executable, through: Sequence[str] = ()) -> Iterator[Peer]:
+    """Run our server, as `python` has it; `through` is a command that runs another."""
     port = free_port()
-    command = [sys.executable, "-m", "ndb_server", "--port", str(port), *options]
+    command = [*through, python, "-m", "ndb_server", "--port", str(port), *options]
     with _running(command, "ws", port) as peer:
         yield peer
 

@@ -1,11 +1,14 @@
 """A Python program that uses a store: the other side of the round trip.
 
-Usage: python programs.py CLIENT PORT TASKS SECONDS < TOKENS
+Usage: python programs.py CLIENT PORT TASKS (--seconds SECONDS | --requests COUNT) < TOKENS
 
 CLIENT is `ndb`, `redis` (redis-py), or `redis-pipeline` (explicit pipelines of TASKS commands from
-one task). Prints a JSON object: requests made, seconds, and seconds of processor time.
+one task). With `--seconds` it warms up, makes requests for so long, and prints a JSON object:
+requests made, seconds, and seconds of processor time. With `--requests` it makes so many, and
+prints nothing.
 """
 
+import argparse
 import asyncio
 import json
 import sys
@@ -61,6 +64,13 @@ async def _redis_pipeline(port: int, size: int) -> Ask:
     return ask
 
 
+async def _opened(client: str, port: int, tasks: int) -> tuple[Ask, int]:
+    """Return what asks, and how many tasks are to use it."""
+    if client == "redis-pipeline":
+        return await _redis_pipeline(port, tasks), 1
+    return await (_ndb if client == "ndb" else _redis)(port), tasks
+
+
 async def _task(ask: Ask, tokens: Iterator[int], end: float) -> int:
     requests = 0
     while time.perf_counter() < end:
@@ -69,10 +79,7 @@ async def _task(ask: Ask, tokens: Iterator[int], end: float) -> int:
 
 
 async def run(client: str, port: int, tasks: int, seconds: float, tokens: Sequence[int]) -> None:
-    if client == "redis-pipeline":
-        ask, tasks = await _redis_pipeline(port, tasks), 1
-    else:
-        ask = await (_ndb if client == "ndb" else _redis)(port)
+    ask, tasks = await _opened(client, port, tasks)
     endless = cycle(tokens)
     await asyncio.gather(*(_task(ask, endless, time.perf_counter() + 0.3) for _ in range(tasks)))
     begin, cpu = time.perf_counter(), time.process_time()
@@ -85,7 +92,30 @@ async def run(client: str, port: int, tasks: int, seconds: float, tokens: Sequen
     print(json.dumps(figures))
 
 
+async def make(client: str, port: int, tasks: int, requests: int, tokens: Sequence[int]) -> None:
+    ask, tasks = await _opened(client, port, tasks)
+    endless = cycle(tokens)
+
+    async def task() -> None:
+        made = 0
+        while made < requests // tasks:
+            made += await ask(next(endless))
+
+    await asyncio.gather(*(task() for _ in range(tasks)))
+
+
 if __name__ == "__main__":
-    name, port, tasks, seconds = sys.argv[1:]
+    parser = argparse.ArgumentParser(prog="programs.py")
+    parser.add_argument("client", choices=["ndb", "redis", "redis-pipeline"])
+    parser.add_argument("port", type=int)
+    parser.add_argument("tasks", type=int)
+    amount = parser.add_mutually_exclusive_group(required=True)
+    amount.add_argument("--seconds", type=float)
+    amount.add_argument("--requests", type=int)
+    given = parser.parse_args()
     chosen = [int(line) for line in sys.stdin]
-    asyncio.run(run(name, int(port), int(tasks), float(seconds), chosen))
+    where = (given.client, given.port, given.tasks)
+    if given.requests is None:
+        asyncio.run(run(*where, given.seconds, chosen))
+    else:
+        asyncio.run(make(*where, given.requests, chosen))

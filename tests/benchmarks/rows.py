@@ -125,7 +125,8 @@ def _program(client: str, peer: Peer, tasks: int, seconds: float, tokens: list[i
     output = subprocess.run(
         [
             *on_processor(1),
-            *(sys.executable, str(script), client, str(peer.port), str(tasks), str(seconds)),
+            *(sys.executable, str(script), client, str(peer.port), str(tasks)),
+            f"--seconds={seconds}",
         ],
         input="\n".join(map(str, tokens)),
         check=True,

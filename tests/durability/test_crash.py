@@ -4,7 +4,6 @@ What SIGKILL takes is the process; what it had given to the kernel stays. For a 
 power see `test_power_cut`.
 """
 
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -17,11 +16,9 @@ import pytest
 from tests.support.raw_client import opened
 from tests.support.recorded_traffic import Seen, Written, check, read, write
 from tests.support.reference_model import Model
+from tests.support.rounds import rounds
 from tests.support.server_process import Server, StartServer
 from tests.support.waiting import BOUND
-
-ROUNDS = int(os.environ.get("CRASH_ROUNDS", "20"))
-"""How often the server is killed, half of the times at each level of durability."""
 
 WRITERS = 3
 READERS = 1
@@ -53,10 +50,14 @@ def kill_at_some_moment(server: Server, first: int, chance: random.Random) -> No
     server.kill()
 
 
-@pytest.mark.timeout(60 + 10 * ROUNDS)
+@rounds(few=2, many=20)
 @pytest.mark.parametrize("durability", ["strict", "relaxed"])
 def test_what_was_acknowledged_or_seen_is_there_after_the_server_was_killed(
-    start_server: StartServer, clients: ProcessPoolExecutor, tmp_path: Path, durability: str
+    start_server: StartServer,
+    clients: ProcessPoolExecutor,
+    tmp_path: Path,
+    durability: str,
+    rounds: int,
 ) -> None:
     arguments = ("--data-dir", str(tmp_path), "--durability", durability)
     seed = random.randrange(2**32)
@@ -65,7 +66,7 @@ def test_what_was_acknowledged_or_seen_is_there_after_the_server_was_killed(
     models = [Model(0) for _ in range(WRITERS)]
     first, answered, nameless = 1, 0, 0
     server = start_server(*arguments)
-    for _ in range((ROUNDS + 1) // 2):
+    for _ in range(rounds):
         seeds = [chance.randrange(2**32) for _ in models]
         ends_all = chance.random() < 0.3
         writing = [
@@ -84,4 +85,4 @@ def test_what_was_acknowledged_or_seen_is_there_after_the_server_was_killed(
         with opened(server.port) as wire:
             models, nameless = check(wire, all_written, seen, nameless)
     print(f"{answered} requests were answered")
-    assert answered > 20 * ROUNDS
+    assert answered > 40 * rounds

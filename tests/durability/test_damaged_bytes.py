@@ -30,8 +30,7 @@ from ndb_server.storage.tables import READ_ERRORS, DamageError
 from tests.support.data_folders import stored
 from tests.support.engine_loads import pending_load
 from tests.support.journaled_engine import START, OnDisk, content, raw, write
-
-DAMAGES = int(os.environ.get("NDB_DAMAGES", "150"))
+from tests.support.rounds import rounds
 
 PAGE = 4096
 
@@ -103,7 +102,10 @@ def ordered(found: OnDisk) -> object:
     return [(token, *of[:2], [*of[2].items()]) for token, of in sessions.items()], [*keys.items()]
 
 
-def test_a_byte_that_is_another_is_named_and_never_served(sound: Path, tmp_path: Path) -> None:
+@rounds(few=60, many=2000)
+def test_a_byte_that_is_another_is_named_and_never_served(
+    sound: Path, tmp_path: Path, rounds: int
+) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -120,7 +122,7 @@ def test_a_byte_that_is_another_is_named_and_never_served(sound: Path, tmp_path:
     lines = exported(changed(data))
     assert lines is not None
     refused = 0
-    for _ in range(DAMAGES):
+    for _ in range(rounds):
         # Half of them where a page says what is on it: there one byte makes rows come and go.
         at = chance.randrange(len(data))
         if chance.random() < 0.5:
@@ -138,7 +140,7 @@ def test_a_byte_that_is_another_is_named_and_never_served(sound: Path, tmp_path:
             assert found == expected, f"byte {at} of the file"
         # Not always what a start does: it compacts the log first, and may replace damage.
         assert exported(changed(bytes(damaged))) in (lines, None), f"byte {at} of the file"
-    assert refused > DAMAGES // 10
+    assert refused > rounds // 10
 
 
 @pytest.mark.parametrize("at", range(1, 10))

@@ -12,15 +12,13 @@ import pytest
 from tests.support.journaled_engine import on_disk
 from tests.support.killed_servers import Forking
 from tests.support.raw_client import Wire, opened
+from tests.support.rounds import TORTURE
 from tests.support.server_process import StartServer
 
 LARGE = {f"key{number}": "x" * 100 for number in range(8)}
 
 EACH = 64
 """Bytes of a record: each session is one of its own, and so is each key."""
-
-STRIDE = 5
-"""How many steps there are between two kills."""
 
 
 @pytest.fixture
@@ -54,9 +52,12 @@ def found(folder: Path) -> object:
     return {token: (expiry, values) for token, (expiry, _, values) in sessions.items()}, keys
 
 
+@pytest.mark.parametrize(
+    "stride", [pytest.param(9, id="few"), pytest.param(1, id="many", marks=TORTURE)]
+)
 @pytest.mark.parametrize("command", ["SH_LOAD", "KV_LOAD", "--load"])
 def test_a_server_killed_at_any_step_of_a_load_has_all_of_it_or_nothing(
-    forking: Forking, template: Path, tmp_path: Path, command: str
+    forking: Forking, template: Path, tmp_path: Path, command: str, stride: int
 ) -> None:
     before = found(shutil.copytree(template, tmp_path / "unloaded"))
     left = []
@@ -73,7 +74,7 @@ def test_a_server_killed_at_any_step_of_a_load_has_all_of_it_or_nothing(
             done = reply is not None
         left.append(found(folder))
         acknowledged.append(done)
-        number += STRIDE
+        number += stride
     after = left[-1]
     assert after != before
     assert all(each in (before, after) for each in left)

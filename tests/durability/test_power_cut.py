@@ -10,7 +10,6 @@ either: SQLite does that only with its shared memory, which is made anew after a
 """
 
 import json
-import os
 import random
 from collections import deque
 from pathlib import Path
@@ -25,15 +24,16 @@ from tests.support.raw_client import opened, text
 from tests.support.recorded_traffic import Operation, Writer, Written, message, states
 from tests.support.reference_model import Keys, Model, Settings
 from tests.support.reference_model import text as value_text
+from tests.support.rounds import rounds
 from tests.support.server_process import StartServer
 
-CUTS = int(os.environ.get("POWER_CUTS", "150"))
 OPERATIONS = 600
 
 
+@rounds(few=50, many=1000)
 @pytest.mark.parametrize("durability", ["strict", "relaxed"])
 def test_what_was_acknowledged_and_synced_is_there_after_a_power_cut(
-    start_server: StartServer, tmp_path: Path, durability: str
+    start_server: StartServer, tmp_path: Path, durability: str, rounds: int
 ) -> None:
     folder, log = tmp_path / "data", tmp_path / "log"
     folder.mkdir()
@@ -51,7 +51,7 @@ def test_what_was_acknowledged_and_synced_is_there_after_a_power_cut(
 
     chance = random.Random(seed)
     made = list(calls(log))
-    chosen = set(chance.sample(range(len(made)), min(CUTS, len(made))))
+    chosen = set(chance.sample(range(len(made)), min(rounds, len(made))))
     disk, synced = Disk(), 0
     left = tmp_path / "left"
     for number, call in enumerate(made):

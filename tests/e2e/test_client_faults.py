@@ -1,12 +1,7 @@
-"""The client lives through faults of the network, and the server's restart.
-
-`NDB_FAULTS` says how many random faults there are, and `NDB_FAULTS_SEED` which. CONTRIBUTING.md
-says when to choose others.
-"""
+"""The client lives through faults of the network, and the server's restart."""
 
 import asyncio
 import inspect
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -35,12 +30,10 @@ from ndb.core import Request
 from ndb_protocol import COMMANDS
 
 from tests.support.event_loop_turns import until
+from tests.support.rounds import SEED, rounds
 from tests.support.server_process import Server, StartServer
 from tests.support.tcp_proxy import Fault, Proxy, Way, proxied
 from tests.support.waiting import BOUND
-
-FAULTS = int(os.environ.get("NDB_FAULTS", "400"))
-SEED = os.environ.get("NDB_FAULTS_SEED", "1")
 
 QUICK = ConnectionPolicy(
     request_timeout=BOUND,
@@ -277,8 +270,8 @@ async def disturb(proxy: Proxy, workers: Sequence[Worker], faults: int, random: 
         await until(lambda: sum(worker.answered for worker in workers) >= answers)  # noqa: B023
 
 
-@pytest.mark.timeout(60 + FAULTS // 10)
-async def test_no_acknowledged_write_is_lost_whatever_happens(server: Server) -> None:
+@rounds(few=200, many=4000)
+async def test_no_acknowledged_write_is_lost_whatever_happens(server: Server, rounds: int) -> None:
     lanes = 4
     policy = ConnectionPolicy(
         request_timeout=0.5,
@@ -297,7 +290,7 @@ async def test_no_acknowledged_write_is_lost_whatever_happens(server: Server) ->
         ):
             workers = [Worker(client, f"{number}-{n}", random) for n in range(4)]
             tasks = [asyncio.create_task(worker.work()) for worker in workers]
-            disturbing = asyncio.create_task(disturb(proxy, workers, FAULTS // lanes, random))
+            disturbing = asyncio.create_task(disturb(proxy, workers, rounds // lanes, random))
             done, _ = await asyncio.wait([*tasks, disturbing], return_when=asyncio.FIRST_COMPLETED)
             for task in (*tasks, disturbing):
                 task.cancel()
@@ -317,8 +310,8 @@ async def test_no_acknowledged_write_is_lost_whatever_happens(server: Server) ->
     for worker in workers:
         for kind, count in worker.errors.items():
             errors[kind] = errors.get(kind, 0) + count
-    print(f"{FAULTS} faults, {acknowledged} acknowledged writes, errors: {errors}")
-    assert acknowledged > FAULTS
+    print(f"{rounds} faults, {acknowledged} acknowledged writes, errors: {errors}")
+    assert acknowledged > rounds
     assert set(errors) <= {"ConnectionLost", "RequestTimeout", "StrayReply", "StrayRefusal"}
 
 

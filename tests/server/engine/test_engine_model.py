@@ -44,6 +44,7 @@ from tests.support.reference_model import (
     spelled,
     text,
 )
+from tests.support.rounds import rounds
 
 START = 1_700_000_000_001
 UNKNOWN_TOKEN = TOKEN_MAX
@@ -442,10 +443,11 @@ class EngineMachine(RuleBasedStateMachine):
         assert run("KV_COUNT", {}, now) == {"st": 1, "cnt": len(self.model.keys)}
 
 
-def test_the_engine_is_what_the_model_is() -> None:
+@rounds(few=150, many=1000)
+def test_the_engine_is_what_the_model_is(rounds: int) -> None:
     EngineMachine.ran.clear()
     run_state_machine_as_test(
         EngineMachine,
-        settings=settings(max_examples=500, stateful_step_count=40),
+        settings=settings(max_examples=rounds, stateful_step_count=40),
     )
     assert EngineMachine.ran == set(Engine().handlers), "a command without a rule"

@@ -40,6 +40,7 @@ from ndb_server.storage.store import Store
 from tests.support.engine_loads import pending_load
 from tests.support.journaled_engine import START, Durable, body, content, raw
 from tests.support.reference_model import Keys, Model, RefusedByModel, Settings, text
+from tests.support.rounds import rounds
 
 EVERYTHING = -1
 """What stands for all sessions, where tokens do."""
@@ -532,13 +533,14 @@ def same(reply: dict[str, Any], expected: dict[str, Any]) -> bool:
     return said == expected
 
 
+@rounds(few=50, many=500)
 def test_what_was_acknowledged_is_there_and_what_was_refused_is_not(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, rounds: int
 ) -> None:
     # Each session and each map of keys is a step of a compaction.
     monkeypatch.setattr("ndb_server.storage.compaction._SESSIONS_PER_STEP", 1)
     monkeypatch.setattr("ndb_server.storage.log.RECORD_SIZE", 4096)
     run_state_machine_as_test(
         DurableMachine,
-        settings=settings(max_examples=150, stateful_step_count=50),
+        settings=settings(max_examples=rounds, stateful_step_count=50),
     )

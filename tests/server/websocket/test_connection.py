@@ -29,6 +29,7 @@ from websockets.frames import Frame, Opcode
 from tests.support.event_loop_turns import turns, until
 from tests.support.in_process_connections import TIMEOUTS, Peer, connected, dateless, echo, opened
 from tests.support.raw_client import Frames, close, frame, handshake, header, said, text
+from tests.support.rounds import TORTURE
 from tests.support.waiting import BOUND
 from tests.support.websocket_exchanges import (
     ANSWERED,
@@ -101,16 +102,23 @@ def whole(data: bytes) -> Iterator[list[bytes]]:
     yield [data]
 
 
-def at_every_position(data: bytes) -> Iterator[list[bytes]]:
-    for position in range(1, len(data)):
+def at_every_position(data: bytes, step: int = 1) -> Iterator[list[bytes]]:
+    for position in range(1, len(data), step):
         yield [data[:position], data[position:]]
+
+
+def here_and_there(data: bytes) -> Iterator[list[bytes]]:
+    return at_every_position(data, step=7)
 
 
 def byte_by_byte(data: bytes) -> Iterator[list[bytes]]:
     yield [data[position : position + 1] for position in range(len(data))]
 
 
-CUTS = pytest.mark.parametrize("cuts", [whole, at_every_position, byte_by_byte])
+CUTS = pytest.mark.parametrize(
+    "cuts",
+    [whole, here_and_there, byte_by_byte, pytest.param(at_every_position, marks=TORTURE)],
+)
 
 LATER = text({"KV_KEYS": {}})
 LATER_ANSWERED = '{"KV_KEYS_RSP":{"st":1,"keys":["a"]}}'
