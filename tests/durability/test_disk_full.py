@@ -1,6 +1,7 @@
 """A server whose disk is full, or fails, and works again."""
 
 import itertools
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,11 +31,16 @@ class Fill:
         self._path = disk / "fill"
 
     def begin(self) -> None:
-        with self._path.open("ab", buffering=0) as file:
-            for size in (2**16, 2**12, 1):
+        # Not written, and after what waits to be: ext4 counts what it is just writing twice, and
+        # would say too early that it is full.
+        subprocess.run(["sync", "--file-system", self._path.parent], check=True)
+        with self._path.open("wb") as file:
+            size = 0
+            for step in (2**16, 2**12):
                 try:
                     while True:
-                        file.write(b"x" * size)
+                        os.posix_fallocate(file.fileno(), size, step)
+                        size += step
                 except OSError:
                     pass
 
