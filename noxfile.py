@@ -23,9 +23,9 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 CURRENT = "{}.{}".format(*sys.version_info)
 OTHERS = [python for python in PYTHONS if python != CURRENT]
 
-# Many tests wait for something, so one more of them than there are processors keeps all of these
+# Many tests wait for something, so some more of them than there are processors keep all of these
 # busy. Tests of one file stay together, because they may share a server.
-SIDE_BY_SIDE = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadscope")
+SIDE_BY_SIDE = ("-n", str((os.cpu_count() or 1) + 3), "--dist", "loadscope")
 IMPORT_NAMES = {"ndb-protocol": "ndb_protocol", "ndb-client": "ndb", "ndb-server": "ndb_server"}
 DISTRIBUTIONS = list(IMPORT_NAMES)
 # What some modules of a distribution need and the others do without.

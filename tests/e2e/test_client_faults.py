@@ -30,7 +30,7 @@ from ndb.core import Request
 from ndb_protocol import COMMANDS
 
 from tests.support.event_loop_turns import until
-from tests.support.rounds import SEED, rounds
+from tests.support.rounds import SEED, TORTURE, rounds
 from tests.support.server_process import Server, StartServer
 from tests.support.tcp_proxy import Fault, Proxy, Way, proxied
 from tests.support.waiting import BOUND
@@ -124,7 +124,11 @@ def commands_of(cls: type[BaseClient], session: Session) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("fault", Fault)
-@pytest.mark.parametrize("cls", [SessionClient, KvClient, NdbClient])
+@pytest.mark.parametrize(
+    "cls",
+    # The others have the same methods under other names.
+    [NdbClient, *(pytest.param(cls, marks=TORTURE) for cls in (SessionClient, KvClient))],
+)
 async def test_every_method_gives_the_right_answer_or_says_what_happened(
     cls: type[SessionClient | KvClient | NdbClient],
     fault: Fault,

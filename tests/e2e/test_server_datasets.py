@@ -36,7 +36,7 @@ def filled(start_server: StartServer, folder: Path) -> Server:
     with opened(server.port) as client:
         client.request("KV_SET", keys={"which": "first"})
         assert client.request("KV_SAVE", name="a")["st"] == 121
-        for number in range(16):
+        for number in range(6):
             assert client.request("KV_SET", keys={str(number): LARGE}) == {"st": 1}
         client.request("KV_SET", keys={"which": "second"})
     return server
@@ -63,7 +63,7 @@ def test_others_are_answered_while_a_client_saves_or_loads(
             client.until_arrived()
             answered = 0
             while not can_be_read(client):
-                assert other.request("KV_COUNT")["cnt"] == 17
+                assert other.request("KV_COUNT")["cnt"] == 7
                 answered += 1
             [body] = client.reply().values()
             assert body["st"] == status
@@ -124,13 +124,13 @@ def test_two_clients_save_one_name_at_once(
             each.send(SAVE)
         for each in (client, other):
             body = each.reply()["KV_SAVE_RSP"]
-            assert (body["st"], body["keys"]) == (121, 17)
+            assert (body["st"], body["keys"]) == (121, 7)
     assert datasets(folder) == ["000001.sqlite", "000002.sqlite", "000003.sqlite"]
     for name in datasets(folder)[1:]:
         path = folder / "datasets" / "keys" / name / "000001.sqlite"
         path.parent.mkdir()
         (folder / "datasets" / "keys" / "a" / name).rename(path)
-        assert_loaded(start_elsewhere(start_server, folder, name), "second", 17)
+        assert_loaded(start_elsewhere(start_server, folder, name), "second", 7)
 
 
 def start_elsewhere(start_server: StartServer, folder: Path, name: str) -> Server:
@@ -184,13 +184,13 @@ def test_a_server_told_to_stop_while_it_saves_completes_the_save(
         until_it_saves(folder)
         server.process.send_signal(signal.SIGTERM)
         assert client.reply()["KV_SAVE_RSP"]["st"] == 121
-        assert client.reply() == {"KV_COUNT_RSP": {"st": 1, "cnt": 17}}
+        assert client.reply() == {"KV_COUNT_RSP": {"st": 1, "cnt": 7}}
         assert client.said() == (1001, "server is shutting down")
         client.send(close(1001))
         assert client.rest() == []
         client.socket.close()
     assert server.process.wait(BOUND) == 0
-    assert_loaded(start_elsewhere(start_server, folder, "a"), "second", 17)
+    assert_loaded(start_elsewhere(start_server, folder, "a"), "second", 7)
 
 
 def test_a_client_killed_while_it_saves_disturbs_nobody(server: Server, folder: Path) -> None:
