@@ -51,6 +51,9 @@ UNKNOWN_TOKEN = TOKEN_MAX
 FAR = 1000 * 1000
 """No step takes longer, in ms: the model lives through every period."""
 
+REPEATS = 10
+"""How often more examples are tried if some command was in none of them."""
+
 NAMES = ["a", "b", "", "it's", "é\\\n"]
 
 scalars = st.one_of(
@@ -446,8 +449,13 @@ class EngineMachine(RuleBasedStateMachine):
 @rounds(few=150, many=1000)
 def test_the_engine_is_what_the_model_is(rounds: int) -> None:
     EngineMachine.ran.clear()
-    run_state_machine_as_test(
-        EngineMachine,
-        settings=settings(max_examples=rounds, stateful_step_count=40),
-    )
-    assert EngineMachine.ran == set(Engine().handlers), "a command without a rule"
+    commands = set(Engine().handlers)
+    # One run in five leaves out a command by chance.
+    for _ in range(REPEATS):
+        run_state_machine_as_test(
+            EngineMachine,
+            settings=settings(max_examples=rounds, stateful_step_count=40),
+        )
+        if EngineMachine.ran == commands:
+            break
+    assert EngineMachine.ran == commands, "a command without a rule"
